@@ -1,0 +1,1 @@
+"""One file a checkpoint family; `table.py` lists them in the order they are tried."""

@@ -1,0 +1,1 @@
+"""What a detector is, in numpy and OpenCV only: spec, priors, boxes, NMS, detections, matching."""

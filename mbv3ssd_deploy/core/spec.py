@@ -1,0 +1,256 @@
+"""DetectorSpec: everything one must know to build, feed and read a detector.
+
+It is made once, when a checkpoint is recognised, and travels with every artifact. Nothing
+downstream asks the user again for what stands here. `core/spec_json.py` writes and reads it.
+
+Frames: sizes and steps of priors are in units of `PriorSpec.frame_width` x `frame_height`; mean and
+std are on 0..255 pixels in the spec's channel order; class 0 is the background.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from mbv3ssd_deploy.errors import SpecError
+
+
+class ChannelOrder(enum.StrEnum):
+    """The order of the three planes of the network's input."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class ResizeRule(enum.StrEnum):
+    """How an image becomes the input size. Each family has one; they differ by many grey levels."""
+
+    CV2_U8 = "cv2_u8"
+    """`cv2.resize` INTER_LINEAR on uint8 pixels, then normalise."""
+    PIL_U8_ANTIALIAS = "pil_u8_antialias"
+    """Pillow's BILINEAR (a triangle filter as wide as the reduction) on uint8, then normalise."""
+    FLOAT_AFTER_NORMALISE = "float_after_normalise"
+    """Normalise at the original size, then `torch.nn.functional.interpolate` bilinear,
+    align_corners=False, no antialias."""
+
+
+class ClipRule(enum.StrEnum):
+    """What a family clamps after it has computed its priors."""
+
+    NONE = "none"
+    CORNERS = "corners"
+    """x1, y1, x2, y2 to [0, 1] (Caffe, ncnn's `clip`)."""
+    CENTRE_FORM = "centre_form"
+    """cx, cy, w, h to [0, 1] (qfgaohao/pytorch-ssd, amdegroot)."""
+    SIZES = "sizes"
+    """w, h to [0, 1] (torchvision)."""
+
+
+class Backbone(enum.StrEnum):
+    """The two networks of the MobileNetV3 paper (arXiv 1905.02244, tables 1 and 2)."""
+
+    LARGE = "large"
+    SMALL = "small"
+
+
+class TapPlace(enum.StrEnum):
+    """Where inside a block a feature map is taken."""
+
+    EXPANSION = "expansion"
+    """After the block's 1x1 expansion, its BatchNorm and activation."""
+    OUTPUT = "output"
+
+
+class ResultOrder(enum.StrEnum):
+    """The order of the final detections."""
+
+    SCORE = "score"
+    """Score descending over all classes, then prior index, then label."""
+    CLASS = "class"
+    """Label ascending; inside a label as SCORE."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the network wants to see. `mean` and `std` are on 0..255 pixels, in `channel_order`."""
+
+    height: int
+    width: int
+    channel_order: ChannelOrder
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: ResizeRule
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise SpecError(f"the input size {self.height} x {self.width} has no pixels")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise SpecError(f"mean {self.mean} and std {self.std} must be finite, std above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A feature map that the heads read: block `feature` (0 is the stem) at `place`."""
+
+    feature: int
+    place: TapPlace
+
+
+@dataclass(frozen=True, slots=True)
+class ArchSpec:
+    """Which network: all that decides the shape of a weight besides classes and priors.
+
+    `layout` names a row of `nets/layouts.py` (how blocks, extras and heads are wired).
+    `extras` are the output channels of the extra levels after the last backbone map.
+    """
+
+    layout: str
+    backbone: Backbone
+    width_mult: float
+    reduced_tail: bool
+    taps: tuple[Tap, ...]
+    extras: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.width_mult <= 4.0:
+            raise SpecError(f"the width multiplier {self.width_mult} is not within (0, 4]")
+        if not self.taps:
+            raise SpecError("a detector needs at least one tap in its backbone")
+
+
+@dataclass(frozen=True, slots=True)
+class PriorLevel:
+    """The priors of one feature map; sizes and steps in units of the prior frame.
+
+    In a cell stand, in this order: the square `min_size`; the square sqrt(min_size * max_size) if
+    there is a `max_size`; then for each `ratio` r the box (min_size * sqrt r, min_size / sqrt r).
+    A tall box is a ratio below 1.
+    """
+
+    rows: int
+    cols: int
+    step_x: float
+    step_y: float
+    min_size: float
+    max_size: float | None
+    ratios: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.cols < 1:
+            raise SpecError(f"a prior level of {self.rows} x {self.cols} cells has no priors")
+        numbers = (self.step_x, self.step_y, self.min_size, *self.ratios)
+        if self.max_size is not None:
+            numbers = (*numbers, self.max_size)
+        if not all(math.isfinite(n) and n > 0 for n in numbers):
+            raise SpecError("steps, sizes and ratios of priors must be finite and above 0")
+
+    @property
+    def boxes_per_cell(self) -> int:
+        """How many priors stand in one cell."""
+        return 1 + (self.max_size is not None) + len(self.ratios)
+
+    @property
+    def count(self) -> int:
+        """How many priors the level has."""
+        return self.rows * self.cols * self.boxes_per_cell
+
+
+@dataclass(frozen=True, slots=True)
+class PriorSpec:
+    """All priors of a detector: level by level, row, column, box within the cell.
+
+    A cell's centre is ((col + 0.5) * step_x, (row + 0.5) * step_y), in units of an image that is
+    `frame_width` x `frame_height` large.
+    """
+
+    frame_width: float
+    frame_height: float
+    levels: tuple[PriorLevel, ...]
+    clip: ClipRule
+
+    def __post_init__(self) -> None:
+        if not self.levels:
+            raise SpecError("a detector needs at least one prior level")
+        if min(self.frame_width, self.frame_height) <= 0:
+            raise SpecError("the prior frame must be larger than 0")
+
+    @property
+    def count(self) -> int:
+        """How many priors there are in all: P."""
+        return sum(level.count for level in self.levels)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxCoder:
+    """How a regression becomes a box (SSD, arXiv 1512.02325, section 2.2).
+
+    centre = offset * centre_variance * size_prior + centre_prior
+    size   = exp(min(offset * size_variance, max_log_size)) * size_prior
+    """
+
+    centre_variance: float
+    size_variance: float
+    max_log_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.centre_variance, self.size_variance) <= 0:
+            raise SpecError("box variances must be above 0")
+
+    @property
+    def variances(self) -> tuple[float, float, float, float]:
+        """Per coordinate: cx, cy, w, h."""
+        c, s = self.centre_variance, self.size_variance
+        return (c, c, s, s)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSpec:
+    """From raw heads to detections, by the family's own evaluation rules.
+
+    Softmax over classes; class 0 is the background. `None` means no limit. A score must be strictly
+    above `score_threshold`; a box is suppressed when its IoU with a better one of its class is
+    strictly above `iou_threshold`, IoU = inter / (union + iou_epsilon) in normalised units.
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    candidates_per_class: int | None
+    keep_per_class: int | None
+    keep_total: int | None
+    clip_before_nms: bool
+    iou_epsilon: float
+    order: ResultOrder
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score_threshold <= 1.0 or not 0.0 <= self.iou_threshold <= 1.0:
+            raise SpecError("score and IoU thresholds must lie within 0..1")
+        limits = (self.candidates_per_class, self.keep_per_class, self.keep_total)
+        if any(limit is not None and limit < 1 for limit in limits):
+            raise SpecError("a top-k must be at least 1, or none for no limit")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """A whole detector: what it is called, how it is built, fed and read."""
+
+    name: str
+    family: str
+    arch: ArchSpec
+    input: InputSpec
+    class_names: tuple[str, ...]
+    priors: PriorSpec
+    coder: BoxCoder
+    decode: DecodeSpec
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) < 2:
+            raise SpecError("a detector needs the background and at least one class")
+        if len(set(self.class_names)) != len(self.class_names):
+            twice = sorted({n for n in self.class_names if self.class_names.count(n) > 1})
+            raise SpecError(f"class names stand twice: {', '.join(twice)}")
+
+    @property
+    def num_classes(self) -> int:
+        """C: the number of classes, the background counted."""
+        return len(self.class_names)

@@ -1,0 +1,1 @@
+"""Images on disk, and images that we render."""

@@ -1,0 +1,99 @@
+"""Everything this package raises on purpose.
+
+    DeployError                     exit code 3 unless said otherwise
+     ├── SpecError                  a model description contradicts itself or the checkpoint
+     ├── CheckpointError            a checkpoint cannot be read, or is of no known family
+     │    └── UnsafeCheckpointError (5) it wants to run code; nothing was run
+     ├── FormatError                a file breaks the rules of its format; knows where
+     ├── ExportError                PyTorch or the simplifier could not make the ONNX body
+     ├── UnsupportedOpError         an ONNX node has no ncnn form; knows which, and why
+     ├── BundleError                the files of a bundle do not belong together
+     ├── DatasetError               a folder of images cannot be used
+     ├── OutputError                a result cannot be written; what was there before is untouched
+     ├── RuntimeUnavailableError    (4) a package or a device that was asked for is missing
+     └── RuntimeFailedError         a runtime refused a model, crashed, or gave no output
+
+`ValueError` and `TypeError` are for a caller who misuses a function; they are bugs, not news.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DeployError(Exception):
+    """Base of all errors a caller may want to catch.
+
+    Attributes:
+        where: the file, line, layer or key that the message is about; may be empty.
+        hint: what to do next, usually a command or a flag; may be empty.
+        exit_code: what the command line returns for it.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  hint: {self.hint}" if self.hint else text
+
+
+class SpecError(DeployError):
+    """A model description contradicts itself or the checkpoint."""
+
+
+class CheckpointError(DeployError):
+    """A checkpoint cannot be read, or is of no known family."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint wants to run code. Nothing was run."""
+
+    exit_code = 5
+
+
+class FormatError(DeployError):
+    """A file breaks the rules of its format."""
+
+
+class ExportError(DeployError):
+    """PyTorch or the simplifier could not make the ONNX body."""
+
+
+class UnsupportedOpError(DeployError):
+    """An ONNX node has no ncnn form."""
+
+    def __init__(self, node: str, op_type: str, reason: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"{op_type} node {node!r} cannot become an ncnn layer: {reason}",
+            hint=hint or "docs/adding.md shows how to add a lowering",
+        )
+        self.node = node
+        self.op_type = op_type
+
+
+class BundleError(DeployError):
+    """The files of a bundle do not belong together."""
+
+
+class DatasetError(DeployError):
+    """A folder of images cannot be used."""
+
+
+class OutputError(DeployError):
+    """A result cannot be written. What was there before is untouched."""
+
+
+class RuntimeUnavailableError(DeployError):
+    """A package or a device that was asked for is missing."""
+
+    exit_code = 4
+
+
+class RuntimeFailedError(DeployError):
+    """A runtime refused a model, crashed, or gave no output."""

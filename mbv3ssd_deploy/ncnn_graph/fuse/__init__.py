@@ -1,0 +1,1 @@
+"""Rewrites of an ncnn graph: one a file, in one visible order."""

@@ -1,0 +1,1 @@
+"""DetectorSpec -> torch.nn.Module."""
