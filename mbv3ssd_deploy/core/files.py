@@ -1,0 +1,121 @@
+"""Writing files all or nothing, so that a failed or interrupted command loses nothing.
+
+Every file is first written whole beside its target, flushed to the disk, and only then renamed
+into place (POSIX rename(2) replaces atomically). Several files that belong together are all staged
+before the first is renamed; Ctrl-C waits for the few renames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from mbv3ssd_deploy.errors import OutputError
+
+_STAGED_SUFFIX = ".partial"
+
+
+def sha256_of(data: bytes) -> str:
+    """Return the SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of the file at `path` in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all; folders on the way are made.
+
+    Raises:
+        OutputError: no space, no permission, or a folder stands at `path`.
+    """
+    publish_files(path.parent, {path.name: data})
+
+
+def publish_files(
+    directory: Path, files: Mapping[str, bytes], *, remove: Sequence[str] = ()
+) -> None:
+    """Put all `files` (name -> bytes) into `directory` together, and take `remove` away.
+
+    The last file of `files` is renamed last: let it be the one that vouches for the others.
+
+    Raises:
+        OutputError: no space, no permission, or a name is taken by a folder; nothing has changed.
+    """
+    staged: dict[Path, Path] = {}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            target = directory / name
+            if target.is_dir():
+                raise IsADirectoryError(f"{target} is a folder")
+            staged[target] = _stage(target, data)
+        with _interrupts_deferred():
+            for name in remove:
+                (directory / name).unlink(missing_ok=True)
+            for target, partial in list(staged.items()):
+                partial.replace(target)
+                del staged[target]
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write: {reason}",
+            where=str(directory),
+            hint="what was there before is untouched; free some space or choose another folder",
+        ) from error
+    finally:
+        for partial in staged.values():
+            partial.unlink(missing_ok=True)
+
+
+def _stage(target: Path, data: bytes) -> Path:
+    handle, name = tempfile.mkstemp(
+        prefix=f".{target.name}.", suffix=_STAGED_SUFFIX, dir=target.parent
+    )
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes it private; a result is not
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals arrive in the main thread only
+        return
+    arrived: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived:
+        raise KeyboardInterrupt

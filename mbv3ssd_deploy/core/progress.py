@@ -1,0 +1,13 @@
+"""How a long step tells how far it is. The library calls; the command line draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""`progress(step, done, total)`: called with done = 0 at the start and done = total at the end."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Say nothing; what a library call does unless told otherwise."""
+    del step, done, total
