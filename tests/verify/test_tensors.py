@@ -1,0 +1,125 @@
+"""Two arrays compared: what passes, what fails, and what is said about the worst place."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mbv3ssd_deploy.verify.tensors import Tolerance, compare_tensors, merged_diffs
+
+EXACT = Tolerance(atol=0.0, rtol=0.0)
+ONE_IN_TEN = Tolerance(atol=0.5, rtol=0.1)
+
+
+def array(*values):
+    return np.array(values, np.float32)
+
+
+def test_equal_arrays_pass_a_tolerance_of_zero():
+    diff = compare_tensors("loc", array(1, -2), array(1, -2), EXACT)
+
+    assert diff.passed
+    assert (diff.max_abs, diff.needed_atol, diff.elements) == (0.0, 0.0, 2)
+    assert diff.cosine == pytest.approx(1.0)
+
+
+def test_the_tolerance_is_absolute_plus_relative():
+    # allowed at 10: 0.5 + 0.1 * 10 = 1.5
+    assert compare_tensors("loc", array(10), array(11.5), ONE_IN_TEN).passed
+    assert not compare_tensors("loc", array(10), array(11.5625), ONE_IN_TEN).passed
+
+
+def test_the_worst_element_is_named_with_both_values():
+    expected = np.zeros((2, 3), np.float32)
+    actual = expected.copy()
+    actual[0, 1], actual[1, 2] = 1.0, -4.0
+
+    diff = compare_tensors("conf", expected, actual, EXACT, image="cat.png")
+
+    assert diff.worst_index == (1, 2)
+    assert (diff.expected_at_worst, diff.actual_at_worst) == (0.0, -4.0)
+    assert diff.bad_elements == 2
+    assert "worst at [1, 2] of cat.png: expected 0, got -4" in diff.sentence()
+
+
+def test_the_needed_tolerance_passes_and_anything_less_does_not():
+    rng = np.random.default_rng(0)
+    expected = rng.normal(size=(50, 4)).astype(np.float32) * 10
+    actual = (expected + rng.normal(size=(50, 4)) * 0.1).astype(np.float32)
+
+    needed = compare_tensors("loc", expected, actual, Tolerance(0.0, 1e-3)).needed_atol
+
+    assert needed > 0
+    assert compare_tensors("loc", expected, actual, Tolerance(needed * 1.000001, 1e-3)).passed
+    assert not compare_tensors("loc", expected, actual, Tolerance(needed * 0.99, 1e-3)).passed
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_passes_only_against_the_very_same(odd):
+    generous = Tolerance(atol=1e30, rtol=1e30)
+
+    assert compare_tensors("loc", array(odd, 1), array(odd, 1), EXACT).passed
+    for expected, actual in [(odd, 1.0), (1.0, odd), (odd, 3e38)]:
+        diff = compare_tensors("loc", array(expected, 1), array(actual, 1), generous)
+        assert diff.bad_elements == 1
+        assert diff.max_abs == math.inf
+        assert diff.needed_atol == math.inf
+    assert "would have passed" not in diff.sentence()
+
+
+def test_infinities_of_both_signs_differ():
+    assert not compare_tensors("loc", array(math.inf), array(-math.inf), ONE_IN_TEN).passed
+
+
+def test_what_is_not_finite_is_counted_on_both_sides():
+    diff = compare_tensors("loc", array(math.nan, 1, 2), array(0, math.inf, math.nan), EXACT)
+
+    assert (diff.expected_not_finite, diff.actual_not_finite) == (1, 2)
+    assert math.isnan(diff.cosine)
+
+
+def test_cosines():
+    assert compare_tensors("a", array(1, 0), array(0, 1), EXACT).cosine == 0.0
+    assert compare_tensors("a", array(1, 1), array(-2, -2), EXACT).cosine == pytest.approx(-1.0)
+    assert compare_tensors("a", array(0, 0), array(0, 0), EXACT).cosine == 1.0
+    assert compare_tensors("a", array(0, 0), array(0, 1), EXACT).cosine == 0.0
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ValueError, match="proves nothing"):
+        compare_tensors("loc", array(), array(), EXACT)
+    with pytest.raises(ValueError, match="shape"):
+        compare_tensors("loc", array(1, 2), array(1), EXACT)
+    with pytest.raises(ValueError, match="no diffs"):
+        merged_diffs([])
+
+
+def test_merged_diffs_keep_the_worst_image_and_add_the_counts_up():
+    small = compare_tensors("loc", array(1, 2), array(1, 2.5), EXACT, image="a.png")
+    large = compare_tensors("loc", array(5, 5), array(9, 4), EXACT, image="b.png")
+    fine = compare_tensors("loc", array(1, 1), array(1, 1), EXACT, image="c.png")
+
+    diff = merged_diffs([small, large, fine])
+
+    assert diff.image == "b.png"
+    assert (diff.worst_index, diff.max_abs, diff.needed_atol) == ((0,), 4.0, 4.0)
+    assert (diff.elements, diff.bad_elements) == (6, 3)
+    assert diff.cosine == large.cosine
+
+
+def test_a_nan_in_one_image_survives_the_merge():
+    broken = compare_tensors("loc", array(1), array(math.nan), EXACT, image="b.png")
+    fine = compare_tensors("loc", array(1), array(1), EXACT, image="a.png")
+
+    diff = merged_diffs([fine, broken])
+
+    assert math.isnan(diff.cosine)
+    assert (diff.image, diff.actual_not_finite) == ("b.png", 1)
+
+
+def test_diffs_of_different_tensors_do_not_merge():
+    loc = compare_tensors("loc", array(1), array(1), EXACT)
+    conf = compare_tensors("conf", array(1), array(1), EXACT)
+
+    with pytest.raises(ValueError, match="one tensor"):
+        merged_diffs([loc, conf])
