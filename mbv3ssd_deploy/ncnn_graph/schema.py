@@ -1,0 +1,215 @@
+"""What can be said about an ncnn layer type: its numbered parameters, its weights, its blobs.
+
+`ncnn_graph.layers` says it, for every type we know.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbv3ssd_deploy.ncnn_graph.graph import Param
+
+
+class Kind(enum.StrEnum):
+    """What a parameter holds. ncnn tells an integer from a float by its spelling alone."""
+
+    INT = "int"
+    FLOAT = "float"
+    INTS = "ints"
+    FLOATS = "floats"
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the parameter holds a list of numbers."""
+        return self in {Kind.INTS, Kind.FLOATS}
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its numbers are float32."""
+        return self in {Kind.FLOAT, Kind.FLOATS}
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """A default that is the value of another parameter of the same layer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParamField:
+    """One numbered parameter of a layer: its number, our name for it (ncnn's own), its default."""
+
+    id: int
+    name: str
+    default: Param | Same
+    kind: Kind
+
+    def stored(self, value: Param) -> Param:
+        """Return `value` as ncnn will hold it: a Python int, or a float that is a float32.
+
+        An integer is taken for a float slot, and a single number never for an array.
+
+        Raises:
+            TypeError: the value cannot stand in this parameter.
+            ValueError: a float is not finite in 32 bits, an integer needs more than 32 bits.
+        """
+        if self.kind.is_array:
+            if not isinstance(value, tuple | list):
+                raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+            return tuple(self._number(item) for item in value)
+        if isinstance(value, tuple | list):
+            raise TypeError(f"{self.name} holds one {self.kind.value}, got {value!r}")
+        return self._number(value)
+
+    def _number(self, value: object) -> int | float:
+        if isinstance(value, int | np.integer):
+            if not self.kind.is_float:
+                return _checked_int(self.name, int(value))
+            value = float(value)
+        if self.kind.is_float and isinstance(value, float | np.floating):
+            return _checked_float(self.name, float(value))
+        raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+
+
+def _checked_int(name: str, value: int) -> int:
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"{name} = {value} does not fit in 32 bits")
+    return value
+
+
+def _checked_float(name: str, value: float) -> float:
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(value))
+    if not math.isfinite(rounded):
+        raise ValueError(f"{name} = {value} is not a finite float32; ncnn cannot read it")
+    return rounded
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A condition on a parameter: it has one of `values`, or, without values, is not 0."""
+
+    name: str
+    values: tuple[int, ...] = ()
+
+    def holds(self, params: Mapping[str, Param]) -> bool:
+        """Return whether it is met by `params`, which must hold every parameter."""
+        value = params[self.name]
+        return value in self.values if self.values else value != 0
+
+
+@dataclass(frozen=True, slots=True)
+class WeightField:
+    """One weight blob of a layer, in the order of the .bin file.
+
+    Attributes:
+        role: what the numbers are for.
+        flagged: a word before the blob tells its storage (ncnn's load type 0); otherwise the blob
+            is bare float32 (load type 1).
+        factors: the blob's length is the product of these parameters; no factor, one number.
+        when: all must hold, or the blob is absent.
+        zero_is_one: a factor of 0 counts as 1 (MemoryData leaves out the dimensions it lacks).
+    """
+
+    role: str
+    flagged: bool
+    factors: tuple[str, ...]
+    when: tuple[When, ...] = ()
+    zero_is_one: bool = False
+
+    def is_present(self, params: Mapping[str, Param]) -> bool:
+        """Return whether a layer with `params` (every parameter) has this blob."""
+        return all(condition.holds(params) for condition in self.when)
+
+    def length(self, params: Mapping[str, Param]) -> int:
+        """Return how many numbers the blob has in a layer with `params` (every parameter)."""
+        sizes = [params[name] for name in self.factors]
+        integers = [size for size in sizes if isinstance(size, int)]
+        return math.prod(max(size, 1) if self.zero_is_one else size for size in integers)
+
+
+@dataclass(frozen=True, slots=True)
+class Arity:
+    """How many blobs a layer may take or give; `most` None means no limit."""
+
+    least: int
+    most: int | None
+
+    def allows(self, count: int) -> bool:
+        """Return whether `count` blobs are right."""
+        return self.least <= count and (self.most is None or count <= self.most)
+
+    def __str__(self) -> str:
+        if self.most is None:
+            return f"{self.least} or more"
+        return f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+
+
+ONE = Arity(1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSchema:
+    """What ncnn expects of one layer type.
+
+    `explicit`: every parameter is written, also one that equals its default, because the default
+    is easily misremembered or has changed between releases of ncnn.
+    """
+
+    type: str
+    fields: tuple[ParamField, ...]
+    weights: tuple[WeightField, ...] = ()
+    inputs: Arity = ONE
+    outputs: Arity = ONE
+    explicit: bool = False
+
+    def field(self, name: str) -> ParamField:
+        """Return the parameter called `name`.
+
+        Raises:
+            KeyError: the layer type has no such parameter.
+        """
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(f"{self.type} has no parameter {name!r}")
+
+    def field_with_id(self, number: int) -> ParamField | None:
+        """Return the parameter with that number, if the layer type has one."""
+        return next((field for field in self.fields if field.id == number), None)
+
+    def value(self, params: Mapping[str, Param], name: str) -> Param:
+        """Return the parameter `name` as ncnn sees it: from `params`, or its default."""
+        if name in params:
+            return params[name]
+        default = self.field(name).default
+        return self.value(params, default.name) if isinstance(default, Same) else default
+
+    def resolved(self, params: Mapping[str, Param]) -> dict[str, Param]:
+        """Return every parameter of the layer type, the defaults filled in, in table order."""
+        return {field.name: self.value(params, field.name) for field in self.fields}
+
+    def without_defaults(self, params: Mapping[str, Param]) -> dict[str, Param]:
+        """Return the parameters that differ from what ncnn would take by itself, in table order.
+
+        Equal layers then have equal parameters.
+        """
+        kept: dict[str, Param] = {}
+        for field in self.fields:
+            if field.name not in params:
+                continue
+            others = {name: value for name, value in params.items() if name != field.name}
+            if params[field.name] != self.value(others, field.name):
+                kept[field.name] = params[field.name]
+        return kept
+
+    def weights_of(self, params: Mapping[str, Param]) -> tuple[tuple[WeightField, int], ...]:
+        """Return the blobs that a layer with `params` has in the .bin file, with their lengths."""
+        full = self.resolved(params)
+        return tuple((w, w.length(full)) for w in self.weights if w.is_present(full))
