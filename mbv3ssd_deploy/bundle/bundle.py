@@ -69,9 +69,10 @@ class Bundle:
         return self.manifest.ncnn is not None
 
     @property
-    def checkpoint_path(self) -> Path:
-        """Where the checkpoint stood when the bundle was made; may be gone."""
-        return self.directory / self.manifest.checkpoint.path
+    def checkpoint_path(self) -> Path | None:
+        """Where the checkpoint stood when the bundle was made; None when it was never known."""
+        record = self.manifest.checkpoint
+        return None if record is None else self.directory / record.path
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -1,6 +1,6 @@
 """detector.json: the contract that everything downstream reads.
 
-It says what the detector is (`detector`, the whole DetectorSpec), where it came from (`checkpoint`),
+It says what the detector is (`detector`, a DetectorSpec), where it came from (`checkpoint`),
 how each file was made (`onnx`, `ncnn`, `commands`, `versions`) and which bytes belong together
 (`files`). `docs/formats/detector-json.md` describes it key by key.
 """
@@ -89,10 +89,10 @@ class NcnnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole of detector.json."""
+    """The whole of detector.json. A bundle made from a lone ONNX body has no `checkpoint`."""
 
     detector: DetectorSpec
-    checkpoint: CheckpointRecord
+    checkpoint: CheckpointRecord | None
     onnx: OnnxRecord
     ncnn: NcnnRecord | None
     files: Mapping[str, FileRecord]

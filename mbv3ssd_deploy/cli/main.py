@@ -1,1 +1,143 @@
-"""The command line."""
+"""The command line. It parses words, calls one function of the library, prints what comes back.
+
+Exit codes: 0 done; 1 checks ran and failed; 2 wrong usage; 3 the input cannot be handled;
+4 a dependency or device is missing; 5 an unsafe checkpoint was refused; 70 a bug of ours;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from mbv3ssd_deploy.errors import DeployError
+
+EXIT_FAILED_CHECKS = 1
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+# In the order in which a user meets them; each module holds one click command called `command`.
+COMMANDS: Mapping[str, str] = {
+    "export": "mbv3ssd_deploy.cli.export",
+    "to-ncnn": "mbv3ssd_deploy.cli.to_ncnn",
+    "verify": "mbv3ssd_deploy.cli.verify",
+    "convert": "mbv3ssd_deploy.cli.convert",
+    "inspect": "mbv3ssd_deploy.cli.inspect",
+    "detect": "mbv3ssd_deploy.cli.detect",
+    "demo": "mbv3ssd_deploy.cli.demo",
+    "env": "mbv3ssd_deploy.cli.env",
+}
+
+
+class _ReportedError(click.ClickException):
+    """An error of the library, on its way to the user."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are named; the one place where errors become words."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += _suggestion(args[0])
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own signature
+        debug = ctx.params.get("debug", False)
+        try:
+            return super().invoke(ctx)
+        except DeployError as error:
+            if debug:
+                raise
+            raise _ReportedError(str(error), error.exit_code) from error
+        except KeyboardInterrupt:
+            if debug:
+                raise
+            raise _ReportedError(
+                "interrupted; nothing is left half-written", EXIT_INTERRUPTED
+            ) from None
+        except BrokenPipeError:
+            # the reader of our output has left (`| head`): nobody is there to be told
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            raise _ReportedError(
+                f"this is a bug in mbv3ssd-deploy: {type(error).__name__}: {error}\n"
+                "  hint: run `mbv3ssd-deploy --debug ...` and report what it prints, "
+                "with the output of `mbv3ssd-deploy env`",
+                EXIT_BUG,
+            ) from error
+
+
+def _suggestion(word: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from mbv3ssd_deploy import __version__
+
+    click.echo(f"mbv3ssd-deploy {__version__}")
+    ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks instead of messages.")
+def cli(debug: bool) -> None:
+    """Take a MobileNetV3-SSD checkpoint to a phone or a small board, and prove nothing was lost.
+
+    \b
+        mbv3ssd-deploy export model.pth
+        mbv3ssd-deploy to-ncnn
+        mbv3ssd-deploy verify --images photos/
+
+    Exit codes: 0 done, 1 checks ran and failed, 2 wrong usage, 3 the input cannot be handled,
+    4 a dependency or device is missing, 5 an unsafe checkpoint was refused, 70 a bug of ours,
+    130 interrupted.
+    """
+    del debug  # read from the context by _Commands.invoke
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    cli(prog_name="mbv3ssd-deploy")

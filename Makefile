@@ -1,0 +1,56 @@
+# Every target sets up what it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+COMPAT := .compat-venv
+# Extra words for pip, for instance where to find PyTorch's CPU build: make demo PIP_ARGS="..."
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check compat docs bench clean
+
+help:  ## list what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(STAMP)  ## make the demo checkpoint and images, then export, convert and verify them
+	$(BIN)/mbv3ssd-deploy demo
+	cd demo && ../$(BIN)/mbv3ssd-deploy export model.pth
+	cd demo && ../$(BIN)/mbv3ssd-deploy to-ncnn
+	cd demo && ../$(BIN)/mbv3ssd-deploy verify --images images/
+
+test: $(STAMP)  ## run all tests
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP)  ## format, lint, types, then the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+compat: $(STAMP) $(COMPAT)/.installed  ## the same ncnn files in the oldest and the newest tested ncnn
+	$(BIN)/python tests/compat/run.py --old-python $(COMPAT)/bin/python
+
+docs: $(STAMP)  ## write the generated pages again (docs/cli.md, docs/formats/ncnn-layers.md)
+	$(BIN)/python docs/generate.py
+
+bench: $(STAMP)  ## measure, and print the tables of docs/results.md
+	$(BIN)/python benchmarks/main_job.py
+
+clean:  ## take away what make has made
+	rm -rf $(VENV) $(COMPAT) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11 or newer, or say make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11: say make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: Python's venv module is missing: install it (Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]' \
+	  || { echo "make: the packages could not be installed (see above); no network, or no wheel for this Python?"; exit 1; }
+	@touch $@
+
+$(COMPAT)/.installed: tests/compat/requirements.txt
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r $< \
+	  || { echo "make: the oldest tested ncnn could not be installed (see above)"; exit 1; }
+	@touch $@

@@ -1,0 +1,155 @@
+"""How the commands talk: results on stdout, talk and progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.core.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What a command may say, as the user asked for it.
+
+    `verbosity` is -1 with -q, 0, or 1 with -v; `as_json` prints one JSON object and nothing else.
+    """
+
+    verbosity: int
+    as_json: bool
+
+    def note(self, text: str) -> None:
+        """Say something that a user should know, on stderr."""
+        if self.verbosity >= 0:
+            click.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """Say something that only -v wants, on stderr."""
+        if self.verbosity > 0:
+            click.echo(text, err=True)
+
+    def result(self, text: str) -> None:
+        """Print a part of the result for people, on stdout."""
+        if self.verbosity >= 0 and not self.as_json:
+            click.echo(text)
+
+    def json(self, value: object) -> None:
+        """Print the result for machines, on stdout, when it was asked for."""
+        if self.as_json:
+            click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; on a terminal as wide as it is, elsewhere as wide as it needs."""
+        if self.verbosity < 0 or self.as_json or not rows:
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for name in header:
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        width = None if sys.stdout.isatty() else 200
+        Console(file=click.get_text_stream("stdout"), width=width, highlight=False).print(table)
+
+    def written(self, paths: Sequence[Path]) -> None:
+        """Print the files that a command wrote, with their sizes."""
+        for path in paths:
+            self.result(f"wrote {path}  ({size_in_words(path.stat().st_size)})")
+
+    def next_step(self, command: str) -> None:
+        """Print the command to type next."""
+        self.result(f"next: {command}")
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Yield a progress callback; on a terminal it draws bars with an ETA on stderr."""
+        if self.verbosity < 0 or not sys.stderr.isatty():
+            from mbv3ssd_deploy.core.progress import silent
+
+            yield silent
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            tasks: dict[str, Any] = {}
+
+            def advance(step: str, done: int, total: int) -> None:
+                if step not in tasks:
+                    tasks[step] = bars.add_task(step, total=total)
+                bars.update(tasks[step], completed=done, total=total)
+
+            yield advance
+
+
+_STYLES = {
+    "PASS": "green",
+    "FAIL": "bold red",
+    "SKIPPED": "yellow",
+    "INFO": "cyan",
+    "NOT ENOUGH EVIDENCE": "bold yellow",
+}
+
+
+def size_in_words(size: int) -> str:
+    """Return a size in bytes the way people read it."""
+    for unit, scale in (("MB", 1_000_000), ("kB", 1_000)):
+        if size >= scale:
+            return f"{size / scale:.2f} {unit}"
+    return f"{size} bytes"
+
+
+def talking(function: Command) -> Command:
+    """Give a command the options -v, -q and --json; it gets them as one argument `talk`."""
+
+    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, verbose: bool, quiet: bool, as_json: bool, **kwargs: Any) -> Any:  # noqa: ANN401
+        if verbose and quiet:
+            raise click.UsageError("-v and -q contradict each other")
+        verbosity = 1 if verbose else -1 if quiet else 0
+        return function(*args, talk=Talk(verbosity, as_json), **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for the record."""
+    import shlex
+
+    return shlex.join(["mbv3ssd-deploy", *sys.argv[1:]])
