@@ -16,7 +16,7 @@ FLOORS = (
     ("bundle", "train"),
     ("runtimes",),
     ("quant",),
-    ("verify", "evaluate", "bench"),
+    ("verification", "evaluate", "bench"),
     ("pipeline",),
     ("cli",),
 )

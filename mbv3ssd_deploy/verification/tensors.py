@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
+from mbv3ssd_deploy.core.arrays import F32, F64, Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def compare_tensors(
     )
 
 
-def _gaps(a: F64, b: F64, finite: npt.NDArray[np.bool_]) -> F64:
+def _gaps(a: F64, b: F64, finite: Bools) -> F64:
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     with np.errstate(invalid="ignore"):
         distance = np.abs(b - a)

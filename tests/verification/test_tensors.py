@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mbv3ssd_deploy.verify.tensors import Tolerance, compare_tensors, merged_diffs
+from mbv3ssd_deploy.verification.tensors import Tolerance, compare_tensors, merged_diffs
 
 EXACT = Tolerance(atol=0.0, rtol=0.0)
 ONE_IN_TEN = Tolerance(atol=0.5, rtol=0.1)

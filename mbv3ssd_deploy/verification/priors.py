@@ -1,0 +1,157 @@
+"""All priors that a deployed file computes, held against the checkpoint's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32, F64
+from mbv3ssd_deploy.core.boxes import corners_from_centre, iou_matrix
+from mbv3ssd_deploy.core.priors import build_priors, level_slices
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.tensors import Tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class PriorLevelDiff:
+    """The priors of one level.
+
+    Attributes:
+        level: counted from 0.
+        carrier: what carries the level in the file, "PriorBox" say.
+        count: how many priors the level has.
+        wrong: how many have a corner further away than the tolerance.
+        max_abs: the largest distance of a corner coordinate, in units of the image.
+    """
+
+    level: int
+    carrier: str
+    count: int
+    wrong: int
+    max_abs: float
+
+
+@dataclass(frozen=True, slots=True)
+class PriorDiff:
+    """The priors of a detector, over all levels.
+
+    Attributes:
+        levels: level by level.
+        tolerance: the largest distance of a corner that still counts as the same prior.
+        worst_index: the prior, of all P, with the most distant corner.
+        worst_expected: its corners, normalised, in the checkpoint.
+        worst_actual: the same in the deployed file.
+        max_px: the largest distance in pixels of the network's input.
+        worst_iou: the smallest overlap of a prior with its counterpart.
+        max_variance_error: the largest distance of a box variance.
+    """
+
+    levels: tuple[PriorLevelDiff, ...]
+    tolerance: float
+    worst_index: int
+    worst_expected: tuple[float, ...]
+    worst_actual: tuple[float, ...]
+    max_px: float
+    worst_iou: float
+    max_variance_error: float
+
+    @property
+    def count(self) -> int:
+        """How many priors were compared: P."""
+        return sum(level.count for level in self.levels)
+
+    @property
+    def wrong(self) -> int:
+        """How many of them are not the checkpoint's."""
+        return sum(level.wrong for level in self.levels)
+
+    @property
+    def max_abs(self) -> float:
+        """The largest distance of a corner coordinate, in units of the image."""
+        return max(level.max_abs for level in self.levels)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all priors and variances are the checkpoint's."""
+        return not self.reasons()
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return one reason for each level that is off, and one for variances."""
+        found = [
+            Reason(
+                Code.PRIORS_DIFFER,
+                f"level {level.level} ({level.carrier}): {level.wrong} of {level.count} priors are "
+                f"not the checkpoint's, by up to {level.max_abs:.3g} of the image",
+            )
+            for level in self.levels
+            if level.wrong
+        ]
+        if self.max_variance_error > self.tolerance:
+            text = f"box variances differ by up to {self.max_variance_error:.3g}"
+            found.append(Reason(Code.VARIANCES_DIFFER, text))
+        return tuple(found)
+
+
+def compare_priors(
+    spec: DetectorSpec,
+    actual_corners: F32 | F64,
+    actual_variances: F32 | F64,
+    *,
+    carriers: Sequence[str],
+    tolerance: Tolerance,
+) -> PriorDiff:
+    """Hold the priors of a deployed file against those that `spec` describes, all of them.
+
+    Args:
+        spec: the checkpoint's own.
+        actual_corners: (P, 4) corners, normalised.
+        actual_variances: (P, 4).
+        carriers: what carries each level, for the report.
+        tolerance: `atol` is the largest distance of a coordinate; `rtol` is not used.
+
+    Raises:
+        ValueError: the shapes are not (P, 4).
+    """
+    expected = corners_from_centre(build_priors(spec.priors))
+    actual = actual_corners.astype(np.float64)
+    variances = actual_variances.astype(np.float64)
+    if not expected.shape == actual.shape == variances.shape:
+        shapes = f"{actual.shape} and {variances.shape}"
+        raise ValueError(f"priors and variances are {shapes}, not {expected.shape}")
+    gaps = _distances(expected, actual)
+    worst = int(gaps.max(axis=1).argmax())
+    size = (spec.input.width, spec.input.height) * 2
+    return PriorDiff(
+        levels=tuple(
+            _level_diff(index, carriers[index], gaps[rows], tolerance.atol)
+            for index, rows in enumerate(level_slices(spec.priors))
+        ),
+        tolerance=tolerance.atol,
+        worst_index=worst,
+        worst_expected=tuple(expected[worst].tolist()),
+        worst_actual=tuple(actual[worst].tolist()),
+        max_px=float((gaps * size).max()),
+        worst_iou=_worst_iou(expected, actual),
+        max_variance_error=float(
+            _distances(np.broadcast_to(spec.coder.variances, variances.shape), variances).max()
+        ),
+    )
+
+
+def _distances(expected: F64, actual: F64) -> F64:
+    """Return |actual - expected|, infinite where `actual` is no number."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(np.abs(actual - expected), nan=np.inf, posinf=np.inf)
+
+
+def _level_diff(index: int, carrier: str, gaps: F64, atol: float) -> PriorLevelDiff:
+    wrong = int(np.count_nonzero(gaps.max(axis=1) > atol))
+    return PriorLevelDiff(index, carrier, len(gaps), wrong, float(gaps.max()))
+
+
+def _worst_iou(expected: F64, actual: F64) -> float:
+    pairs = zip(expected, actual, strict=True)
+    return min(float(iou_matrix(a[None], b[None])[0, 0]) for a, b in pairs)

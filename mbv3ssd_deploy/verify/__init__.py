@@ -1,1 +1,0 @@
-"""The product's conscience: does the deployed model still see what PyTorch saw?"""
