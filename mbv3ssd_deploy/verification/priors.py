@@ -12,7 +12,9 @@ from mbv3ssd_deploy.core.boxes import corners_from_centre, iou_matrix
 from mbv3ssd_deploy.core.priors import build_priors, level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.verification.reasons import Code, Reason
-from mbv3ssd_deploy.verification.tensors import Tolerance
+
+PRIOR_TOLERANCE = 1e-6
+"""The largest distance of a corner coordinate that is still the same prior, of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +26,14 @@ class PriorLevelDiff:
         carrier: what carries the level in the file, "PriorBox" say.
         count: how many priors the level has.
         wrong: how many have a corner further away than the tolerance.
-        max_abs: the largest distance of a corner coordinate, in units of the image.
+        worst_error: the largest distance of a corner coordinate, in units of the image.
     """
 
     level: int
     carrier: str
     count: int
     wrong: int
-    max_abs: float
+    worst_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +71,27 @@ class PriorDiff:
         return sum(level.wrong for level in self.levels)
 
     @property
-    def max_abs(self) -> float:
+    def worst_error(self) -> float:
         """The largest distance of a corner coordinate, in units of the image."""
-        return max(level.max_abs for level in self.levels)
+        return max(level.worst_error for level in self.levels)
 
     @property
     def passed(self) -> bool:
         """Whether all priors and variances are the checkpoint's."""
         return not self.reasons()
 
+    @property
+    def reason(self) -> str:
+        """All that is wrong, in words; empty when nothing is."""
+        return "; ".join(reason.text for reason in self.reasons())
+
     def reasons(self) -> tuple[Reason, ...]:
         """Return one reason for each level that is off, and one for variances."""
         found = [
             Reason(
                 Code.PRIORS_DIFFER,
-                f"level {level.level} ({level.carrier}): {level.wrong} of {level.count} priors are "
-                f"not the checkpoint's, by up to {level.max_abs:.3g} of the image",
+                f"{_called(level)}: {level.wrong} of {level.count} priors are "
+                f"not the checkpoint's, by up to {level.worst_error:.3g} of the image",
             )
             for level in self.levels
             if level.wrong
@@ -97,48 +104,48 @@ class PriorDiff:
 
 def compare_priors(
     spec: DetectorSpec,
-    actual_corners: F32 | F64,
-    actual_variances: F32 | F64,
+    priorbox: F32,
     *,
-    carriers: Sequence[str],
-    tolerance: Tolerance,
+    carriers: Sequence[str] = (),
+    tolerance: float = PRIOR_TOLERANCE,
 ) -> PriorDiff:
-    """Hold the priors of a deployed file against those that `spec` describes, all of them.
+    """Hold all priors that a deployed file computes against those that `spec` describes.
 
     Args:
         spec: the checkpoint's own.
-        actual_corners: (P, 4) corners, normalised.
-        actual_variances: (P, 4).
-        carriers: what carries each level, for the report.
-        tolerance: `atol` is the largest distance of a coordinate; `rtol` is not used.
+        priorbox: (2, 4P) as ncnn lays it out: normalised corners, and below them the variances.
+        carriers: what carries each level in the file, for the report.
+        tolerance: the largest distance of a corner coordinate, in units of the image.
 
     Raises:
-        ValueError: the shapes are not (P, 4).
+        ValueError: `priorbox` is not (2, 4P).
     """
     expected = corners_from_centre(build_priors(spec.priors))
-    actual = actual_corners.astype(np.float64)
-    variances = actual_variances.astype(np.float64)
-    if not expected.shape == actual.shape == variances.shape:
-        shapes = f"{actual.shape} and {variances.shape}"
-        raise ValueError(f"priors and variances are {shapes}, not {expected.shape}")
+    if priorbox.shape != (2, expected.size):
+        raise ValueError(f"priors are {priorbox.shape}, not (2, {expected.size})")
+    actual, variances = priorbox.astype(np.float64).reshape(2, *expected.shape)
     gaps = _distances(expected, actual)
     worst = int(gaps.max(axis=1).argmax())
     size = (spec.input.width, spec.input.height) * 2
+    slices = level_slices(spec.priors)
+    names = carriers or ("",) * len(slices)
     return PriorDiff(
         levels=tuple(
-            _level_diff(index, carriers[index], gaps[rows], tolerance.atol)
-            for index, rows in enumerate(level_slices(spec.priors))
+            _level_diff(index, carrier, gaps[rows], tolerance)
+            for index, (rows, carrier) in enumerate(zip(slices, names, strict=True))
         ),
-        tolerance=tolerance.atol,
+        tolerance=tolerance,
         worst_index=worst,
         worst_expected=tuple(expected[worst].tolist()),
         worst_actual=tuple(actual[worst].tolist()),
         max_px=float((gaps * size).max()),
         worst_iou=_worst_iou(expected, actual),
-        max_variance_error=float(
-            _distances(np.broadcast_to(spec.coder.variances, variances.shape), variances).max()
-        ),
+        max_variance_error=float(_distances(np.array(spec.coder.variances), variances).max()),
     )
+
+
+def _called(level: PriorLevelDiff) -> str:
+    return f"level {level.level} ({level.carrier})" if level.carrier else f"level {level.level}"
 
 
 def _distances(expected: F64, actual: F64) -> F64:

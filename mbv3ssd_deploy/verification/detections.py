@@ -1,0 +1,190 @@
+"""Comparing two runs in the task's own unit: boxes, matched n of N."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mbv3ssd_deploy.core.detections import Detections
+from mbv3ssd_deploy.core.matching import Match, match_detections
+
+MATCH_IOUS = (0.99, 0.95, 0.5)
+"""The overlaps at which boxes are matched, strictest first; below the last a box is lost."""
+FLICKER = 0.02
+"""A box that comes or goes with a score this near to where the list is cut, flickers."""
+LISTED = 10
+"""How many lost and new boxes a diff names, the surest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionPair:
+    """What two runs found on the same image; at most `keep_total` boxes were allowed."""
+
+    image: str
+    reference: Detections
+    actual: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A box without a partner in the other run; `box` are normalised corners."""
+
+    image: str
+    label: int
+    score: float
+    box: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionDiff:
+    """The detections of one run over all images, held against the reference's.
+
+    Attributes:
+        reference: how many boxes the reference found.
+        actual: how many the other run found.
+        matched: how many of the reference's were found again, at each of `MATCH_IOUS`.
+        lost: the reference's boxes that were not found again; flicker is not among them.
+        new: boxes that the reference does not have; flicker is not among them.
+        flicker_lost: the same within `FLICKER` of the score at which the list was cut.
+        flicker_new: likewise.
+        score_p50: median of |score difference| over the matched boxes.
+        score_p99: its 99th percentile.
+        score_max: its largest.
+        worst_iou: the smallest overlap of two matched boxes; 1 when nothing matched.
+        worst_image: where that is.
+        worst_lost: the surest of the lost boxes.
+        worst_new: the surest of the new ones.
+    """
+
+    reference: int
+    actual: int
+    matched: tuple[int, ...]
+    lost: int
+    new: int
+    flicker_lost: int
+    flicker_new: int
+    score_p50: float
+    score_p99: float
+    score_max: float
+    worst_iou: float
+    worst_image: str
+    worst_lost: tuple[Stray, ...]
+    worst_new: tuple[Stray, ...]
+
+    @property
+    def counted(self) -> int:
+        """N: the reference's boxes, those that flickered away left out."""
+        return self.reference - self.flicker_lost
+
+    def matched_at(self, iou: float) -> int:
+        """Return how many boxes were found again with at least `iou`, one of `MATCH_IOUS`."""
+        return self.matched[MATCH_IOUS.index(iou)]
+
+    def share_at(self, iou: float) -> float:
+        """Return the share of the counted boxes that were found again; 0 when none counts."""
+        return self.matched_at(iou) / self.counted if self.counted else 0.0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What comes together while the images pass."""
+
+    pairs: list[list[Match]] = field(default_factory=lambda: [[] for _ in MATCH_IOUS])
+    worst: tuple[float, str] = (1.0, "")
+    lost: list[Stray] = field(default_factory=list)
+    new: list[Stray] = field(default_factory=list)
+    flicker_lost: int = 0
+    flicker_new: int = 0
+
+
+def compare_detections(
+    pairs: Iterable[DetectionPair], *, score_threshold: float, keep_total: int | None
+) -> DetectionDiff:
+    """Hold the boxes of two runs against each other, image by image, class by class.
+
+    Boxes are matched at the strictest IoU first; what is left over is matched at the next. A box
+    without a partner flickers when its score lies within `FLICKER` of the score at which the list
+    was cut: the threshold, or in a full list the lowest score that still found room.
+
+    Args:
+        pairs: one an image.
+        score_threshold: that of both runs.
+        keep_total: how many boxes a list may hold; None for no limit.
+    """
+    tally, each = _Tally(), tuple(pairs)
+    for pair in each:
+        _add_image(tally, pair, score_threshold, keep_total)
+    matches = [match for tier in tally.pairs for match in tier]
+    gaps = np.abs([match.score_difference for match in matches]) if matches else np.zeros(1)
+    return DetectionDiff(
+        reference=sum(len(pair.reference) for pair in each),
+        actual=sum(len(pair.actual) for pair in each),
+        matched=tuple(np.cumsum([len(tier) for tier in tally.pairs]).tolist()),
+        lost=len(tally.lost),
+        new=len(tally.new),
+        flicker_lost=tally.flicker_lost,
+        flicker_new=tally.flicker_new,
+        score_p50=float(np.percentile(gaps, 50)),
+        score_p99=float(np.percentile(gaps, 99)),
+        score_max=float(gaps.max()),
+        worst_iou=tally.worst[0],
+        worst_image=tally.worst[1],
+        worst_lost=_surest(tally.lost),
+        worst_new=_surest(tally.new),
+    )
+
+
+def _add_image(
+    tally: _Tally, pair: DetectionPair, score_threshold: float, keep_total: int | None
+) -> None:
+    lost, new = _match_in_tiers(tally, pair)
+    cut = max(
+        score_threshold, _lowest(pair.reference, keep_total), _lowest(pair.actual, keep_total)
+    )
+    strays = [_stray(pair.image, pair.reference, index) for index in lost]
+    steady = [stray for stray in strays if abs(stray.score - cut) > FLICKER]
+    tally.lost += steady
+    tally.flicker_lost += len(strays) - len(steady)
+    strays = [_stray(pair.image, pair.actual, index) for index in new]
+    steady = [stray for stray in strays if abs(stray.score - cut) > FLICKER]
+    tally.new += steady
+    tally.flicker_new += len(strays) - len(steady)
+
+
+def _match_in_tiers(tally: _Tally, pair: DetectionPair) -> tuple[Sequence[int], Sequence[int]]:
+    """Match at each IoU what the stricter ones left over; return the lost and the new indices."""
+    lost = np.arange(len(pair.reference))
+    new = np.arange(len(pair.actual))
+    for tier, iou in enumerate(MATCH_IOUS):
+        matching = match_detections(_subset(pair.reference, lost), _subset(pair.actual, new), iou)
+        tally.pairs[tier] += matching.pairs
+        lost, new = lost[list(matching.lost)], new[list(matching.new)]
+        worst = min((match.iou for match in matching.pairs), default=1.0)
+        tally.worst = min(tally.worst, (worst, pair.image), key=lambda entry: entry[0])
+    return lost.tolist(), new.tolist()
+
+
+def _subset(detections: Detections, indices: np.ndarray) -> Detections:
+    return Detections(
+        detections.boxes[indices], detections.scores[indices], detections.labels[indices]
+    )
+
+
+def _lowest(detections: Detections, keep_total: int | None) -> float:
+    full = keep_total is not None and len(detections) >= keep_total
+    return float(detections.scores.min()) if full else 0.0
+
+
+def _stray(image: str, detections: Detections, index: int) -> Stray:
+    return Stray(
+        image,
+        int(detections.labels[index]),
+        float(detections.scores[index]),
+        tuple(detections.boxes[index].tolist()),
+    )
+
+
+def _surest(strays: Sequence[Stray]) -> tuple[Stray, ...]:
+    return tuple(sorted(strays, key=lambda stray: -stray.score)[:LISTED])

@@ -1,0 +1,127 @@
+"""Boxes of two runs: found again, lost, new, and those that only flicker."""
+
+import numpy as np
+import pytest
+
+from mbv3ssd_deploy.core.detections import Detections
+from mbv3ssd_deploy.verification.detections import LISTED, DetectionPair, compare_detections
+
+
+def found(*rows):
+    """Each row: label, score, x1, y1, x2, y2."""
+    table = np.array(rows, np.float32).reshape(-1, 6)
+    return Detections(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64))
+
+
+def compare(*pairs, threshold=0.3, keep_total=None):
+    named = [DetectionPair(f"{i}.png", a, b) for i, (a, b) in enumerate(pairs)]
+    return compare_detections(named, score_threshold=threshold, keep_total=keep_total)
+
+
+CAT = (1, 0.9, 0.1, 0.1, 0.5, 0.5)
+DOG = (2, 0.8, 0.5, 0.5, 0.9, 0.9)
+
+
+def moved(row, by, score=None):
+    label, old, *corners = row
+    return (label, old if score is None else score, *(corner + by for corner in corners))
+
+
+def test_the_same_boxes_are_all_found_again():
+    diff = compare((found(CAT, DOG), found(DOG, CAT)), (found(CAT), found(CAT)))
+
+    assert (diff.reference, diff.actual, diff.counted) == (3, 3, 3)
+    assert diff.matched == (3, 3, 3)
+    assert diff.share_at(0.99) == 1.0
+    assert (diff.lost, diff.new, diff.score_max, diff.worst_iou) == (0, 0, 0.0, 1.0)
+
+
+def test_a_moved_box_is_matched_only_at_the_looser_overlaps():
+    # 0.4 wide, moved by 0.004: IoU = (0.396 / 0.4) ^ 2 / (2 - that) = 0.9610
+    diff = compare((found(CAT, DOG), found(moved(CAT, 0.004), DOG)))
+
+    assert [diff.matched_at(iou) for iou in (0.99, 0.95, 0.5)] == [1, 2, 2]
+    assert diff.worst_iou == pytest.approx(0.9610, abs=1e-4)
+    assert diff.worst_image == "0.png"
+
+
+def test_two_classes_exchanged_match_nothing():
+    exchanged = found((2, *CAT[1:]), (1, *DOG[1:]))
+
+    diff = compare((found(CAT, DOG), exchanged))
+
+    assert diff.matched == (0, 0, 0)
+    assert (diff.lost, diff.new) == (2, 2)
+    assert diff.share_at(0.5) == 0.0
+
+
+def test_lost_and_new_boxes_are_listed_with_their_image_the_surest_first():
+    diff = compare(
+        (found(CAT), found(CAT)),
+        (found(CAT, DOG), found()),
+        (found(), found(moved(DOG, 0, 0.4), moved(DOG, 0.05, 0.7))),
+    )
+
+    assert [(stray.image, stray.label) for stray in diff.worst_lost] == [("1.png", 1), ("1.png", 2)]
+    assert [round(stray.score, 2) for stray in diff.worst_new] == [0.7, 0.4]
+    assert (diff.lost, diff.new) == (2, 2)
+
+
+def test_the_list_is_short_and_the_count_is_whole():
+    many = found(*(moved(CAT, i / 100, 0.9) for i in range(30)))
+
+    diff = compare((many, found()))
+
+    assert (diff.lost, len(diff.worst_lost)) == (30, LISTED)
+
+
+def test_boxes_that_come_and_go_at_the_threshold_are_counted_apart():
+    faint, clear = moved(DOG, 0, 0.319), moved(DOG, 0, 0.321)
+
+    diff = compare((found(CAT, faint), found(CAT)), threshold=0.3)
+    assert (diff.lost, diff.flicker_lost, diff.counted) == (0, 1, 1)
+    assert diff.share_at(0.99) == 1.0
+
+    diff = compare((found(CAT, clear), found(CAT)), threshold=0.3)
+    assert (diff.lost, diff.flicker_lost, diff.counted) == (1, 0, 2)
+    assert diff.share_at(0.99) == 0.5
+
+    diff = compare((found(CAT), found(CAT, faint)), threshold=0.3)
+    assert (diff.new, diff.flicker_new, diff.counted) == (0, 1, 1)
+
+
+def test_in_a_full_list_the_last_place_is_the_threshold():
+    reference = found(CAT, moved(DOG, 0, 0.61))
+    actual = found(CAT, moved(DOG, -0.4, 0.62))
+
+    roomy = compare((reference, actual), keep_total=3)
+    full = compare((reference, actual), keep_total=2)
+
+    assert (roomy.lost, roomy.new) == (1, 1)
+    assert (full.lost, full.new, full.flicker_lost, full.flicker_new) == (0, 0, 1, 1)
+
+
+def test_score_differences_are_of_matched_boxes():
+    reference = found(CAT, moved(DOG, 0, 0.8))
+    actual = found(moved(CAT, 0, 0.89), moved(DOG, 0, 0.83))
+
+    diff = compare((reference, actual))
+
+    assert diff.score_max == pytest.approx(0.03, abs=1e-6)
+    assert diff.score_p50 == pytest.approx(0.02, abs=1e-6)
+
+
+def test_a_stricter_match_is_never_stolen_by_a_looser_one():
+    # the surer box lost its partner; its neighbour's partner overlaps it by more than 0.5
+    sure, neighbour = moved(CAT, 0, 0.9), moved(CAT, 0.05, 0.8)
+
+    diff = compare((found(sure, neighbour), found(neighbour)))
+
+    assert diff.matched == (1, 1, 1)
+    assert diff.lost == 1
+
+
+def test_no_boxes_at_all_are_no_agreement():
+    diff = compare((found(), found()))
+
+    assert (diff.reference, diff.counted, diff.share_at(0.99)) == (0, 0, 0.0)
