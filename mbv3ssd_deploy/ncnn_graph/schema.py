@@ -50,6 +50,13 @@ class ParamField:
     default: Param | Same
     kind: Kind
 
+    def fits(self, value: Param) -> bool:
+        """Return whether `value` is of the kind that this parameter holds, bit for bit."""
+        if self.kind.is_array != isinstance(value, tuple):
+            return False
+        numbers = value if isinstance(value, tuple) else (value,)
+        return all(type(number) is (float if self.kind.is_float else int) for number in numbers)
+
     def stored(self, value: Param) -> Param:
         """Return `value` as ncnn will hold it: a Python int, or a float that is a float32.
 
@@ -75,6 +82,11 @@ class ParamField:
         if self.kind.is_float and isinstance(value, float | np.floating):
             return _checked_float(self.name, float(value))
         raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+
+
+def _is_alike(a: Param, b: Param) -> bool:
+    # The integer -233 is not the float -233.0: in a float slot it is a slip, which must stay seen.
+    return type(a) is type(b) and a == b
 
 
 def _checked_int(name: str, value: int) -> int:
@@ -205,7 +217,7 @@ class LayerSchema:
             if field.name not in params:
                 continue
             others = {name: value for name, value in params.items() if name != field.name}
-            if params[field.name] != self.value(others, field.name):
+            if not _is_alike(params[field.name], self.value(others, field.name)):
                 kept[field.name] = params[field.name]
         return kept
 
