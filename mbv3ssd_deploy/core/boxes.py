@@ -77,7 +77,7 @@ def _overlap(a: npt.NDArray[Real], b: npt.NDArray[Real], axis: int) -> npt.NDArr
     """Return how long the boxes' common side along x (0) or y (1) is, (n, m)."""
     # one plane at a time: arrays (n, m, 2) would take twice as long
     first = np.maximum(a[:, None, axis], b[None, :, axis])
-    last = np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
+    last: npt.NDArray[Real] = np.minimum(a[:, None, axis + 2], b[None, :, axis + 2])
     last -= first
     np.maximum(last, 0, out=last)
     return last

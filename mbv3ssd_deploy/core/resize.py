@@ -54,8 +54,10 @@ def resized_float(image: U8, height: int, width: int) -> F32:
 
 def _neighbours(old: int, new: int) -> tuple[I64, I64, F32]:
     """Return for each of `new` places the two old ones beside it, and the second one's weight."""
-    scale = np.float32(old) / np.float32(new)
-    place = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
+    # float64 holds the product exactly, so that the place is rounded once: torch's kernels use a
+    # fused multiply-add here
+    scale = float(np.float32(old) / np.float32(new))
+    place = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32)
     place = np.maximum(place, np.float32(0))
     first = np.minimum(place.astype(np.int64), old - 1)
     return first, np.minimum(first + 1, old - 1), (place - first).astype(np.float32)
