@@ -1,0 +1,106 @@
+"""Naming what is wrong with raw heads that differ, by trying the usual mistakes.
+
+Each mistake is a hypothesis: the reference's tensor with the mistake made on purpose. Where that
+agrees with what the runtime gave, the mistake is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32
+from mbv3ssd_deploy.core.priors import level_slices
+from mbv3ssd_deploy.core.spec import DetectorSpec, PriorLevel
+from mbv3ssd_deploy.verification.reasons import Code, Reason
+
+# A hypothesis need not be exact, it only has to explain the difference: half weights may be about.
+_NEAR = 0.02
+
+Mistake = Callable[[F32, PriorLevel], F32]
+
+
+def diagnosed_heads(
+    expected: Mapping[str, F32], actual: Mapping[str, F32], spec: DetectorSpec
+) -> tuple[Reason, ...]:
+    """Return the mistakes that explain how one image's heads differ; none when nothing does.
+
+    Args:
+        expected: `loc` (P, 4) and `conf` (P, C) of the reference.
+        actual: the same of the runtime.
+        spec: gives the levels and the names of the classes.
+    """
+    found = [
+        reason
+        for name in ("loc", "conf")
+        if not near(expected[name], actual[name])
+        for reason in _transposed_levels(name, expected[name], actual[name], spec)
+    ]
+    if not near(expected["conf"], actual["conf"]):
+        found += _exchanged_classes(expected["conf"], actual["conf"], spec.class_names)
+    return tuple(found)
+
+
+def near(expected: F32, actual: F32) -> bool:
+    """Tell whether two tensors are the same up to what reduced precision does to heads."""
+    if not np.isfinite(actual).all():
+        return False
+    scale = float(np.abs(expected).max(initial=0.0))
+    return bool(np.abs(actual - expected).max(initial=0.0) <= _NEAR * max(scale, 1e-6))
+
+
+def _channels_first(level: F32, shape: PriorLevel) -> F32:
+    """What a missing Permute gives: all cells of a channel, then the next channel."""
+    return level.reshape(shape.rows * shape.cols, -1).T.reshape(level.shape)
+
+
+def _columns_first(level: F32, shape: PriorLevel) -> F32:
+    """What a Permute of width and height gives."""
+    cells = level.reshape(shape.rows, shape.cols, -1)
+    return cells.transpose(1, 0, 2).reshape(level.shape)
+
+
+def _values_first(level: F32, shape: PriorLevel) -> F32:
+    """What a head gives whose channels run box by box inside of value by value."""
+    boxes = level.reshape(shape.rows * shape.cols, shape.boxes_per_cell, -1)
+    return boxes.transpose(0, 2, 1).reshape(level.shape)
+
+
+# Read from the top; the first that explains a level speaks for it.
+_MISTAKES: tuple[tuple[str, Mistake], ...] = (
+    ("its channels stand before its cells, as without the Permute", _channels_first),
+    ("its rows and columns are exchanged", _columns_first),
+    ("its channels run value by value instead of box by box", _values_first),
+)
+
+
+def _transposed_levels(name: str, expected: F32, actual: F32, spec: DetectorSpec) -> list[Reason]:
+    found = []
+    slices = level_slices(spec.priors)
+    for index, (rows, shape) in enumerate(zip(slices, spec.priors.levels, strict=True)):
+        ours, theirs = expected[rows], actual[rows]
+        if near(ours, theirs):
+            continue
+        words = next((w for w, mistake in _MISTAKES if near(mistake(ours, shape), theirs)), None)
+        if words is not None:
+            found.append(Reason(Code.HEAD_TRANSPOSED, f"{name} of level {index}: {words}"))
+    return found
+
+
+def _exchanged_classes(expected: F32, actual: F32, names: tuple[str, ...]) -> list[Reason]:
+    """Return the classes whose scores stand in each other's column."""
+    off = [c for c in range(expected.shape[1]) if not near(expected[:, c], actual[:, c])]
+    holds: dict[int, int] = {}
+    for column in off:
+        same = [other for other in off if near(expected[:, other], actual[:, column])]
+        if len(same) == 1:
+            holds[column] = same[0]
+    return [
+        Reason(
+            Code.CLASSES_EXCHANGED,
+            f"conf: the scores of {names[holds[column]]!r} stand in the place of {names[column]!r}",
+        )
+        for column in off
+        if column in holds
+    ]

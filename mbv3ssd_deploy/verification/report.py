@@ -1,0 +1,233 @@
+"""VerificationReport: what was compared, what was found, and the verdict."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mbv3ssd_deploy.core.records import Json, json_from_record
+from mbv3ssd_deploy.verification.detections import MATCH_IOUS, DetectionDiff
+from mbv3ssd_deploy.verification.priors import PriorDiff
+from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.rules import (
+    MIN_REFERENCE_BOXES,
+    PASS_RULE,
+    RULES,
+    Check,
+    too_few_boxes,
+)
+from mbv3ssd_deploy.verification.tensors import TensorDiff
+
+SCHEMA = 1
+
+
+class Status(enum.StrEnum):
+    """What came of one check."""
+
+    PASS = "PASS"  # noqa: S105 -- a verdict
+    FAIL = "FAIL"
+    UNPROVEN = "UNPROVEN"
+    """It ran, and there was too little to compare."""
+    SKIPPED = "SKIPPED"
+    INFO = "INFO"
+    """It only tells; it never fails."""
+
+
+class Verdict(enum.StrEnum):
+    """What came of all checks together."""
+
+    PASS = "PASS"  # noqa: S105 -- a verdict
+    FAIL = "FAIL"
+    NOT_ENOUGH_EVIDENCE = "NOT ENOUGH EVIDENCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check of one runtime.
+
+    Attributes:
+        check: which.
+        title: what ran, for people.
+        ran: the provider or device that really ran, and its precision; empty when none did.
+        status: what came of it.
+        note: in a few words: why it was skipped, or what was found where no tier below says it.
+        reasons: why it failed or proves nothing.
+        heads: the raw heads, one diff a tensor, over all images.
+        detections: the boxes, over all images.
+        priors: all priors of the file.
+        seconds: how long the runtime took, over all images.
+    """
+
+    check: Check
+    title: str
+    ran: str
+    status: Status
+    note: str = ""
+    reasons: tuple[Reason, ...] = ()
+    heads: tuple[TensorDiff, ...] = ()
+    detections: DetectionDiff | None = None
+    priors: PriorDiff | None = None
+    seconds: float = 0.0
+
+
+def judged(reasons: tuple[Reason, ...]) -> Status:
+    """Return what `reasons` amount to."""
+    if any(reason.code is not Code.TOO_FEW_BOXES for reason in reasons):
+        return Status.FAIL
+    return Status.UNPROVEN if reasons else Status.PASS
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An image that could not be used, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """All that `verify` found.
+
+    Attributes:
+        name: the detector.
+        family: where it comes from.
+        reference: what the others were held against, in words.
+        checkpoint_sha256: the checkpoint that it was loaded from.
+        rows: the checks.
+        images: the images that were used.
+        skipped: those that were not.
+        reference_boxes: how many boxes the reference found on them, by the family's own rules.
+        versions: of everything that ran.
+        seconds: how long it all took.
+    """
+
+    name: str
+    family: str
+    reference: str
+    checkpoint_sha256: str
+    rows: tuple[Row, ...]
+    images: tuple[str, ...]
+    skipped: tuple[LeftOut, ...]
+    reference_boxes: int
+    versions: Mapping[str, str]
+    seconds: float
+
+    @property
+    def pass_rule(self) -> str:
+        """When the verdict is PASS, in one sentence."""
+        return PASS_RULE
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAIL if any check failed; PASS only if something was proven and nothing left unproven."""
+        states = {row.status for row in self.rows}
+        if Status.FAIL in states:
+            return Verdict.FAIL
+        ran = any(row.status is Status.PASS and row.detections for row in self.rows)
+        enough = self.reference_boxes >= MIN_REFERENCE_BOXES
+        if not ran or not enough or Status.UNPROVEN in states:
+            return Verdict.NOT_ENOUGH_EVIDENCE
+        return Verdict.PASS
+
+    @property
+    def exit_code(self) -> int:
+        """0 when the verdict is PASS, else 1."""
+        return 0 if self.verdict is Verdict.PASS else 1
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why the verdict is not PASS, check by check; what several checks say is said once."""
+        every = [reason for row in self.rows for reason in _titled(row)]
+        if self.reference_boxes < MIN_REFERENCE_BOXES:
+            every.insert(0, too_few_boxes(self.reference_boxes))
+        return tuple(dict.fromkeys(every))
+
+    @property
+    def headline(self) -> str:
+        """The result in the task's own unit, in one line."""
+        compared = [row for row in self.rows if row.detections is not None and row.check in RULES]
+        parts = []
+        for row in compared:
+            diff, iou = row.detections, RULES[row.check].box_iou
+            if diff is not None:
+                count = f"{diff.matched_at(iou)}/{diff.counted}"
+                parts.append(f"{row.title} {count} boxes at IoU {iou}")
+        return f"{self.verdict} on {len(self.images)} images: {'; '.join(parts) or 'nothing ran'}"
+
+    def table(self) -> tuple[tuple[str, ...], ...]:
+        """Return the report as rows of cells, the header first."""
+        return (HEADER, *(_cells(row) for row in self.rows))
+
+
+HEADER = (
+    "check",
+    "ran on",
+    "status",
+    *(f"IoU {iou}" for iou in MATCH_IOUS),
+    "lost / new",
+    "flicker",
+    "score diff",
+    "loc diff",
+    "conf diff",
+    "needed",
+    "note",
+)
+
+
+def _titled(row: Row) -> tuple[Reason, ...]:
+    return tuple(Reason(reason.code, f"{row.title}: {reason.text}") for reason in row.reasons)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    diffs = {diff.name: diff for diff in row.heads}
+    # loc and conf; the softmaxed scores of ncnn stand in verify.json
+    needed = max((diffs[name].needed_atol for name in ("loc", "conf") if name in diffs), default=-1)
+    return (
+        row.title,
+        row.ran,
+        row.status.value,
+        *_box_cells(row.detections),
+        *(f"{diffs[name].max_abs:.1e}" if name in diffs else "" for name in ("loc", "conf")),
+        f"{needed:.1e}" if needed >= 0 else "",
+        row.note or (row.reasons[0].text if row.reasons else ""),
+    )
+
+
+def _box_cells(diff: DetectionDiff | None) -> tuple[str, ...]:
+    if diff is None:
+        return ("",) * (len(MATCH_IOUS) + 3)
+    return (
+        *(f"{count}/{diff.counted}" for count in diff.matched),
+        f"{diff.lost} / {diff.new}",
+        f"{diff.flicker_lost} / {diff.flicker_new}",
+        f"{diff.score_max:.1e}",
+    )
+
+
+def json_from_report(report: VerificationReport) -> Json:
+    """Return the report as plain JSON; NaN and infinities become "nan", "inf" and "-inf"."""
+    plain = json_from_record(report)
+    whole: Json = {
+        "schema": SCHEMA,
+        "verdict": report.verdict.value,
+        "exit_code": report.exit_code,
+        "headline": report.headline,
+        "pass_rule": report.pass_rule,
+        "reasons": [json_from_record(reason) for reason in report.reasons],
+        "rules": {check.value: json_from_record(rule) for check, rule in RULES.items()},
+    }
+    return {key: _finite(value) for key, value in (whole | plain).items()}
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 -- any JSON value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return value

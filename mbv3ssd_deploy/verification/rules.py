@@ -1,0 +1,129 @@
+"""What every check must keep: one table, and the sentence that states it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mbv3ssd_deploy.verification.detections import FLICKER, DetectionDiff
+from mbv3ssd_deploy.verification.priors import PRIOR_TOLERANCE
+from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance
+
+MIN_REFERENCE_BOXES = 20
+"""Fewer boxes of the reference, over all images, prove nothing."""
+
+
+class Check(enum.StrEnum):
+    """The rows of a report, by their names in verify.json."""
+
+    CONTRACT = "contract"
+    ONNX_CPU = "onnx_cpu"
+    ONNX_CUDA = "onnx_cuda"
+    TORCH_CUDA = "torch_cuda"
+    NCNN_WEIGHTS = "ncnn_weights"
+    NCNN_PRIORS = "ncnn_priors"
+    NCNN_EXACT = "ncnn_exact"
+    NCNN_SHIPPED_FP32 = "ncnn_shipped_fp32"
+    NCNN_SHIPPED_FP16 = "ncnn_shipped_fp16"
+    NCNN_RULES = "ncnn_rules"
+
+
+class Heads(enum.StrEnum):
+    """How much the tolerance of the raw heads counts."""
+
+    BIND = "bind"
+    """Breaking it fails the check."""
+    TELL = "tell"
+    """It is only told; boxes and cosine decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a runtime must keep to.
+
+    Attributes:
+        heads: the tolerance of every element of the raw heads.
+        heads_are: what becomes of a check whose heads break it.
+        min_cosine: the smallest cosine that the raw heads of any image may have.
+        box_iou: the IoU at which boxes must be found again.
+        box_share: the share of the counted boxes that must be.
+        flicker_share: the largest share of the reference's boxes that may flicker.
+    """
+
+    heads: Tolerance
+    heads_are: Heads
+    min_cosine: float
+    box_iou: float
+    box_share: float
+    flicker_share: float
+
+
+# The half precision rules are looser because a half keeps 11 bits: the heads of a network with half
+# weights lie 1e-3 to 1e-2 away, which moves boxes by a few hundredths of their size.
+RULES: Mapping[Check, Rule] = {
+    #                                   raw heads                   cosine  IoU   share  flicker
+    Check.ONNX_CPU: Rule(Tolerance(1e-4, 1e-3), Heads.BIND, 0.9999, 0.99, 1.00, 0.02),
+    Check.ONNX_CUDA: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
+    Check.TORCH_CUDA: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
+    Check.NCNN_EXACT: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 1.00, 0.02),
+    Check.NCNN_SHIPPED_FP32: Rule(Tolerance(2e-3, 2e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
+    Check.NCNN_SHIPPED_FP16: Rule(Tolerance(1e-2, 1e-2), Heads.TELL, 0.999, 0.95, 0.97, 0.10),
+}
+
+PASS_RULE = (
+    "PASS means: the bundle's contract and weights are the checkpoint's; all priors lie within "
+    f"{PRIOR_TOLERANCE:g} of the image; in every runtime that ran, raw heads and boxes keep to the "
+    "tolerances of its row, boxes being matched class by class at the IoU of the row and those "
+    f"that come or go within {FLICKER} of the score cut counted apart; and PyTorch found at least "
+    f"{MIN_REFERENCE_BOXES} boxes to compare."
+)
+
+
+def head_reasons(rule: Rule, heads: tuple[TensorDiff, ...]) -> tuple[Reason, ...]:
+    """Return a reason for each tensor that breaks `rule`."""
+    found = []
+    for diff in heads:
+        if diff.actual_not_finite > diff.expected_not_finite:
+            text = f"{diff.name}: {diff.actual_not_finite} of {diff.elements} values are NaN or Inf"
+            found.append(Reason(Code.NOT_FINITE, text))
+        if rule.heads_are is Heads.BIND and not diff.passed:
+            found.append(Reason(Code.HEADS_DIFFER, diff.sentence()))
+        elif not diff.cosine >= rule.min_cosine:  # NaN is not
+            text = f"{diff.name}: cosine {diff.cosine:.6f}, below {rule.min_cosine}"
+            found.append(Reason(Code.HEADS_DIFFER, text))
+    return tuple(found)
+
+
+def box_reasons(rule: Rule, diff: DetectionDiff) -> tuple[Reason, ...]:
+    """Return why the boxes break `rule`, or why there are too few of them to tell."""
+    if diff.reference < MIN_REFERENCE_BOXES:
+        return (too_few_boxes(diff.reference),)
+    found = []
+    if diff.share_at(rule.box_iou) < rule.box_share:
+        text = (
+            f"{diff.matched_at(rule.box_iou)} of {diff.counted} boxes found again at IoU "
+            f"{rule.box_iou}, not {rule.box_share:.0%}; {diff.lost} lost, {diff.new} new"
+        )
+        found.append(Reason(Code.BOXES_DIFFER, text))
+    # a box of the reference that is found again leaves no room for a spurious one to be excused
+    if diff.new > (1 - rule.box_share) * diff.actual:
+        text = f"{diff.new} of {diff.actual} boxes are new: the reference does not have them"
+        found.append(Reason(Code.BOXES_DIFFER, text))
+    flicker = max(diff.flicker_lost, diff.flicker_new)
+    if flicker > rule.flicker_share * diff.reference:
+        text = (
+            f"{diff.flicker_lost} boxes went and {diff.flicker_new} came within {FLICKER} of the "
+            f"score cut, of {diff.reference}; at most {rule.flicker_share:.0%} may"
+        )
+        found.append(Reason(Code.TOO_MUCH_FLICKER, text))
+    return tuple(found)
+
+
+def too_few_boxes(count: int) -> Reason:
+    """Return the reason of a verdict that cannot be given."""
+    text = (
+        f"the reference found {count} boxes in all; fewer than {MIN_REFERENCE_BOXES} prove nothing"
+    )
+    return Reason(Code.TOO_FEW_BOXES, text)
