@@ -1,0 +1,146 @@
+"""The building blocks: convolution with BatchNorm, squeeze-excite gate, inverted residual.
+
+Item numbers and attribute names are torchvision's, so that weights move both ways without renaming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from mbv3ssd_deploy.nets.layouts import Activation, Layout, SqueezeLayout, SqueezePlace
+from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, Shortcut
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    Activation.RELU: lambda: nn.ReLU(inplace=True),
+    Activation.RELU6: lambda: nn.ReLU6(inplace=True),
+    Activation.HARDSWISH: lambda: nn.Hardswish(inplace=True),
+}
+
+
+class ConvBnAct(nn.Sequential):
+    """Convolution (0), BatchNorm (1) and, unless it is NONE, an activation (2).
+
+    Padded by half the kernel: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(  # noqa: PLR0913 -- a convolution is all of these
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        activation: Activation,
+        layout: Layout,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        items: list[nn.Module] = [
+            nn.Conv2d(
+                in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=bias
+            ),
+            batch_norm(out_channels, layout),
+        ]
+        if activation is not Activation.NONE:
+            items.append(_ACTIVATIONS[activation]())
+        super().__init__(*items)
+
+
+def batch_norm(channels: int, layout: Layout) -> nn.BatchNorm2d:
+    """Return a BatchNorm with the layout's eps and momentum."""
+    return nn.BatchNorm2d(channels, eps=layout.bn_eps, momentum=layout.bn_momentum)
+
+
+class SqueezeExcite(nn.Module):
+    """A gate of 0..1 per channel: `x * hardsigmoid(fc2(relu(fc1(mean of x))))`.
+
+    Without pooling there is a gate per pixel. With `norm`, `norm1` and `norm2` follow `fc1` and
+    `fc2`, which then have no bias.
+    """
+
+    def __init__(self, channels: int, hidden: int, squeeze: SqueezeLayout, layout: Layout) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1) if squeeze.pooled else nn.Identity()
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=not squeeze.norm)
+        self.norm1 = batch_norm(hidden, layout) if squeeze.norm else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=not squeeze.norm)
+        self.norm2 = batch_norm(channels, layout) if squeeze.norm else nn.Identity()
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` (N, C, H, W) times its gates."""
+        hidden = self.relu(self.norm1(self.fc1(self.pool(x))))
+        gates: torch.Tensor = self.gate(self.norm2(self.fc2(hidden)))
+        return x * gates
+
+
+class InvertedResidual(nn.Module):
+    """A MobileNetV3 block; `block` holds its parts in the order in which they run."""
+
+    def __init__(self, plan: BlockPlan, layout: Layout) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*_block_parts(plan, layout))
+        self.adds_input = plan.shortcut is not Shortcut.NONE
+        if plan.shortcut is Shortcut.PROJECTION:
+            self.shortcut: nn.Module = ConvBnAct(
+                plan.in_channels, plan.out_channels, activation=Activation.NONE, layout=layout
+            )
+        else:
+            self.shortcut = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output for `x` (N, C, H, W)."""
+        y: torch.Tensor = self.block(x)
+        return y + self.shortcut(x) if self.adds_input else y
+
+
+def _block_parts(plan: BlockPlan, layout: Layout) -> list[nn.Module]:
+    style, act = layout.block, plan.activation
+    parts: list[nn.Module] = []
+    if plan.expands:
+        parts.append(ConvBnAct(plan.in_channels, plan.expansion, activation=act, layout=layout))
+    parts.append(
+        ConvBnAct(
+            plan.expansion,
+            plan.expansion,
+            activation=act if style.activates_depthwise else Activation.NONE,
+            layout=layout,
+            kernel=plan.kernel,
+            stride=plan.stride,
+            groups=plan.expansion,
+        )
+    )
+    parts.append(
+        ConvBnAct(
+            plan.expansion,
+            plan.out_channels,
+            activation=act if style.activates_projection else Activation.NONE,
+            layout=layout,
+        )
+    )
+    if plan.squeeze_hidden is not None:
+        after_depthwise = style.squeeze.place is SqueezePlace.AFTER_DEPTHWISE
+        channels = plan.expansion if after_depthwise else plan.out_channels
+        gate = SqueezeExcite(channels, plan.squeeze_hidden, style.squeeze, layout)
+        parts.insert(len(parts) - 1 if after_depthwise else len(parts), gate)
+    return parts
+
+
+class ExtraLevel(nn.Sequential):
+    """1x1 (0), depthwise 3x3 of stride 2 (1), 1x1 (2): half the rows and columns."""
+
+    def __init__(self, plan: ExtraPlan, layout: Layout) -> None:
+        act = layout.extras.activation
+        output = act if layout.extras.activates_output else Activation.NONE
+        hidden = plan.hidden
+        super().__init__(
+            ConvBnAct(plan.in_channels, hidden, activation=act, layout=layout),
+            ConvBnAct(
+                hidden, hidden, activation=act, layout=layout, kernel=3, stride=2, groups=hidden
+            ),
+            ConvBnAct(hidden, plan.out_channels, activation=output, layout=layout),
+        )

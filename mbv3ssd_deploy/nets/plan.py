@@ -1,0 +1,189 @@
+"""ArchSpec -> every width, stride and shortcut of its network, as numbers; no torch here.
+
+Features are numbered as in torchvision's MobileNetV3: 0 is the stem, 1..n the blocks, n + 1 the
+last 1x1 convolution.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from dataclasses import dataclass
+
+from mbv3ssd_deploy.core.spec import ArchSpec, TapPlace
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.nets.layouts import (
+    LAST_CONV_FACTOR,
+    STEM_CHANNELS,
+    Activation,
+    BlockRow,
+    Layout,
+    ShortcutRule,
+    SqueezeHidden,
+    SqueezePlace,
+    block_rows,
+    layout_of,
+)
+
+
+class Shortcut(enum.StrEnum):
+    """What a block adds to its output."""
+
+    NONE = "none"
+    IDENTITY = "identity"
+    PROJECTION = "projection"
+    """The input through a 1x1 convolution and BatchNorm."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """One inverted residual, all widths settled.
+
+    `expands` is False where the 1x1 expansion is left out; `squeeze_hidden` is None without a gate.
+    """
+
+    in_channels: int
+    expansion: int
+    out_channels: int
+    kernel: int
+    stride: int
+    activation: Activation
+    expands: bool
+    squeeze_hidden: int | None
+    shortcut: Shortcut
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraPlan:
+    """One extra level after the backbone; its depthwise convolution has stride 2."""
+
+    in_channels: int
+    hidden: int
+    out_channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetPlan:
+    """A whole network in numbers."""
+
+    layout: Layout
+    stem_channels: int
+    blocks: tuple[BlockPlan, ...]
+    last_channels: int
+    extras: tuple[ExtraPlan, ...]
+    map_channels: tuple[int, ...]
+    """Channels of each feature map that a head reads: the taps, then the extras."""
+
+    @property
+    def last_feature(self) -> int:
+        """The number of the last 1x1 convolution."""
+        return len(self.blocks) + 1
+
+
+def divisible_width(channels: float, divisor: int = 8) -> int:
+    """Return `channels` rounded to a multiple of `divisor`, at most 10 % below it.
+
+    The rounding of the MobileNet papers' reference code: half a divisor rounds up, never under one
+    divisor, and one divisor more where rounding down would take away more than a tenth.
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def plan_net(arch: ArchSpec) -> NetPlan:
+    """Return every width and stride of the network that `arch` describes.
+
+    Raises:
+        SpecError: unknown layout, no such backbone in it, or taps that cannot be taken.
+    """
+    layout = layout_of(arch)
+    stem = divisible_width(STEM_CHANNELS * arch.width_mult)
+    blocks: list[BlockPlan] = []
+    channels = stem
+    for row in block_rows(arch):
+        blocks.append(_plan_block(row, channels, arch.width_mult, layout))
+        channels = blocks[-1].out_channels
+    last = LAST_CONV_FACTOR * channels
+    _check_taps(arch, tuple(blocks))
+    taps = _tap_channels(arch, stem, tuple(blocks), last)
+    extras = _plan_extras(arch, layout, taps[-1])
+    return NetPlan(layout, stem, tuple(blocks), last, extras, (*taps, *arch.extras))
+
+
+def _plan_block(row: BlockRow, in_channels: int, width: float, layout: Layout) -> BlockPlan:
+    expansion = divisible_width(row.expansion * width)
+    out = divisible_width(row.out * width)
+    squeeze = layout.block.squeeze
+    gated = expansion if squeeze.place is SqueezePlace.AFTER_DEPTHWISE else out
+    quarter = gated // 4
+    hidden = (
+        divisible_width(quarter)
+        if squeeze.hidden is SqueezeHidden.QUARTER_DIVISIBLE
+        else max(1, quarter)
+    )
+    return BlockPlan(
+        in_channels=in_channels,
+        expansion=expansion,
+        out_channels=out,
+        kernel=row.kernel,
+        stride=row.stride,
+        activation=row.activation,
+        expands=layout.block.always_expands or expansion != in_channels,
+        squeeze_hidden=hidden if row.squeeze else None,
+        shortcut=_shortcut(layout.block.shortcut, row.stride, same_channels=in_channels == out),
+    )
+
+
+def _shortcut(rule: ShortcutRule, stride: int, *, same_channels: bool) -> Shortcut:
+    if stride != 1:
+        return Shortcut.NONE
+    if same_channels:
+        return Shortcut.IDENTITY
+    return Shortcut.PROJECTION if rule is ShortcutRule.STRIDE_ONE else Shortcut.NONE
+
+
+def _check_taps(arch: ArchSpec, blocks: tuple[BlockPlan, ...]) -> None:
+    last = len(blocks) + 1
+    numbers = [tap.feature for tap in arch.taps]
+    problems = [f"feature {n} does not exist, the last is {last}" for n in numbers if n > last]
+    if min(numbers) < 0 or any(a >= b for a, b in itertools.pairwise(numbers)):
+        problems.append(f"taps {numbers} do not ascend from 0")
+    problems += [
+        f"feature {tap.feature} has no expansion that can be tapped: only a block that expands "
+        "and has no shortcut can be cut in two"
+        for tap in arch.taps
+        if tap.place is TapPlace.EXPANSION and not _has_free_expansion(tap.feature, blocks)
+    ]
+    if problems:
+        raise SpecError("; ".join(problems), where="arch.taps")
+
+
+def _has_free_expansion(feature: int, blocks: tuple[BlockPlan, ...]) -> bool:
+    if not 1 <= feature <= len(blocks):
+        return False
+    block = blocks[feature - 1]
+    return block.expands and block.shortcut is Shortcut.NONE
+
+
+def _tap_channels(
+    arch: ArchSpec, stem: int, blocks: tuple[BlockPlan, ...], last: int
+) -> tuple[int, ...]:
+    outputs = (stem, *(block.out_channels for block in blocks), last)
+    return tuple(
+        blocks[tap.feature - 1].expansion
+        if tap.place is TapPlace.EXPANSION
+        else outputs[tap.feature]
+        for tap in arch.taps
+    )
+
+
+def _plan_extras(arch: ArchSpec, layout: Layout, in_channels: int) -> tuple[ExtraPlan, ...]:
+    hidden = layout.extras.hidden or tuple(max(1, out // 2) for out in arch.extras)
+    if min(arch.extras, default=1) < 1 or len(hidden) != len(arch.extras):
+        raise SpecError(
+            f"layout {layout.name!r} takes {len(hidden)} extra levels of at least 1 channel, "
+            f"not {arch.extras}",
+            where="arch.extras",
+        )
+    sources = (in_channels, *arch.extras[:-1])
+    return tuple(map(ExtraPlan, sources, hidden, arch.extras))
