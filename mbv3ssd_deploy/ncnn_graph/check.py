@@ -87,6 +87,9 @@ def _parameter_problems(layer: NcnnLayer) -> Iterator[str]:
         yield f"takes {schema.inputs} blobs, got {len(layer.inputs)}"
     if not schema.outputs.allows(len(layer.outputs)):
         yield f"gives {schema.outputs} blobs, got {len(layer.outputs)}"
+    for field, length in schema.weights_of(layer.params):
+        if length < 1:
+            yield f"{field.role} of {' * '.join(field.factors)} = {length} numbers"
     if layer.type in RULES:
         yield from RULES[layer.type](schema.resolved(layer.params), len(layer.inputs))
 

@@ -58,8 +58,9 @@ NONE = Arity(0, 0)
 ANY = Arity(0, None)
 SOME = Arity(1, None)
 
-# Every layer understands these two.
+# Every layer understands these two, and ncnn's own members for them have no default to misremember.
 _COMMON = (_ints(30, "shape_hints"), _int(31, "featmask"))
+COMMON_PARAMS: Final = frozenset(field.name for field in _COMMON)
 
 _ACTIVATION = (_int(9, "activation_type"), _floats(10, "activation_params"))
 _CONVOLUTION = (

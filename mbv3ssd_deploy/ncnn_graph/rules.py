@@ -21,6 +21,8 @@ Rule = Callable[[Params, int], Iterator[str]]
 # How many activation_params each activation_type needs.
 ACTIVATIONS: Final = MappingProxyType({0: 0, 1: 0, 2: 1, 3: 2, 4: 0, 5: 0, 6: 2})
 
+INT8_TERMS: Final = frozenset({0, 1, 2, 101, 102})
+
 
 def _int(params: Params, name: str) -> int:
     return cast(int, params[name])
@@ -50,6 +52,8 @@ def _convolution(params: Params, inputs: int) -> Iterator[str]:
         yield f"takes {inputs} blobs with dynamic_weight {params['dynamic_weight']}"
     if _int(params, "dynamic_weight") == 0:
         yield from _weight_count(params, "num_output", "kernel_w", "kernel_h")
+    if _int(params, "int8_scale_term") not in INT8_TERMS:
+        yield f"int8_scale_term {params['int8_scale_term']} is none of 0, 1, 2, 101, 102"
     yield from _activation(params)
 
 
@@ -93,11 +97,6 @@ def _clip(params: Params, _: int) -> Iterator[str]:
         yield f"min {params['min']} is above max {params['max']}"
 
 
-def _normalize(params: Params, _: int) -> Iterator[str]:
-    if _int(params, "scale_data_size") < 1:
-        yield "scale_data_size must be at least 1"
-
-
 def _prior_box(params: Params, inputs: int) -> Iterator[str]:
     smallest, largest = len(_list(params, "min_sizes")), len(_list(params, "max_sizes"))
     if smallest == 0:
@@ -129,7 +128,6 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "Reduction": _reduction,
         "MemoryData": _memory_data,
         "Clip": _clip,
-        "Normalize": _normalize,
         "PriorBox": _prior_box,
         "DetectionOutput": _detection_output,
     }

@@ -22,8 +22,8 @@ def spelling_problems(layer: NcnnLayer) -> tuple[str, ...]:
 
 def _name_problems(layer: NcnnLayer) -> Iterator[str]:
     for name in dict.fromkeys((layer.name, *layer.inputs, *layer.outputs)):
-        if not name or any(letter.isspace() for letter in name):
-            yield f"the name {name!r} is empty or holds white space"
+        if not name or " " in name or not name.isprintable():
+            yield f"the name {name!r} is empty, or holds white space or unprintable characters"
         elif len(name.encode()) > NAME_BYTES:
             yield f"the name {name[:20]!r}... is longer than {NAME_BYTES} bytes"
 

@@ -1,0 +1,251 @@
+"""The .param text format, both ways. docs/formats/ncnn-param.md describes it in prose.
+
+    7767517
+    layer_count blob_count
+    Type name n_in n_out in... out... id=value ...
+
+Written so that every release of ncnn reads it: a parameter that equals its default is left out,
+except in the layer types whose defaults surprise (`LayerSchema.explicit`); floats are `%.8e`, at
+most 15 characters and bit exact; arrays are `-23300-id=length,...`. Both spellings of an array and
+any spelling of a float are read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from mbv3ssd_deploy.errors import FormatError
+from mbv3ssd_deploy.ncnn_graph.check import one_message, structure_problems, title
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
+from mbv3ssd_deploy.ncnn_graph.layers import COMMON_PARAMS, LAYERS
+from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema
+from mbv3ssd_deploy.ncnn_graph.spelling import spelling_problems
+
+MAGIC: Final = "7767517"
+# ncnn marks "this key is an array" by counting down from here instead of up from 0.
+ARRAY_KEY: Final = -23300
+PARAM_COUNT: Final = 32
+# Releases before 2026-10 read a number into 16 bytes, and the digits behind its point into 32 bits.
+NUMBER_LENGTH: Final = 15
+FRACTION_DIGITS: Final = 9
+
+_PAIR = re.compile(r"(-?\d+)=(\S*)")
+_INTEGER = re.compile(r"[+-]?\d+")
+_FLOAT = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong in a .param file; lines count from 1."""
+
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedParam:
+    """What a .param file says, as far as it can be understood, and all that is wrong with it."""
+
+    graph: NcnnGraph
+    findings: tuple[Finding, ...]
+
+
+def render_param(graph: NcnnGraph) -> str:
+    """Return the .param text of `graph`.
+
+    Raises:
+        FormatError: a name, a type or a parameter cannot be spelt; all of them are named.
+    """
+    problems = tuple(
+        f"{title(layer)}: {problem}"
+        for layer in graph.layers
+        for problem in spelling_problems(layer)
+    )
+    if problems:
+        raise FormatError(one_message(problems))
+    lines = [MAGIC, f"{len(graph.layers)} {graph.blob_count}"]
+    lines += [_render_layer(layer) for layer in graph.layers]
+    return "\n".join(lines) + "\n"
+
+
+def _render_layer(layer: NcnnLayer) -> str:
+    head = f"{layer.type:<24} {layer.name:<24} {len(layer.inputs)} {len(layer.outputs)}"
+    return " ".join((head, *layer.inputs, *layer.outputs, *_render_params(layer)))
+
+
+def _render_params(layer: NcnnLayer) -> Iterator[str]:
+    schema = LAYERS[layer.type]
+    for field in schema.fields:
+        value = schema.value(layer.params, field.name)
+        # an empty list is no list; older ncnn was never asked to read one
+        is_wanted = schema.explicit and field.name not in COMMON_PARAMS and value != ()
+        if is_wanted or field.name in layer.params:
+            yield _render_value(field.id, value)
+
+
+def _render_value(key: int, value: Param) -> str:
+    if isinstance(value, tuple):
+        return ",".join((f"{ARRAY_KEY - key}={len(value)}", *map(_render_number, value)))
+    return f"{key}={_render_number(value)}"
+
+
+def _render_number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.8e}"
+
+
+def parse_param(text: str, *, source: str = "<text>") -> NcnnGraph:
+    """Read .param text into a graph without weights; nothing that is wrong is let through.
+
+    Raises:
+        FormatError: with `source:line` of the first thing that is wrong, and all of them.
+    """
+    parsed = inspect_param(text, source=source)
+    findings = parsed.findings
+    if len(findings) == 1:
+        raise FormatError(findings[0].message, where=f"{source}:{findings[0].line}")
+    if findings:
+        message = one_message(tuple(map(str, findings)))
+        raise FormatError(message, where=f"{source}:{findings[0].line}")
+    return parsed.graph
+
+
+def inspect_param(text: str, *, source: str = "<text>") -> ParsedParam:
+    """Read the .param text of a stranger as far as it can be understood.
+
+    Lines that cannot be split into their parts, and parameters that cannot be named, are missing
+    from the graph and among the findings; a number of the wrong kind stays as it was written.
+
+    Raises:
+        FormatError: the text does not begin as a .param file does.
+    """
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    counts = _parse_head(lines, source)
+    findings: list[Finding] = []
+    layers: list[NcnnLayer] = []
+    numbers: list[int] = []
+    for number, line in lines[2:]:
+        slips: list[str] = []
+        layer = _parse_layer(line, slips)
+        findings += [Finding(number, slip) for slip in slips]
+        if layer is not None:
+            layers.append(layer)
+            numbers.append(number)
+    graph = NcnnGraph(tuple(layers))
+    findings += [Finding(numbers[p.layer], p.message) for p in structure_problems(graph)]
+    findings += _count_findings(counts, len(lines) - 2, graph.blob_count, lines[1][0])
+    return ParsedParam(graph, tuple(sorted(findings, key=lambda finding: finding.line)))
+
+
+def _parse_head(lines: list[tuple[int, str]], source: str) -> tuple[int, int]:
+    first = lines[0][1].strip() if lines else ""
+    if first != MAGIC:
+        hint = "a .param.bin is binary; this reads the text form" if "\0" in first else ""
+        shown = f"begins with {first[:20]!r}" if first else "is empty"
+        raise FormatError(
+            f"the file {shown}; an ncnn .param begins with {MAGIC}", where=f"{source}:1", hint=hint
+        )
+    words = lines[1][1].split() if len(lines) > 1 else []
+    if len(words) != 2 or not all(word.isdecimal() for word in words):
+        where = f"{source}:{lines[1][0] if len(lines) > 1 else 2}"
+        raise FormatError("the second line must hold the layer and the blob count", where=where)
+    return int(words[0]), int(words[1])
+
+
+def _count_findings(
+    counts: tuple[int, int], layers: int, blobs: int, line: int
+) -> Iterator[Finding]:
+    if counts[0] != layers:
+        yield Finding(line, f"{counts[0]} layers are promised, {layers} follow")
+    if counts[1] != blobs:
+        yield Finding(line, f"{counts[1]} blobs are promised, the layers make {blobs}")
+
+
+def _parse_layer(line: str, slips: list[str]) -> NcnnLayer | None:
+    words = line.split()
+    if words[0].startswith("#"):
+        slips.append("a comment; ncnn knows none and fails here")
+        return None
+    if len(words) < 4 or not all(word.isdecimal() for word in words[2:4]):
+        slips.append("a layer line begins with type, name, input count and output count")
+        return None
+    type_, name, inputs, outputs = words[0], words[1], int(words[2]), int(words[3])
+    blobs, pairs = words[4 : 4 + inputs + outputs], words[4 + inputs + outputs :]
+    swallowed = next((blob for blob in blobs if _PAIR.fullmatch(blob)), "")
+    if len(blobs) < inputs + outputs or swallowed:
+        more = f"; {swallowed!r} would be one" if swallowed else ""
+        slips.append(f"{type_} {name!r} promises {inputs} + {outputs} blobs and names fewer{more}")
+        return None
+    params: dict[str, Param] = {}
+    if type_ in LAYERS:
+        given = _parse_pairs(pairs, LAYERS[type_], slips)
+        params = LAYERS[type_].without_defaults(given)
+    return NcnnLayer(
+        type_, name, tuple(blobs[:inputs]), tuple(blobs[inputs:]), MappingProxyType(params)
+    )
+
+
+def _parse_pairs(pairs: list[str], schema: LayerSchema, slips: list[str]) -> dict[str, Param]:
+    params: dict[str, Param] = {}
+    for pair in pairs:
+        match = _PAIR.fullmatch(pair)
+        if match is None:
+            slips.append(f"{pair!r} is no parameter")
+            continue
+        key = int(match[1])
+        number = ARRAY_KEY - key if key <= ARRAY_KEY else key
+        field = schema.field_with_id(number)
+        if not 0 <= number < PARAM_COUNT:
+            slips.append(f"parameter {number} is not within 0..{PARAM_COUNT - 1}")
+        elif field is None:
+            slips.append(f"{schema.type} has no parameter {number}")
+        elif field.name in params:
+            slips.append(f"{field.name} (parameter {number}) stands twice")
+        else:
+            value = _parse_value(match[2], slips, has_length=key <= ARRAY_KEY)
+            if value is not None:
+                params[field.name] = value
+    return params
+
+
+def _parse_value(text: str, slips: list[str], *, has_length: bool) -> Param | None:
+    words = text.split(",")
+    if not has_length and len(words) == 1:
+        return _parse_number(text, slips)
+    if has_length:
+        length, *words = words
+        if length != str(len(words)):
+            slips.append(f"a list promises {length} numbers and has {len(words)}")
+            return None
+    elif words[-1] == "":
+        words.pop()
+    numbers = [_parse_number(word, slips) for word in words]
+    return tuple(number for number in numbers if number is not None)
+
+
+def _parse_number(text: str, slips: list[str]) -> int | float | None:
+    if _INTEGER.fullmatch(text):
+        value = int(text)
+        if -(2**31) <= value < 2**31:
+            return value
+        slips.append(f"{text} does not fit in 32 bits")
+        return None
+    match = _FLOAT.fullmatch(text)
+    if match is None:
+        slips.append(f"{text!r} is not a number that ncnn reads")
+        return None
+    if len(text) > NUMBER_LENGTH or len(match[1] or match[2] or "") > FRACTION_DIGITS:
+        slips.append(
+            f"{text} is longer than {NUMBER_LENGTH} characters or {FRACTION_DIGITS} digits behind "
+            "the point, and misread by releases of ncnn before 2026-10"
+        )
+    with np.errstate(over="ignore"):
+        return float(np.float32(text))
