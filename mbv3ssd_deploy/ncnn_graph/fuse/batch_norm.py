@@ -1,0 +1,32 @@
+"""BatchNorm is folded into the convolution or inner product before it.
+
+Before: `Convolution conv 1 1 x m ...`, `BatchNorm norm 1 1 m y 0=16 1=1.00000000e-03`
+After:  `Convolution conv 1 1 x y ... 5=1`
+
+slope (m - mean) / sqrt(var + eps) + bias, by channel (arXiv 1502.03167, algorithm 2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mbv3ssd_deploy.ncnn_graph.edit import GraphView, float_param, rewrite_all
+from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import is_plain_linear, scaled_and_shifted
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
+
+
+def fold_batch_norms(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+    """Return `graph` with them folded; the same object when there is none to fold."""
+    return rewrite_all(graph, outputs, _rewrite)
+
+
+def _rewrite(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
+    if layer.type != "BatchNorm":
+        return None
+    before = view.producer(layer.inputs[0])
+    if not is_plain_linear(before) or not view.is_private(layer.inputs[0]):
+        return None
+    numbers = {weight.role: weight.data.astype(np.float64) for weight in layer.weights}
+    scale = numbers["slope"] / np.sqrt(numbers["var"] + float_param(layer, "eps"))
+    shift = numbers["bias"] - scale * numbers["mean"]
+    return (scaled_and_shifted(before, scale, shift, layer.outputs[0]),)

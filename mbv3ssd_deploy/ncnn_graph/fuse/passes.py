@@ -1,0 +1,51 @@
+"""fuse_graph: every rewrite, in the one order in which they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from mbv3ssd_deploy.ncnn_graph.edit import without_dead_layers
+from mbv3ssd_deploy.ncnn_graph.fuse.activation import fuse_activations
+from mbv3ssd_deploy.ncnn_graph.fuse.batch_norm import fold_batch_norms
+from mbv3ssd_deploy.ncnn_graph.fuse.channel_affine import fold_channel_affines
+from mbv3ssd_deploy.ncnn_graph.fuse.clip import merge_clips
+from mbv3ssd_deploy.ncnn_graph.fuse.hard_sigmoid import recognise_hard_sigmoids
+from mbv3ssd_deploy.ncnn_graph.fuse.hard_swish import recognise_hard_swishes
+from mbv3ssd_deploy.ncnn_graph.fuse.pooled_linear import flatten_pooled_branches
+from mbv3ssd_deploy.ncnn_graph.fuse.reshape import merge_reshapes
+from mbv3ssd_deploy.ncnn_graph.fuse.scalar_operand import fold_scalar_operands
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
+
+Pass = Callable[[NcnnGraph, frozenset[str]], NcnnGraph]
+"""Takes a graph and the blobs wanted of it; returns the same object when it changes nothing."""
+
+PASSES: Final[tuple[Pass, ...]] = (
+    without_dead_layers,  # first, so that dead readers hold nothing back
+    fold_scalar_operands,  # the recognisers below look for scalars in BinaryOps
+    merge_clips,  # max, min and ReLU spelt as the Clip that HardSigmoid is made of
+    recognise_hard_sigmoids,
+    recognise_hard_swishes,  # made of a HardSigmoid
+    fold_batch_norms,
+    fold_channel_affines,  # after HardSigmoid has taken the constants that are its own
+    flatten_pooled_branches,  # on bare 1x1 convolutions, before they carry activations
+    fuse_activations,
+    merge_reshapes,
+)
+
+
+def fuse_graph(graph: NcnnGraph, outputs: Iterable[str] = ("loc", "conf")) -> NcnnGraph:
+    """Return `graph` rewritten by every pass; `outputs` are the blobs that must stay.
+
+    Every blob name that is still there holds the same numbers as before, up to rounding.
+
+    Raises:
+        ValueError: the graph has no such blob.
+    """
+    wanted = frozenset(outputs)
+    made = {blob for layer in graph.layers for blob in layer.outputs}
+    if not wanted <= made:
+        raise ValueError(f"the graph makes no blob {', '.join(sorted(wanted - made))}")
+    for rewrite in PASSES:
+        graph = rewrite(graph, wanted)
+    return graph

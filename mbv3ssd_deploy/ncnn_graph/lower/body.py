@@ -1,0 +1,126 @@
+"""lower_body: a whole ONNX body becomes an ncnn graph, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import onnx
+
+from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
+from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, facts_of_model
+from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
+from mbv3ssd_deploy.ncnn_graph.lower.scope import CONF_BLOB, LOC_BLOB, Scope
+from mbv3ssd_deploy.ncnn_graph.lower.table import LOWERINGS, POST_PROCESSING
+from mbv3ssd_deploy.onnx_body.body import OnnxBody
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredBody:
+    """An ncnn graph and where each ONNX tensor went.
+
+    Attributes:
+        graph: not fused yet; a blob may have several consumers.
+        blob_of: ONNX tensor -> ncnn blob of the same numbers. Fusions keep the meaning of every
+            blob name that survives them, so this map also serves a fused graph.
+    """
+
+    graph: NcnnGraph
+    blob_of: Mapping[str, str]
+
+
+def lower_body(body: OnnxBody) -> NcnnGraph:
+    """Return the ncnn graph of `body`, from blob `input` to blobs `loc` and `conf`.
+
+    `loc` has w = 4, h = P and `conf` w = C, h = P: the ONNX outputs without their batch axis.
+    Weights are FLOAT32. The graph holds dead layers and unfused ones; `fuse_graph` comes next.
+
+    Raises:
+        UnsupportedOpError: operators without a lowering, or used in a way ncnn cannot follow; the
+            message names all of them.
+        SpecError: a batch other than 1, an open input shape, or outputs that are missing.
+    """
+    return lower_with_names(body).graph
+
+
+def lower_with_names(body: OnnxBody) -> LoweredBody:
+    """Return what `lower_body` returns, and the blob of every ONNX tensor.
+
+    Raises:
+        UnsupportedOpError, SpecError: as `lower_body`.
+    """
+    return lower_model(body.model, {LOC_BLOB: LOC_BLOB, CONF_BLOB: CONF_BLOB})
+
+
+def lower_model(model: onnx.ModelProto, outputs: Mapping[str, str]) -> LoweredBody:
+    """Return the ncnn graph of any ONNX model with one input; `outputs` is tensor -> blob name.
+
+    Raises:
+        UnsupportedOpError, SpecError: as `lower_body`.
+    """
+    facts = facts_of_model(model)
+    missing = [name for name in outputs if name not in facts.output_names]
+    if missing:
+        has = ", ".join(facts.output_names)
+        raise SpecError(
+            f"the ONNX model has no output {' and no '.join(map(repr, missing))}; it has {has}",
+            hint="export the body with mbv3ssd-deploy export",
+        )
+    scope = Scope(facts, outputs)
+    _raise_whole([_unknown(node) for node in facts.nodes if node.op_type not in LOWERINGS])
+    _raise_whole(_lower_nodes(facts, scope))
+    graph = _with_output_names(scope, outputs)
+    return LoweredBody(graph, MappingProxyType(scope.blob_of))
+
+
+def _unknown(node: OnnxNode) -> UnsupportedOpError:
+    if node.op_type in POST_PROCESSING:
+        return node.refusal(
+            "this ONNX file still holds the post-processing",
+            hint="export the body with mbv3ssd-deploy export",
+        )
+    return node.refusal("there is no lowering for this operator")
+
+
+def _lower_nodes(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
+    """Lower every node; what depends on a refused one is passed over, and not refused again."""
+    refused = []
+    for node in facts.nodes:
+        reads = [t for t in node.inputs if t and scope.constant(t) is None]
+        if all(tensor in scope.blob_of for tensor in reads):
+            try:
+                LOWERINGS[node.op_type](node, scope)
+            except UnsupportedOpError as error:
+                refused.append(error)
+    return refused
+
+
+def _raise_whole(refused: list[UnsupportedOpError]) -> None:
+    """Raise one error that tells of all `refused`, with the hint of the first."""
+    if not refused:
+        return
+    first, *others = refused
+    if not others:
+        raise first
+    listing = "".join(f"\n  also: {error.message}" for error in others)
+    reason = first.message.partition("cannot become an ncnn layer: ")[2]
+    raise UnsupportedOpError(first.node, first.op_type, reason + listing, hint=first.hint)
+
+
+def _with_output_names(scope: Scope, outputs: Mapping[str, str]) -> NcnnGraph:
+    """Return the graph, the blobs of `outputs` renamed where an Identity had hidden their name."""
+    renamed = {scope.blob_of[t]: blob for t, blob in outputs.items() if scope.blob_of[t] != blob}
+    if len(renamed) != sum(scope.blob_of[t] != blob for t, blob in outputs.items()):
+        raise SpecError("two outputs of the ONNX model are one and the same tensor")
+    scope.blob_of.update({t: renamed.get(blob, blob) for t, blob in scope.blob_of.items()})
+    layers = tuple(
+        replace(
+            layer,
+            inputs=tuple(renamed.get(blob, blob) for blob in layer.inputs),
+            outputs=tuple(renamed.get(blob, blob) for blob in layer.outputs),
+        )
+        for layer in scope.layers
+    )
+    return NcnnGraph(layers)

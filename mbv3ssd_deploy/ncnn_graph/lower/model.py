@@ -1,0 +1,115 @@
+"""What a lowering must know of an ONNX model: nodes, shapes, constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode, node_from_proto
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFacts:
+    """A model whose constants have been computed.
+
+    Attributes:
+        nodes: those that depend on the input, in running order.
+        shapes: of every tensor whose shape is known and fixed, the batch axis included.
+        types: element types of those tensors (`onnx.TensorProto.FLOAT`, ...).
+        constants: by tensor name, initializers and all that follows from them alone.
+        opset: of the default domain.
+        input_name: the one input.
+        output_names: in the model's order.
+    """
+
+    nodes: tuple[OnnxNode, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, int]
+    constants: Mapping[str, Array]
+    opset: int
+    input_name: str
+    output_names: tuple[str, ...]
+
+
+def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
+    """Return what the lowerings need to know of `model`.
+
+    Raises:
+        SpecError: not exactly one input, or an input whose shape is open or whose batch is not 1.
+    """
+    opset = next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"})
+    constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs) or "none"
+        raise SpecError(f"a detector's body has one input; this one has {names}")
+    _check_input(inputs[0])
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes, types = _shapes_and_types([*inferred.input, *inferred.value_info, *inferred.output])
+    nodes = _fold_constants(model, opset, constants)
+    return OnnxFacts(
+        nodes=nodes,
+        shapes=MappingProxyType(shapes),
+        types=MappingProxyType(types),
+        constants=MappingProxyType(constants),
+        opset=opset,
+        input_name=inputs[0].name,
+        output_names=tuple(value.name for value in model.graph.output),
+    )
+
+
+def _check_input(value: onnx.ValueInfoProto) -> None:
+    dims = value.type.tensor_type.shape.dim
+    open_axes = [d.dim_param or "?" for d in dims if not d.HasField("dim_value")]
+    if not dims or open_axes:
+        raise SpecError(
+            f"the input's shape is open ({', '.join(open_axes) or 'unknown'}); ncnn needs numbers",
+            where=value.name,
+            hint="export the body again with mbv3ssd-deploy export",
+        )
+    if dims[0].dim_value != 1:
+        raise SpecError(
+            f"the body was exported for a batch of {dims[0].dim_value}; ncnn has no batch axis",
+            where=value.name,
+            hint="export it again with --batch 1",
+        )
+
+
+def _shapes_and_types(
+    values: list[onnx.ValueInfoProto],
+) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    shapes, types = {}, {}
+    for value in values:
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            shapes[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+            types[value.name] = tensor.elem_type
+    return shapes, types
+
+
+def _fold_constants(
+    model: onnx.ModelProto, opset: int, constants: dict[str, Array]
+) -> tuple[OnnxNode, ...]:
+    """Compute what depends on constants alone, into `constants`; return the other nodes."""
+    rest = []
+    for proto in model.graph.node:
+        given = [name for name in proto.input if name]
+        is_constant = bool(given) and all(name in constants for name in given)
+        if proto.op_type == "Constant" or is_constant:
+            evaluator = ReferenceEvaluator(proto, opsets={"": opset})
+            values = evaluator.run(None, {name: constants[name] for name in given})
+            constants.update(zip(proto.output, map(np.asarray, values), strict=False))
+        else:
+            rest.append(node_from_proto(proto))
+    return tuple(rest)
