@@ -85,11 +85,19 @@ def _build(kind: Any, data: Any, path: str, problems: list[str]) -> Any:  # noqa
 
 def _build_scalar(kind: type, data: Any, path: str, problems: list[str]) -> Any:  # noqa: ANN401
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        return _build_float(data, path, problems)
     if isinstance(data, kind) and not (isinstance(data, bool) and kind is not bool):
         return data
     problems.append(f"{path} is {data!r}, not a {kind.__name__}")
     return None
+
+
+def _build_float(data: int, path: str, problems: list[str]) -> float | None:
+    try:
+        return float(data)
+    except OverflowError:
+        problems.append(f"{path} is too large a number")
+        return None
 
 
 def _build_enum(kind: type[enum.Enum], data: Any, path: str, problems: list[str]) -> Any:  # noqa: ANN401

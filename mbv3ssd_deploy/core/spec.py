@@ -172,8 +172,8 @@ class PriorSpec:
     def __post_init__(self) -> None:
         if not self.levels:
             raise SpecError("a detector needs at least one prior level")
-        if min(self.frame_width, self.frame_height) <= 0:
-            raise SpecError("the prior frame must be larger than 0")
+        if not all(math.isfinite(n) and n > 0 for n in (self.frame_width, self.frame_height)):
+            raise SpecError("the prior frame must be finite and larger than 0")
 
     @property
     def count(self) -> int:
@@ -194,8 +194,10 @@ class BoxCoder:
     max_log_size: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.centre_variance, self.size_variance) <= 0:
-            raise SpecError("box variances must be above 0")
+        if not all(math.isfinite(v) and v > 0 for v in (self.centre_variance, self.size_variance)):
+            raise SpecError("box variances must be finite and above 0")
+        if self.max_log_size is not None and not math.isfinite(self.max_log_size):
+            raise SpecError("the largest log size must be finite, or none for no limit")
 
     @property
     def variances(self) -> tuple[float, float, float, float]:
@@ -228,6 +230,8 @@ class DecodeSpec:
         limits = (self.candidates_per_class, self.keep_per_class, self.keep_total)
         if any(limit is not None and limit < 1 for limit in limits):
             raise SpecError("a top-k must be at least 1, or none for no limit")
+        if not (math.isfinite(self.iou_epsilon) and self.iou_epsilon >= 0):
+            raise SpecError(f"the IoU epsilon {self.iou_epsilon} must be finite and at least 0")
 
 
 @dataclass(frozen=True, slots=True)
