@@ -1,0 +1,209 @@
+"""The runtimes as candidates: what each gives, and what it must give, by its own rules.
+
+A body (ONNX Runtime, PyTorch on a GPU, ncnn with raw heads) is read by the family's own rules; an
+ncnn graph that ends in DetectionOutput is held against a numpy mirror of that layer, fed with the
+reference's raw heads and the checkpoint's own priors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count, takewhile
+
+import numpy as np
+
+from mbv3ssd_deploy.bundle.manifest import NcnnRecord
+from mbv3ssd_deploy.core.arrays import F32
+from mbv3ssd_deploy.core.boxes import corners_from_centre
+from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, softmax
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import FormatError
+from mbv3ssd_deploy.ncnn_graph.build import Outputs
+from mbv3ssd_deploy.ncnn_graph.detection_output import (
+    detections_from_detection_output,
+    detections_from_rows,
+)
+from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.types import Runtime
+from mbv3ssd_deploy.verification.reference import Chunk
+from mbv3ssd_deploy.verification.runtime_check import Answer
+
+TAIL_BLOBS = ("mbox_loc", "mbox_conf", "mbox_conf_softmax", "detection_out")
+PRIOR_BLOB = "mbox_priorbox"
+Blobs = Mapping[str, F32]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyCandidate:
+    """A runtime that gives `loc` and `conf`; `contract` says how a user reads them."""
+
+    runtime: Runtime
+    contract: DetectorSpec
+    batch: int = 1
+
+    @property
+    def score_threshold(self) -> float:
+        """At which score the lists are cut."""
+        return self.contract.decode.score_threshold
+
+    @property
+    def keep_total(self) -> int | None:
+        """How many boxes a list may hold."""
+        return self.contract.decode.keep_total
+
+    def answer(self, inputs: F32) -> Answer:
+        """Run `inputs`; a last batch that is not full is filled up with its own last image."""
+        missing = -len(inputs) % self.batch
+        full = np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)])
+        result = self.runtime.run(full)
+        heads = {name: tensor[: len(inputs)] for name, tensor in result.tensors.items()}
+        found = _read_by_family(heads, self.contract)
+        return Answer(f"{result.runtime}, {result.provider}", heads, found, result.seconds)
+
+    def expected(self, chunk: Chunk) -> Answer:
+        """Return the reference's heads, and its boxes by the family's own rules."""
+        return Answer("", {"loc": chunk.loc, "conf": chunk.conf}, chunk.detections, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RawNcnnCandidate:
+    """An ncnn graph that ends in raw heads, joined or level by level."""
+
+    runtime: NcnnRuntime
+    contract: DetectorSpec
+    blobs: tuple[str, ...]
+
+    @property
+    def score_threshold(self) -> float:
+        """At which score the lists are cut."""
+        return self.contract.decode.score_threshold
+
+    @property
+    def keep_total(self) -> int | None:
+        """How many boxes a list may hold."""
+        return self.contract.decode.keep_total
+
+    def answer(self, inputs: F32) -> Answer:
+        """Run `inputs` and join the levels."""
+        began = time.perf_counter()
+        images = self.runtime.run_blobs(inputs, self.blobs)
+        seconds = time.perf_counter() - began
+        classes = self.contract.num_classes
+        heads = {
+            "loc": np.stack([_joined(blobs, "loc", 4) for blobs in images]),
+            "conf": np.stack([_joined(blobs, "conf", classes) for blobs in images]),
+        }
+        return Answer("ncnn on cpu", heads, _read_by_family(heads, self.contract), seconds)
+
+    def expected(self, chunk: Chunk) -> Answer:
+        """Return the reference's heads, and its boxes by the family's own rules."""
+        return Answer("", {"loc": chunk.loc, "conf": chunk.conf}, chunk.detections, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionOutputCandidate:
+    """An ncnn graph that ends in `detection_out`.
+
+    `spec` is the checkpoint's own, for the mirror; `contract` the bundle's.
+    """
+
+    runtime: NcnnRuntime
+    spec: DetectorSpec
+    contract: DetectorSpec
+    record: NcnnRecord
+
+    @property
+    def score_threshold(self) -> float:
+        """At which score the lists are cut."""
+        return self.record.score_threshold
+
+    @property
+    def keep_total(self) -> int | None:
+        """How many boxes a list may hold."""
+        return self.record.keep_top_k
+
+    def answer(self, inputs: F32) -> Answer:
+        """Run `inputs`; an empty `detection_out` is no detection, not an error."""
+        began = time.perf_counter()
+        images = self.runtime.run_blobs(inputs, TAIL_BLOBS)
+        seconds = time.perf_counter() - began
+        classes = self.contract.num_classes
+        heads = {
+            "loc": np.stack([_rows(blobs, "mbox_loc", 4) for blobs in images]),
+            "conf": np.stack([_rows(blobs, "mbox_conf", classes) for blobs in images]),
+            "scores": np.stack([_rows(blobs, "mbox_conf_softmax", classes) for blobs in images]),
+        }
+        found = tuple(_parsed(blobs["detection_out"]) for blobs in images)
+        return Answer("ncnn on cpu", heads, found, seconds)
+
+    def expected(self, chunk: Chunk) -> Answer:
+        """Return the reference's heads, and what DetectionOutput must make of them."""
+        scores = np.stack([softmax(conf) for conf in chunk.conf])
+        heads = {"loc": chunk.loc, "conf": chunk.conf, "scores": scores}
+        return Answer("", heads, detection_output_of(chunk, self.spec, self.record), 0.0)
+
+
+def detection_output_of(
+    chunk: Chunk, spec: DetectorSpec, record: NcnnRecord
+) -> tuple[Detections, ...]:
+    """Return what DetectionOutput's rules make of the reference's raw heads, image by image."""
+    priors = corners_from_centre(build_priors(spec.priors)).astype(np.float32)
+    variances = np.array(spec.coder.variances, np.float32)
+    return tuple(
+        detections_from_detection_output(
+            loc,
+            softmax(conf),
+            priors,
+            variances,
+            nms_threshold=record.iou_threshold,
+            nms_top_k=record.nms_top_k,
+            keep_top_k=record.keep_top_k,
+            confidence_threshold=record.score_threshold,
+        )
+        for loc, conf in zip(chunk.loc, chunk.conf, strict=True)
+    )
+
+
+def raw_blobs(outputs: Outputs, levels: int) -> tuple[str, ...]:
+    """Return the names of the blobs that a graph with raw heads ends in."""
+    if outputs is Outputs.CONCAT:
+        return ("loc", "conf")
+    return tuple(f"{name}_{level}" for name in ("loc", "conf") for level in range(levels))
+
+
+def _read_by_family(heads: Blobs, contract: DetectorSpec) -> tuple[Detections, ...]:
+    shape = (contract.priors.count, contract.num_classes)
+    if heads["loc"].shape[1:] != (shape[0], 4) or heads["conf"].shape[1:] != shape:
+        found = f"loc {heads['loc'].shape[1:]} and conf {heads['conf'].shape[1:]}"
+        raise FormatError(f"{found} cannot be read by a contract of {shape[0]} x {shape[1]}")
+    pairs = zip(heads["loc"], heads["conf"], strict=True)
+    return tuple(detections_from_heads(loc, conf, contract) for loc, conf in pairs)
+
+
+def _joined(blobs: Blobs, name: str, width: int) -> F32:
+    """Return `name` (P, width) of one image, from one blob or from its levels' [channels, h, w]."""
+    if name in blobs:
+        return _rows(blobs, name, width)
+    names = takewhile(lambda level: level in blobs, (f"{name}_{i}" for i in count()))
+    cells = [blobs[level].transpose(1, 2, 0).reshape(-1) for level in names]
+    return _as_rows(np.concatenate(cells), name, width)
+
+
+def _rows(blobs: Blobs, name: str, width: int) -> F32:
+    return _as_rows(blobs[name].reshape(-1), name, width)
+
+
+def _as_rows(numbers: F32, name: str, width: int) -> F32:
+    if not numbers.size or numbers.size % width:
+        raise FormatError(f"{name} has {numbers.size} numbers, which are no rows of {width}")
+    return numbers.reshape(-1, width)
+
+
+def _parsed(blob: F32) -> Detections:
+    try:
+        return detections_from_rows(blob)
+    except ValueError as error:
+        raise FormatError(f"detection_out: {error}") from error
