@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mbv3ssd_deploy.nets.layouts import Activation, Layout, SqueezeLayout, SqueezePlace
-from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, Shortcut
+from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, Part, Shortcut
 
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     Activation.RELU: lambda: nn.ReLU(inplace=True),
@@ -83,7 +83,7 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, plan: BlockPlan, layout: Layout) -> None:
         super().__init__()
-        self.block = nn.Sequential(*_block_parts(plan, layout))
+        self.block = nn.Sequential(*(_build_part(part, plan, layout) for part in plan.parts))
         self.adds_input = plan.shortcut is not Shortcut.NONE
         if plan.shortcut is Shortcut.PROJECTION:
             self.shortcut: nn.Module = ConvBnAct(
@@ -98,13 +98,12 @@ class InvertedResidual(nn.Module):
         return y + self.shortcut(x) if self.adds_input else y
 
 
-def _block_parts(plan: BlockPlan, layout: Layout) -> list[nn.Module]:
+def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
     style, act = layout.block, plan.activation
-    parts: list[nn.Module] = []
-    if plan.expands:
-        parts.append(ConvBnAct(plan.in_channels, plan.expansion, activation=act, layout=layout))
-    parts.append(
-        ConvBnAct(
+    if part is Part.EXPAND:
+        return ConvBnAct(plan.in_channels, plan.expansion, activation=act, layout=layout)
+    if part is Part.DEPTHWISE:
+        return ConvBnAct(
             plan.expansion,
             plan.expansion,
             activation=act if style.activates_depthwise else Activation.NONE,
@@ -113,21 +112,12 @@ def _block_parts(plan: BlockPlan, layout: Layout) -> list[nn.Module]:
             stride=plan.stride,
             groups=plan.expansion,
         )
-    )
-    parts.append(
-        ConvBnAct(
-            plan.expansion,
-            plan.out_channels,
-            activation=act if style.activates_projection else Activation.NONE,
-            layout=layout,
-        )
-    )
-    if plan.squeeze_hidden is not None:
-        after_depthwise = style.squeeze.place is SqueezePlace.AFTER_DEPTHWISE
-        channels = plan.expansion if after_depthwise else plan.out_channels
-        gate = SqueezeExcite(channels, plan.squeeze_hidden, style.squeeze, layout)
-        parts.insert(len(parts) - 1 if after_depthwise else len(parts), gate)
-    return parts
+    if part is Part.PROJECT:
+        output = act if style.activates_projection else Activation.NONE
+        return ConvBnAct(plan.expansion, plan.out_channels, activation=output, layout=layout)
+    after_depthwise = style.squeeze.place is SqueezePlace.AFTER_DEPTHWISE
+    channels = plan.expansion if after_depthwise else plan.out_channels
+    return SqueezeExcite(channels, plan.squeeze_hidden or 1, style.squeeze, layout)
 
 
 class ExtraLevel(nn.Sequential):

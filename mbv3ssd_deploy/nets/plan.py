@@ -35,11 +35,20 @@ class Shortcut(enum.StrEnum):
     """The input through a 1x1 convolution and BatchNorm."""
 
 
+class Part(enum.StrEnum):
+    """An item of an inverted residual."""
+
+    EXPAND = "expand"
+    DEPTHWISE = "depthwise"
+    SQUEEZE = "squeeze"
+    PROJECT = "project"
+
+
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
     """One inverted residual, all widths settled.
 
-    `expands` is False where the 1x1 expansion is left out; `squeeze_hidden` is None without a gate.
+    `parts` are its items in the order in which they run; `squeeze_hidden` is None without a gate.
     """
 
     in_channels: int
@@ -48,7 +57,7 @@ class BlockPlan:
     kernel: int
     stride: int
     activation: Activation
-    expands: bool
+    parts: tuple[Part, ...]
     squeeze_hidden: int | None
     shortcut: Shortcut
 
@@ -128,10 +137,22 @@ def _plan_block(row: BlockRow, in_channels: int, width: float, layout: Layout) -
         kernel=row.kernel,
         stride=row.stride,
         activation=row.activation,
-        expands=layout.block.always_expands or expansion != in_channels,
+        parts=_parts(
+            expands=layout.block.always_expands or expansion != in_channels,
+            squeeze=squeeze.place if row.squeeze else None,
+        ),
         squeeze_hidden=hidden if row.squeeze else None,
         shortcut=_shortcut(layout.block.shortcut, row.stride, same_channels=in_channels == out),
     )
+
+
+def _parts(*, expands: bool, squeeze: SqueezePlace | None) -> tuple[Part, ...]:
+    first = (Part.EXPAND, Part.DEPTHWISE) if expands else (Part.DEPTHWISE,)
+    if squeeze is None:
+        return (*first, Part.PROJECT)
+    if squeeze is SqueezePlace.AFTER_DEPTHWISE:
+        return (*first, Part.SQUEEZE, Part.PROJECT)
+    return (*first, Part.PROJECT, Part.SQUEEZE)
 
 
 def _shortcut(rule: ShortcutRule, stride: int, *, same_channels: bool) -> Shortcut:
@@ -162,7 +183,7 @@ def _has_free_expansion(feature: int, blocks: tuple[BlockPlan, ...]) -> bool:
     if not 1 <= feature <= len(blocks):
         return False
     block = blocks[feature - 1]
-    return block.expands and block.shortcut is Shortcut.NONE
+    return Part.EXPAND in block.parts and block.shortcut is Shortcut.NONE
 
 
 def _tap_channels(

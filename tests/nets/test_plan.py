@@ -3,7 +3,7 @@ from builders import class_names
 
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
-from mbv3ssd_deploy.nets.plan import Shortcut, divisible_width, plan_net
+from mbv3ssd_deploy.nets.plan import Part, Shortcut, divisible_width, plan_net
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_half_the_width_halves_extras_and_rounds_the_backbone():
     assert plan.map_channels == (336, 480, 256, 128, 128, 64)
     assert plan.stem_channels == 8
     # 16 -> 8 channels in and out, and no expansion: it would not widen
-    assert not plan.blocks[0].expands
+    assert Part.EXPAND not in plan.blocks[0].parts
 
 
 def test_the_qfgaohao_layout_adds_a_shortcut_to_every_block_of_stride_one():

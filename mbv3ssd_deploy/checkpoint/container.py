@@ -1,0 +1,135 @@
+"""What a file is, by its content and never by its name."""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import zipfile
+from pathlib import Path
+
+from mbv3ssd_deploy.errors import CheckpointError
+
+
+class Container(enum.StrEnum):
+    """The containers that a checkpoint may come in."""
+
+    TORCH_ZIP = "torch zip"
+    PICKLE = "torch legacy"
+    """Pickles and raw storages in a row: what torch.save wrote before version 1.6."""
+    SAFETENSORS = "safetensors"
+
+
+_HEAD = 4096
+_SAFETENSORS_HEADER_LIMIT = 100_000_000  # the limit that the safetensors library sets itself
+# (first bytes, what the file is, what to do)
+_KNOWN = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"\xfd7zXZ", "an xz archive", "unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
+    (b"Rar!", "a RAR archive", "unpack it first"),
+    (b"\x89HDF", "an HDF5 file (Keras?)", "this project reads PyTorch checkpoints"),
+    (b"\x93NUMPY", "a NumPy array", "this project reads PyTorch checkpoints"),
+    (b"7767517", "an ncnn .param file", "give the PyTorch checkpoint that it was made from"),
+    (b"\xff\xd8\xff", "a JPEG image", "give the checkpoint first, images with --images"),
+    (b"\x89PNG", "a PNG image", "give the checkpoint first, images with --images"),
+)
+
+
+def container_of(path: Path) -> Container:
+    """Return the container of the file at `path`.
+
+    Raises:
+        CheckpointError: there is no file, or it holds no checkpoint; the message says what it is.
+    """
+    head = _read_head(path)
+    if zipfile.is_zipfile(path):
+        return _check_zip(path)
+    if head.startswith(b"PK\x03\x04"):
+        raise CheckpointError(
+            "the file is cut off: a zip archive without its end", where=str(path), hint=_AGAIN
+        )
+    if _is_safetensors(head):
+        return Container.SAFETENSORS
+    if head[:1] == b"\x80":
+        return Container.PICKLE
+    what, hint = _describe(head)
+    raise CheckpointError(f"this is {what}, not a checkpoint", where=str(path), hint=hint)
+
+
+_AGAIN = "copy or download it again"
+
+
+def _read_head(path: Path) -> bytes:
+    where = str(path)
+    if path.is_dir():
+        raise CheckpointError("this is a folder, not a checkpoint file", where=where)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError as error:
+        raise CheckpointError("there is no such file", where=where) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror or error}", where=where) from error
+    if not head:
+        raise CheckpointError("the file is empty", where=where, hint=_AGAIN)
+    return head
+
+
+def _check_zip(path: Path) -> Container:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"the zip archive is damaged: {error}", where=str(path), hint=_AGAIN
+        ) from error
+    leaves = {name.rsplit("/", 1)[-1] for name in names}
+    if "constants.pkl" in leaves:
+        what = "a TorchScript archive (code and weights), not a state_dict"
+        hint = "save the module's state_dict() instead"
+    elif "data.pkl" in leaves:
+        return Container.TORCH_ZIP
+    elif names and all(name.endswith(".npy") for name in names):
+        what, hint = "a NumPy .npz archive, not a checkpoint", ""
+    else:
+        what = f"a zip archive of {len(names)} files, none of which torch.save wrote"
+        hint = "unpack it and give the checkpoint inside"
+    raise CheckpointError(f"this is {what}", where=str(path), hint=hint)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    header = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and header < _SAFETENSORS_HEADER_LIMIT
+
+
+def _describe(head: bytes) -> tuple[str, str]:
+    for start, what, hint in _KNOWN:
+        if head.startswith(start):
+            return what, hint
+    if head[257:262] == b"ustar":
+        return "a tar archive", "unpack it and give the checkpoint inside"
+    if _is_onnx(head):
+        return "an ONNX model", "give the PyTorch checkpoint; to-ncnn is what reads ONNX"
+    if head.lstrip()[:1] == b"<":
+        return "a web page or XML text", "the download went wrong; fetch the file itself"
+    if _is_text(head):
+        return "a text file", ""
+    return f"a file that starts with the bytes {head[:8].hex(' ')}", _AGAIN
+
+
+def _is_onnx(head: bytes) -> bool:
+    """An ONNX file is a protobuf message: field 1 (IR version), then a producer or the graph."""
+    return (
+        head[0] == 0x08
+        and head[1:2] < b"\x40"
+        and head[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42")
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the end may be cut off
+    except UnicodeDecodeError:
+        return False
+    return all(c.isprintable() or c in "\r\n\t\f" for c in text)

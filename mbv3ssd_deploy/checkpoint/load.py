@@ -1,0 +1,130 @@
+"""A checkpoint file becomes a net and its spec: the only way in.
+
+    read_checkpoint -> recognise -> draft the spec -> the user's changes -> rename and check keys
+    -> check values -> net
+
+Every step reports all that it finds wrong at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.families.family import Family, SpecRequest
+from mbv3ssd_deploy.checkpoint.keymap import KeyReport, is_counter
+from mbv3ssd_deploy.checkpoint.options import LoadOptions
+from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
+from mbv3ssd_deploy.checkpoint.recognise import recognise
+from mbv3ssd_deploy.checkpoint.settle import settle_spec
+from mbv3ssd_deploy.checkpoint.weights import checked_weights
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import CheckpointError, SpecError
+from mbv3ssd_deploy.nets.build import build_net
+from mbv3ssd_deploy.nets.ssd import SsdNet
+
+__all__ = ["Checkpoint", "LoadOptions", "LoadedDetector", "load_detector"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a detector came from.
+
+    Attributes:
+        path: the file.
+        sha256: of the whole file.
+        container: how the file is built, in words.
+        family: the name of the family.
+        evidence: what decided, in sentences for people.
+    """
+
+    path: Path
+    sha256: str
+    container: str
+    family: str
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedDetector:
+    """A detector, ready to run, with the account of how it was read.
+
+    Attributes:
+        checkpoint: where it came from.
+        spec: all that downstream needs to know.
+        net: in eval mode, on the CPU, float32.
+        report: where every key of the file went.
+        notices: what a user should know, and can do something about.
+        provenance: field of the spec -> "file", "head channels", "weight shapes", "family preset",
+            "flag" or "--spec".
+    """
+
+    checkpoint: Checkpoint
+    spec: DetectorSpec
+    net: SsdNet
+    report: KeyReport
+    notices: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+
+def load_detector(path: Path, options: LoadOptions | None = None) -> LoadedDetector:
+    """Return the detector in the checkpoint file at `path`.
+
+    Raises:
+        CheckpointError: the file is missing, broken, of no known family, or lacks something.
+        UnsafeCheckpointError: it wants to run code; nothing was run.
+        SpecError: the options contradict the file, or themselves.
+    """
+    options = LoadOptions() if options is None else options
+    try:
+        return _load(path, options)
+    except (CheckpointError, SpecError) as error:
+        if not error.where.startswith(str(path)):
+            error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
+
+
+def _load(path: Path, options: LoadOptions) -> LoadedDetector:
+    contents = read_checkpoint(path)
+    family, evidence = recognise(contents, options.family)
+    changes = options.spec_changes or {}
+    draft = family.draft(contents, SpecRequest(options.image_size, "priors" in changes))
+    settled = settle_spec(draft, options)
+    net, report, notices = _fill(contents, family, settled.spec)
+    return LoadedDetector(
+        checkpoint=Checkpoint(
+            path=path,
+            sha256=contents.sha256,
+            container=contents.container.value,
+            family=family.name,
+            evidence=(*contents.wrapping, *evidence, *draft.evidence),
+        ),
+        spec=settled.spec,
+        net=net,
+        report=report,
+        notices=(*contents.notices, *settled.notices, *notices),
+        provenance=settled.provenance,
+    )
+
+
+def _fill(
+    contents: Contents, family: Family, spec: DetectorSpec
+) -> tuple[SsdNet, KeyReport, tuple[str, ...]]:
+    with torch.device("meta"):  # shapes first: no memory for a net that the file does not fill
+        net = build_net(spec)
+    wanted = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
+    report = family.keymap(spec).account(contents.shapes, wanted)
+    if not report.is_clean:
+        raise CheckpointError(
+            f"the file does not fill a {family.name} network: {report.problems()}"
+        )
+    weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
+    state = {key: torch.zeros((), dtype=torch.int64) for key in wanted if is_counter(key)}
+    state |= {new: weights[key].reshape(wanted[new]) for key, new in report.renamed.items()}
+    net.to_empty(device="cpu")
+    net.load_state_dict(state, strict=True)
+    return net.eval(), report, notices

@@ -1,0 +1,97 @@
+"""The native checkpoint file: weights with their spec, in torch's container or in safetensors."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from mbv3ssd_deploy.core.files import write_file
+from mbv3ssd_deploy.core.records import Json
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.core.spec_json import json_from_spec
+from mbv3ssd_deploy.errors import CheckpointError
+
+FORMAT = "mbv3ssd-deploy/native"
+SCHEMA = 1
+_KEYS = ("format", "schema", "spec")
+_METADATA_PREFIX = "mbv3ssd_deploy."
+
+
+def write_native(
+    path: Path,
+    net: torch.nn.Module,
+    spec: DetectorSpec,
+    *,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `net` with its `spec` to `path`, whole or not at all.
+
+    A name that ends in `.safetensors` gets that container, every other torch's.
+
+    Args:
+        path: the file to make or replace.
+        net: the network; its state_dict is written, moved to the CPU.
+        spec: what `net` was built from.
+        extra: more entries of the torch container (an optimiser's state, say); readers ignore them.
+
+    Raises:
+        OutputError: no space or no permission; an older file is untouched.
+        ValueError: `extra` with a safetensors name, or a key of ours in it.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    head: Json = {"format": FORMAT, "schema": SCHEMA, "spec": json_from_spec(spec)}
+    if path.suffix == ".safetensors":
+        if extra:
+            raise ValueError("safetensors files hold tensors only")
+        write_file(path, safetensors.torch.save(weights, metadata=_metadata(head)))
+        return
+    if extra and not extra.keys().isdisjoint({*_KEYS, "state_dict"}):
+        raise ValueError(f"extra entries must not be called {', '.join(_KEYS)} or state_dict")
+    buffer = io.BytesIO()
+    torch.save({**head, "state_dict": weights, **(extra or {})}, buffer)
+    write_file(path, buffer.getvalue())
+
+
+def spec_json_from_mapping(entries: Mapping[str, object]) -> Json | None:
+    """Return the spec JSON of a native file's entries; None if the file is not native.
+
+    Raises:
+        CheckpointError: a native file of a newer schema, or one without its spec.
+    """
+    if entries.get("format") != FORMAT:
+        return None
+    schema, spec = entries.get("schema"), entries.get("spec")
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"the file is of native schema {schema!r}; this version reads {SCHEMA}",
+            hint="update mbv3ssd-deploy",
+        )
+    if not isinstance(spec, dict):
+        raise CheckpointError("the file says it is native, but carries no spec")
+    return spec
+
+
+def entries_from_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
+    """Return the entries of a native file that a safetensors header holds as text.
+
+    Raises:
+        CheckpointError: they are no JSON.
+    """
+    try:
+        return {
+            key: json.loads(metadata[_METADATA_PREFIX + key])
+            for key in _KEYS
+            if _METADATA_PREFIX + key in metadata
+        }
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"the metadata of the file is damaged: {error}") from error
+
+
+def _metadata(head: Json) -> dict[str, str]:
+    return {_METADATA_PREFIX + key: json.dumps(value) for key, value in head.items()}

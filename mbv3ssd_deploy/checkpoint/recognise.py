@@ -1,0 +1,84 @@
+"""Which family a file is of; or what it is instead."""
+
+from __future__ import annotations
+
+from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.families.family import Family
+from mbv3ssd_deploy.checkpoint.families.strangers import NOT_YET, OTHERS
+from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
+from mbv3ssd_deploy.checkpoint.keymap import listed
+from mbv3ssd_deploy.errors import CheckpointError
+
+LOADABLE = ", ".join(family.name for family in FAMILIES)
+
+
+def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family, tuple[str, ...]]:
+    """Return the family of a file, and the evidence for it.
+
+    Raises:
+        CheckpointError: it is of no family that this version loads, or not of the one asked for.
+    """
+    if asked_for is not None:
+        return _asked_for(contents, asked_for)
+    if contents.spec_json is not None:
+        return next((family, ()) for family in FAMILIES if family.carries_spec)
+    shapes = contents.shapes
+    for family in FAMILIES:
+        if not family.carries_spec and family.signature.fits(shapes):
+            return family, _evidence(family)
+    raise _refusal(contents)
+
+
+def _evidence(family: Family) -> tuple[str, ...]:
+    return (f"has {listed(family.signature.present)}: {family.title}",)
+
+
+def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
+    family = next((family for family in FAMILIES if family.name == name), None)
+    if family is None:
+        raise CheckpointError(f"there is no family {name!r}; this version loads {LOADABLE}")
+    if not family.signature.fits(contents.shapes):
+        missing = listed(family.signature.missing(contents.shapes))
+        raise CheckpointError(
+            f"this is not a {name} checkpoint: {missing or 'a telling key'} is missing",
+            hint="leave --family out to see what the file looks like",
+        )
+    return family, (f"--family {name}", *_evidence(family)) if family.signature.present else ()
+
+
+def _refusal(contents: Contents) -> CheckpointError:
+    shapes = contents.shapes
+    for stranger in NOT_YET:
+        if stranger.signature.fits(shapes):
+            return CheckpointError(
+                f"this is {stranger.title} (it has {listed(stranger.signature.present)}), "
+                "which this version cannot load yet",
+                hint=f"this version loads {LOADABLE}",
+            )
+    stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
+    looks = f"it looks like {stranger_found.title}. " if stranger_found else ""
+    return CheckpointError(
+        f"this is no MobileNetV3-SSD that can be loaded: {looks}{_nearest(contents)}",
+        hint=(stranger_found.hint if stranger_found else "") or f"this version loads {LOADABLE}",
+    )
+
+
+def _nearest(contents: Contents) -> str:
+    shapes = contents.shapes
+    candidates = [family for family in FAMILIES if not family.carries_spec]
+
+    def nearness(family: Family) -> tuple[float, float]:
+        signature = family.signature
+        lacking = len(signature.missing(shapes)) / len(signature.present)
+        return 1 - lacking, 1 - len(signature.unlike(shapes)) / len(shapes)
+
+    family = max(candidates, key=nearness)
+    signature = family.signature
+    missing, unknown = signature.missing(shapes), signature.unlike(shapes)
+    text = (
+        f"The nearest family is {family.name}: {len(signature.present) - len(missing)} of its "
+        f"{len(signature.present)} telling keys are here, and {len(shapes) - len(unknown)} of the "
+        f"file's {len(shapes)} keys are like its own"
+    )
+    text += f"; missing {listed(missing, 3)}" if missing else ""
+    return text + (f"; unknown {listed(unknown, 3)}" if unknown else "")

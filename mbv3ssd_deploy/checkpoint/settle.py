@@ -1,0 +1,103 @@
+"""The user's changes laid over the spec that a family drafted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mbv3ssd_deploy.checkpoint.families.class_lists import BACKGROUND
+from mbv3ssd_deploy.checkpoint.families.family import Draft
+from mbv3ssd_deploy.checkpoint.families.heads import check_boxes
+from mbv3ssd_deploy.checkpoint.options import LoadOptions
+from mbv3ssd_deploy.core.spec import DetectorSpec, InputSpec
+from mbv3ssd_deploy.core.spec_json import json_from_spec, merged_json, spec_from_json
+from mbv3ssd_deploy.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The final spec, where its fields come from, and what a user should know."""
+
+    spec: DetectorSpec
+    provenance: Mapping[str, str]
+    notices: tuple[str, ...]
+
+
+def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
+    """Return `draft`'s spec with the changes of `options`: first `spec_changes`, then the flags.
+
+    Raises:
+        SpecError: changes that fit no field, or class counts that the heads contradict.
+    """
+    spec, provenance = draft.spec, dict(draft.provenance)
+    classes = draft.spec.num_classes
+    if options.num_classes is not None and options.num_classes != classes:
+        raise SpecError(
+            f"the heads predict {classes} classes with the background, not {options.num_classes}",
+            hint=f"the background counts too: --num-classes {classes}, or leave it out",
+        )
+    if options.spec_changes:
+        merged = merged_json(json_from_spec(spec), options.spec_changes)
+        spec = spec_from_json(merged, where="the changed spec")
+        provenance |= dict.fromkeys(options.spec_changes, "--spec")
+    if options.class_names is not None:
+        names = named_classes(options.class_names, classes)
+        spec = dataclasses.replace(spec, class_names=names)
+        provenance["class_names"] = "flag"
+    if spec.num_classes != classes:
+        raise SpecError(
+            f"the heads predict {classes} classes with the background, but {spec.num_classes} "
+            "are named"
+        )
+    check_boxes(draft.heads, spec.priors)
+    changed = _with_input_flags(spec.input, options)
+    provenance |= {f"input.{name}": "flag" for name in _changed_fields(spec.input, changed)}
+    if options.image_size is not None:
+        provenance |= {"input.height": "flag", "input.width": "flag"}
+    spec = dataclasses.replace(spec, input=changed)
+    named = draft.names_given or provenance["class_names"] in {"flag", "--spec"}
+    return Settled(spec, provenance, () if named else (_numbered_notice(spec),))
+
+
+def named_classes(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Return `names` with the background first, for `num_classes` classes.
+
+    Raises:
+        SpecError: another number of names, or names that are blank or stand twice.
+    """
+    stripped = [name.strip() for name in names]
+    blank = [str(place) for place, name in enumerate(stripped, start=1) if not name]
+    if blank:
+        raise SpecError(f"class names {', '.join(blank)} of {len(names)} are blank")
+    if len(stripped) == num_classes - 1:
+        stripped.insert(0, BACKGROUND)
+    if len(stripped) != num_classes:
+        raise SpecError(
+            f"{len(names)} class names for a network of {num_classes} classes with the background",
+            hint=f"give {num_classes - 1} names, or {num_classes} with the background first",
+        )
+    twice = sorted({name for name in stripped if stripped.count(name) > 1})
+    if twice:
+        raise SpecError(f"class names stand twice: {', '.join(twice)}")
+    return tuple(stripped)
+
+
+def _with_input_flags(spec: InputSpec, options: LoadOptions) -> InputSpec:
+    mean, std = spec.mean, spec.std
+    order = options.channel_order or spec.channel_order
+    if order is not spec.channel_order:  # the family's numbers belong to colours, not to places
+        mean, std = mean[::-1], std[::-1]
+    return dataclasses.replace(
+        spec, channel_order=order, mean=options.mean or mean, std=options.std or std
+    )
+
+
+def _changed_fields(before: InputSpec, after: InputSpec) -> list[str]:
+    fields = (field.name for field in dataclasses.fields(InputSpec))
+    return [name for name in fields if getattr(before, name) != getattr(after, name)]
+
+
+def _numbered_notice(spec: DetectorSpec) -> str:
+    last = spec.class_names[-1]
+    return f"the checkpoint names no classes: class_1 to {last} until --labels names them"
