@@ -85,6 +85,20 @@ def with_inputs_rerouted(graph: NcnnGraph, routes: Mapping[str, str]) -> NcnnGra
     )
 
 
+def with_blobs_renamed(graph: NcnnGraph, names: Mapping[str, str]) -> NcnnGraph:
+    """Return `graph` with the blobs that are keys of `names` called otherwise everywhere."""
+
+    def new(blobs: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(blob, blob) for blob in blobs)
+
+    return NcnnGraph(
+        tuple(
+            replace(layer, inputs=new(layer.inputs), outputs=new(layer.outputs))
+            for layer in graph.layers
+        )
+    )
+
+
 def without_dead_layers(graph: NcnnGraph, outputs: Iterable[str]) -> NcnnGraph:
     """Return `graph` without the layers that none of `outputs` depends on; Inputs stay.
 

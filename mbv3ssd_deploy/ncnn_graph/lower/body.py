@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import onnx
 
 from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
+from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, facts_of_model
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
@@ -115,12 +116,4 @@ def _with_output_names(scope: Scope, outputs: Mapping[str, str]) -> NcnnGraph:
     if len(renamed) != sum(scope.blob_of[t] != blob for t, blob in outputs.items()):
         raise SpecError("two outputs of the ONNX model are one and the same tensor")
     scope.blob_of.update({t: renamed.get(blob, blob) for t, blob in scope.blob_of.items()})
-    layers = tuple(
-        replace(
-            layer,
-            inputs=tuple(renamed.get(blob, blob) for blob in layer.inputs),
-            outputs=tuple(renamed.get(blob, blob) for blob in layer.outputs),
-        )
-        for layer in scope.layers
-    )
-    return NcnnGraph(layers)
+    return with_blobs_renamed(NcnnGraph(tuple(scope.layers)), renamed)
