@@ -94,8 +94,9 @@ class KeyMap:
         renamed: dict[str, str] = {}
         dropped: dict[str, str] = {}
         unmatched: list[str] = []
+        compiled = [(re.compile(rule.pattern), rule) for rule in self.rules]
         for key in shapes:
-            rule, new = self._renamed(key)
+            rule, new = _renamed(key, compiled)
             if rule is not None and new is None:
                 dropped[key] = rule.why
             elif new is None or new not in wanted:
@@ -112,12 +113,15 @@ class KeyMap:
         )
         return KeyReport(renamed, dropped, tuple(unmatched), missing, wrong)
 
-    def _renamed(self, key: str) -> tuple[KeyRule | None, str | None]:
-        for rule in self.rules:
-            match = re.fullmatch(rule.pattern, key)
-            if match is not None:
-                return rule, None if rule.rename is None else match.expand(rule.rename)
-        return None, None
+
+def _renamed(
+    key: str, rules: list[tuple[re.Pattern[str], KeyRule]]
+) -> tuple[KeyRule | None, str | None]:
+    for pattern, rule in rules:
+        match = pattern.fullmatch(key)
+        if match is not None:
+            return rule, None if rule.rename is None else match.expand(rule.rename)
+    return None, None
 
 
 def move_leaves(source: str, target: str) -> KeyRule:

@@ -16,7 +16,7 @@ import torch
 
 from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Family, SpecRequest
-from mbv3ssd_deploy.checkpoint.keymap import KeyReport, is_counter
+from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.checkpoint.recognise import recognise
@@ -24,7 +24,7 @@ from mbv3ssd_deploy.checkpoint.settle import settle_spec
 from mbv3ssd_deploy.checkpoint.weights import checked_weights
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
-from mbv3ssd_deploy.nets.build import build_net
+from mbv3ssd_deploy.nets.build import assemble_net
 from mbv3ssd_deploy.nets.ssd import SsdNet
 
 __all__ = ["Checkpoint", "LoadOptions", "LoadedDetector", "load_detector"]
@@ -115,7 +115,7 @@ def _fill(
     contents: Contents, family: Family, spec: DetectorSpec
 ) -> tuple[SsdNet, KeyReport, tuple[str, ...]]:
     with torch.device("meta"):  # shapes first: no memory for a net that the file does not fill
-        net = build_net(spec)
+        net = assemble_net(spec)
     wanted = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
     report = family.keymap(spec).account(contents.shapes, wanted)
     if not report.is_clean:
@@ -124,7 +124,11 @@ def _fill(
         )
     weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
     state = {key: torch.zeros((), dtype=torch.int64) for key in wanted if is_counter(key)}
-    state |= {new: weights[key].reshape(wanted[new]) for key, new in report.renamed.items()}
-    net.to_empty(device="cpu")
-    net.load_state_dict(state, strict=True)
+    # copies: the file's tensors are mapped from the disk, and the file may change
+    state |= {new: _copied(weights[key], wanted[new]) for key, new in report.renamed.items()}
+    net.load_state_dict(state, strict=True, assign=True)
     return net.eval(), report, notices
+
+
+def _copied(tensor: torch.Tensor, shape: Shape) -> torch.Tensor:
+    return tensor.reshape(shape).clone(memory_format=torch.contiguous_format)

@@ -19,11 +19,20 @@ def build_net(spec: DetectorSpec) -> SsdNet:
     Raises:
         SpecError: the arch contradicts itself, or the priors do not fit its feature maps.
     """
-    check_priors_fit(spec)
-    boxes = [level.boxes_per_cell for level in spec.priors.levels]
-    net = SsdNet(spec.arch, boxes, spec.num_classes)
+    net = assemble_net(spec)
     _initialise(net)
     return net
+
+
+def assemble_net(spec: DetectorSpec) -> SsdNet:
+    """Return the network of `spec` for weights to be loaded into, in training mode.
+
+    Raises:
+        SpecError: the arch contradicts itself, or the priors do not fit its feature maps.
+    """
+    check_priors_fit(spec)
+    boxes = [level.boxes_per_cell for level in spec.priors.levels]
+    return SsdNet(spec.arch, boxes, spec.num_classes)
 
 
 def check_priors_fit(spec: DetectorSpec) -> None:
