@@ -86,9 +86,10 @@ def _reduction(params: Params, _: int) -> Iterator[str]:
 
 def _memory_data(params: Params, _: int) -> Iterator[str]:
     w, h, d, c = (_int(params, name) for name in ("w", "h", "d", "c"))
-    needs = {"h": c or d, "c": d, "w": h or c or d}
+    # without a w ncnn reads nothing and gives whatever the memory holds
+    needs = {"w": True, "h": c or d, "c": d}
     missing = [name for name, needed in needs.items() if needed and _int(params, name) < 1]
-    if missing or min(w, h, d, c) < 0:
+    if missing or min(h, d, c) < 0:
         yield f"a blob of w={w} h={h} d={d} c={c} has no {' and no '.join(missing) or 'size'}"
 
 

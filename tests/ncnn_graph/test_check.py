@@ -32,6 +32,7 @@ WRONG_PARAMETERS = {
     "no second blob": ("PriorBox", {"image_width": -233}, "second blob, which is not there"),
     "no image": ("PriorBox", {"image_width": 0}, "has no pixels"),
     "a gap in the rank": ("MemoryData", {"h": 0, "c": 2}, "has no h"),
+    "a constant without a size": ("MemoryData", {"w": 0, "h": 0}, "has no w"),
     "a negative size": ("MemoryData", {"w": -1}, "has no "),
     "upside down": ("Clip", {"min": 7.0}, "min 7.0 is above max 6.0"),
     "weight count": (

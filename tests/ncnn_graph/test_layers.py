@@ -109,7 +109,7 @@ def test_int8_terms_bring_their_scales(term, roles):
 
 @pytest.mark.parametrize(
     ("dims", "length"),
-    [({}, 1), ({"w": 5}, 5), ({"w": 5, "h": 2}, 10), ({"w": 2, "h": 3, "c": 4}, 24)],
+    [({"w": 5}, 5), ({"w": 5, "h": 2}, 10), ({"w": 2, "h": 3, "c": 4}, 24)],
 )
 def test_memory_data_leaves_out_the_dimensions_it_lacks(dims, length):
     ((field, found),) = LAYERS["MemoryData"].weights_of(dims)
