@@ -16,7 +16,7 @@ FLOORS = (
     ("bundle", "train"),
     ("runtimes",),
     ("quant",),
-    ("verification", "evaluate", "bench"),
+    ("verification", "detect", "evaluate", "bench"),
     ("pipeline",),
     ("cli",),
 )

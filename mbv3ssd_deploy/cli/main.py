@@ -11,13 +11,12 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from mbv3ssd_deploy.errors import DeployError
 
-EXIT_FAILED_CHECKS = 1
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 
@@ -32,14 +31,6 @@ COMMANDS: Mapping[str, str] = {
     "demo": "mbv3ssd_deploy.cli.demo",
     "env": "mbv3ssd_deploy.cli.env",
 }
-
-
-class _ReportedError(click.ClickException):
-    """An error of the library, on its way to the user."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 class _Commands(click.Group):
@@ -60,41 +51,38 @@ class _Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            error.message += _suggestion(args[0])
-            raise
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}.{_suggestion(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own signature
-        debug = ctx.params.get("debug", False)
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
         try:
             return super().invoke(ctx)
-        except DeployError as error:
-            if debug:
-                raise
-            raise _ReportedError(str(error), error.exit_code) from error
-        except KeyboardInterrupt:
-            if debug:
-                raise
-            raise _ReportedError(
-                "interrupted; nothing is left half-written", EXIT_INTERRUPTED
-            ) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise  # click knows what to do with its own
         except BrokenPipeError:
             # the reader of our output has left (`| head`): nobody is there to be told
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            if debug:
-                raise
-            raise _ReportedError(
+        except KeyboardInterrupt:
+            _stop(ctx, "interrupted; nothing is left half-written", EXIT_INTERRUPTED)
+        except DeployError as error:
+            _stop(ctx, str(error), error.exit_code)
+        except Exception as error:  # noqa: BLE001 -- a traceback never reaches a user
+            _stop(
+                ctx,
                 f"this is a bug in mbv3ssd-deploy: {type(error).__name__}: {error}\n"
                 "  hint: run `mbv3ssd-deploy --debug ...` and report what it prints, "
                 "with the output of `mbv3ssd-deploy env`",
                 EXIT_BUG,
-            ) from error
+            )
+
+
+def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    ctx.exit(exit_code)
 
 
 def _suggestion(word: str) -> str:

@@ -44,7 +44,7 @@ class Talk:
         if self.verbosity >= 0 and not self.as_json:
             click.echo(text)
 
-    def json(self, value: object) -> None:
+    def json(self, value: Any) -> None:  # noqa: ANN401 -- any JSON value
         """Print the result for machines, on stdout, when it was asked for."""
         if self.as_json:
             click.echo(json.dumps(value, indent=1, ensure_ascii=False))
@@ -57,15 +57,19 @@ class Talk:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
-        )
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in header:
             table.add_column(name, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
         width = None if sys.stdout.isatty() else 200
-        Console(file=click.get_text_stream("stdout"), width=width, highlight=False).print(table)
+        console = Console(file=sys.stdout, width=width, highlight=False)
+        if title:
+            console.print(Text(title, style="bold"), soft_wrap=True)
+        with console.capture() as captured:
+            console.print(table)
+        lines = captured.get().splitlines()
+        click.echo("\n".join(line.rstrip() for line in lines))
 
     def written(self, paths: Sequence[Path]) -> None:
         """Print the files that a command wrote, with their sizes."""

@@ -1,0 +1,69 @@
+"""`export`: a checkpoint becomes an ONNX body in a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mbv3ssd_deploy.cli.load_flags import load_flags
+from mbv3ssd_deploy.cli.talk import Talk, command_line, talking
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.checkpoint.load import LoadOptions
+
+
+@click.command(name="export", short_help="A checkpoint becomes an ONNX body in a bundle.")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "bundle",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("deploy"),
+    show_default=True,
+    help="The bundle folder; an existing bundle is replaced whole.",
+)
+@click.option("--opset", type=int, default=17, show_default=True, help="The ONNX opset.")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Images at once; ncnn takes 1.",
+)
+@load_flags
+@talking
+def command(
+    *, checkpoint: Path, bundle: Path, opset: int, batch: int, options: LoadOptions, talk: Talk
+) -> None:
+    """Recognise CHECKPOINT and export its conv body to ONNX.
+
+    Writes BUNDLE/body.onnx (input `input`, outputs `loc` and `conf`: no priors, no softmax, no
+    NMS) and BUNDLE/detector.json, which says how to feed it and how to read it.
+
+    \b
+        mbv3ssd-deploy export model.pth
+        mbv3ssd-deploy export model.pth -o my-bundle --labels labels.txt
+    """
+    from mbv3ssd_deploy.cli.render import json_from_exported, show_exported
+    from mbv3ssd_deploy.pipeline import export_checkpoint
+
+    with talk.progress() as progress:
+        exported = export_checkpoint(
+            checkpoint,
+            bundle,
+            options=options,
+            opset=opset,
+            batch=batch,
+            command=command_line(),
+            progress=progress,
+        )
+    show_exported(exported, talk)
+    talk.json(json_from_exported(exported))
+    target = "" if str(bundle) == "deploy" else f" {bundle}"
+    if batch == 1:
+        talk.next_step(f"mbv3ssd-deploy to-ncnn{target}")
+    else:
+        talk.next_step(f"mbv3ssd-deploy verify{target} --images PHOTOS/")

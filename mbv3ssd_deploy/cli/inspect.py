@@ -1,0 +1,146 @@
+"""`inspect`: what is this file?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mbv3ssd_deploy.cli.load_flags import load_flags
+from mbv3ssd_deploy.cli.talk import Talk, talking
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.checkpoint.load import LoadOptions
+    from mbv3ssd_deploy.core.spec import DetectorSpec
+
+
+@click.command(name="inspect", short_help="What is this checkpoint, body, .param or bundle?")
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--write-spec",
+    "spec_target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the whole spec as JSON: a template for --spec.",
+)
+@load_flags
+@talking
+def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk: Talk) -> None:
+    """Show what FILE is: a checkpoint, an ONNX body, an ncnn .param or a bundle.
+
+    Of a checkpoint it tells the family and the evidence for it, the classes, priors and
+    preprocessing. Of a .param, which may be anybody's, it names every slip, and exits 1 if there is
+    one.
+
+    \b
+        mbv3ssd-deploy inspect model.pth
+        mbv3ssd-deploy inspect hand-edited.param
+    """
+    from mbv3ssd_deploy.bundle.bundle import MANIFEST
+
+    if path.is_dir() or path.name == MANIFEST:
+        spec = _inspect_bundle(path, talk)
+    elif path.suffix == ".onnx":
+        spec = _inspect_body(path, talk)
+    elif path.suffix == ".param":
+        spec = None
+        if spec_target is not None:
+            raise click.UsageError("a .param file holds no spec to write")
+        _inspect_param(path, talk)
+    else:
+        spec = _inspect_checkpoint(path, options, talk)
+    if spec is not None and spec_target is not None:
+        _write_spec(spec, spec_target)
+        talk.note(f"wrote {spec_target}: edit it and give it to export with --spec")
+
+
+def _write_spec(spec: DetectorSpec, target: Path) -> None:
+    import json
+
+    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.core.spec_json import json_from_spec
+
+    text = json.dumps(json_from_spec(spec), indent=1, ensure_ascii=False)
+    write_file(target, (text + "\n").encode())
+
+
+def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> DetectorSpec:
+    from mbv3ssd_deploy.checkpoint.load import load_detector
+    from mbv3ssd_deploy.cli.render import show_checkpoint, show_spec
+    from mbv3ssd_deploy.core.records import json_from_record
+
+    loaded = load_detector(path, options)
+    show_checkpoint(loaded, talk)
+    show_spec(loaded.spec, talk)
+    plain: dict[str, Any] = {
+        "kind": "checkpoint",
+        "path": str(path),
+        "sha256": loaded.checkpoint.sha256,
+        "family": loaded.checkpoint.family,
+        "evidence": list(loaded.checkpoint.evidence),
+        "notices": list(loaded.notices),
+        "detector": json_from_record(loaded.spec),
+        "keys": json_from_record(loaded.report),
+    }
+    talk.json(plain)
+    talk.next_step(f"mbv3ssd-deploy export {path}")
+    return loaded.spec
+
+
+def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
+    from mbv3ssd_deploy.cli.render import show_spec
+    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.onnx_body.body import read_body
+    from mbv3ssd_deploy.onnx_body.simplify import op_counts
+
+    body = read_body(path)
+    counts = op_counts(body)
+    talk.result(f"{path}: ONNX body, opset {body.opset}, batch {body.batch}")
+    show_spec(body.spec, talk)
+    rows = [(name, str(count)) for name, count in counts.items()]
+    talk.table("ONNX nodes", ("op", "count"), rows)
+    talk.json(
+        {
+            "kind": "onnx",
+            "path": str(path),
+            "opset": body.opset,
+            "batch": body.batch,
+            "ops": dict(counts),
+            "detector": json_from_record(body.spec),
+        }
+    )
+    talk.next_step(f"mbv3ssd-deploy to-ncnn {path}")
+    return body.spec
+
+
+def _inspect_param(path: Path, talk: Talk) -> None:
+    from mbv3ssd_deploy.cli.render import show_graph
+    from mbv3ssd_deploy.ncnn_graph.read import read_param
+
+    parsed = read_param(path)
+    show_graph(parsed.graph, talk)
+    for finding in parsed.findings:
+        talk.result(f"{path}:{finding.line}: {finding.message}")
+    talk.result(f"{len(parsed.findings)} findings" if parsed.findings else "no findings")
+    talk.json(
+        {
+            "kind": "param",
+            "path": str(path),
+            "layers": len(parsed.graph.layers),
+            "blobs": parsed.graph.blob_count,
+            "findings": [{"line": f.line, "message": f.message} for f in parsed.findings],
+        }
+    )
+    if parsed.findings:
+        raise click.exceptions.Exit(1)
+
+
+def _inspect_bundle(path: Path, talk: Talk) -> DetectorSpec:
+    from mbv3ssd_deploy.bundle.bundle import read_bundle
+    from mbv3ssd_deploy.cli.render import show_bundle
+    from mbv3ssd_deploy.core.records import json_from_record
+
+    bundle = read_bundle(path)
+    show_bundle(bundle, talk)
+    talk.json({"kind": "bundle", "path": str(bundle.directory)} | json_from_record(bundle.manifest))
+    return bundle.spec

@@ -1,0 +1,151 @@
+"""The flags that say how a checkpoint is read; `export`, `convert` and `inspect` share them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    pass
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+TRIPLE = (float, float, float)
+
+
+class ImageSize(click.ParamType["tuple[int, int]"]):
+    """`300` for a square, `240x320` for height x width."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (height, width)."""
+        words = str(value).lower().split("x")
+        if len(words) not in (1, 2) or not all(word.isdigit() and int(word) > 0 for word in words):
+            self.fail(f"{value!r} is neither N nor HxW, as in 300 or 240x320", param, ctx)
+        numbers = [int(word) for word in words]
+        return numbers[0], numbers[-1]
+
+
+_OPTIONS = (
+    click.option("--family", metavar="NAME", help="Read the keys as this family's, do not guess."),
+    click.option(
+        "--imgsz",
+        "image_size",
+        type=ImageSize(),
+        metavar="N|HxW",
+        help="Input size; the family's own if not given.",
+    ),
+    click.option(
+        "--labels",
+        type=EXISTING_FILE,
+        help="Class names, one a line (or separated by commas); the background may lead them.",
+    ),
+    click.option(
+        "--num-classes",
+        type=click.IntRange(min=2),
+        help="The number of classes, background counted; checked against the heads.",
+    ),
+    click.option("--mean", type=TRIPLE, help="Mean of 0..255 pixels, in the channel order."),
+    click.option("--std", type=TRIPLE, help="Standard deviation of 0..255 pixels."),
+    click.option("--bgr", is_flag=True, help="The checkpoint was trained on BGR pixels."),
+    click.option(
+        "--spec",
+        "spec_file",
+        type=EXISTING_FILE,
+        help="JSON that overrides any field of the spec (see `inspect --write-spec`).",
+    ),
+)
+
+
+def load_flags(function: Command) -> Command:
+    """Give a command these flags; it gets them as one argument `options`, a LoadOptions."""
+
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,  # noqa: ANN401
+        family: str | None,
+        image_size: tuple[int, int] | None,
+        labels: Path | None,
+        num_classes: int | None,
+        mean: tuple[float, float, float] | None,
+        std: tuple[float, float, float] | None,
+        bgr: bool,
+        spec_file: Path | None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        from mbv3ssd_deploy.checkpoint.load import LoadOptions
+        from mbv3ssd_deploy.core.spec import ChannelOrder
+
+        options = LoadOptions(
+            family=family,
+            image_size=image_size,
+            class_names=None if labels is None else read_labels(labels),
+            num_classes=num_classes,
+            mean=mean,
+            std=std,
+            channel_order=ChannelOrder.BGR if bgr else None,
+            spec_changes=None if spec_file is None else read_spec_changes(spec_file),
+        )
+        return function(*args, options=options, **kwargs)
+
+    for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper  # type: ignore[return-value]
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the class names of a label file: one a line, or one line separated by commas.
+
+    Raises:
+        SpecError: a blank name in the middle (a blank last line is no name), or not UTF-8 text.
+    """
+    from mbv3ssd_deploy.errors import SpecError
+
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SpecError("is not UTF-8 text", where=str(path)) from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    names = [line.strip() for line in lines]
+    if len(names) == 1 and "," in names[0]:
+        # the helper scripts of two families end the line with a comma, which is no 22nd class
+        names = [name.strip() for name in names[0].rstrip(", ").split(",")]
+    if not names or not all(names):
+        number = names.index("") + 1 if names else 1
+        raise SpecError(
+            "a class has no name",
+            where=f"{path}:{number}",
+            hint="one name a line, no blank lines between",
+        )
+    return tuple(names)
+
+
+def read_spec_changes(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a `--spec` file.
+
+    Raises:
+        SpecError: not a JSON object.
+    """
+    from mbv3ssd_deploy.errors import SpecError
+
+    try:
+        changes = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise SpecError(f"is not JSON: {error}", where=str(path)) from error
+    if not isinstance(changes, dict):
+        raise SpecError(
+            "is not a JSON object",
+            where=str(path),
+            hint="make a template with `mbv3ssd-deploy inspect CHECKPOINT --write-spec FILE`",
+        )
+    return changes

@@ -1,0 +1,223 @@
+"""What the commands show of their results: tables and sentences for people, JSON for machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mbv3ssd_deploy.cli.talk import Talk, size_in_words
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.bundle.bundle import Bundle
+    from mbv3ssd_deploy.checkpoint.load import LoadedDetector
+    from mbv3ssd_deploy.core.spec import DetectorSpec
+    from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
+    from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport
+    from mbv3ssd_deploy.pipeline import Exported, Lowered
+    from mbv3ssd_deploy.verification.report import VerificationReport
+
+
+def show_checkpoint(loaded: LoadedDetector, talk: Talk) -> None:
+    """Say what a checkpoint is, and why we think so."""
+    talk.result(f"{loaded.checkpoint.path}: family {loaded.checkpoint.family}")
+    for line in loaded.checkpoint.evidence:
+        talk.result(f"  evidence: {line}")
+    for line in loaded.notices:
+        talk.note(f"notice: {line}")
+
+
+def show_exported(exported: Exported, talk: Talk) -> None:
+    """Say what an export found and wrote."""
+    from mbv3ssd_deploy.bundle.bundle import MANIFEST
+
+    show_checkpoint(exported.loaded, talk)
+    show_spec(exported.bundle.spec, talk, brief=True)
+    _show_simplified(exported.simplified, talk)
+    talk.written([exported.bundle.body_path, exported.bundle.directory / MANIFEST])
+
+
+def _show_simplified(report: SimplifyReport, talk: Talk) -> None:
+    names = sorted(set(report.ops_before) | set(report.ops_after))
+    rows = [
+        (name, str(report.ops_before.get(name, 0)), str(report.ops_after.get(name, 0)))
+        for name in names
+    ]
+    rows.append(("all nodes", str(report.nodes_before), str(report.nodes_after)))
+    rows.append(("size", size_in_words(report.bytes_before), size_in_words(report.bytes_after)))
+    title = f"ONNX body, before and after {report.simplifier}"
+    talk.table(title, ("op", "before", "after"), rows)
+    if report.applied:
+        talk.result(f"simplified outputs differ by at most {report.worst_difference:.1e}")
+    else:
+        talk.note(f"the simplifier was not used, the body is as exported: {report.reason}")
+
+
+def json_from_exported(exported: Exported) -> dict[str, Any]:
+    """Return the result of an export as plain JSON."""
+    from mbv3ssd_deploy.core.records import json_from_record
+
+    bundle = exported.bundle
+    return {
+        "bundle": str(bundle.directory),
+        "family": exported.loaded.checkpoint.family,
+        "evidence": list(exported.loaded.checkpoint.evidence),
+        "notices": list(exported.loaded.notices),
+        "detector": json_from_record(bundle.spec),
+        "simplify": json_from_record(exported.simplified),
+        "files": json_from_record(bundle.manifest)["files"],
+    }
+
+
+def show_lowered(lowered: Lowered, talk: Talk) -> None:
+    """Say what `to-ncnn` wrote, and how each level's priors are carried."""
+    from mbv3ssd_deploy.bundle.bundle import MANIFEST
+
+    record = lowered.bundle.manifest.ncnn
+    if record is None:
+        raise ValueError("this bundle was not lowered")
+    if lowered.priors is not None:
+        rows = [
+            (str(p.level), str(found.count), p.layer, f"{p.worst_error:.1e}", p.reason)
+            for p, found in zip(record.priors, lowered.priors.levels, strict=True)
+        ]
+        talk.table(
+            "Priors, read back from a run of ncnn and held against the checkpoint's",
+            ("level", "priors", "carried by", "worst error", "why"),
+            rows,
+        )
+        talk.result(
+            f"{lowered.priors.count} priors, worst error {lowered.priors.worst_error:.1e} "
+            f"of the image ({lowered.priors.max_px:.1e} px)"
+        )
+        talk.result(
+            f"DetectionOutput: score above {record.score_threshold:g}, "
+            f"IoU {record.iou_threshold:g}, {record.nms_top_k} candidates a class, "
+            f"{record.keep_top_k} detections"
+        )
+    talk.result(f"{record.layers} layers, weights as {record.storage}, outputs: {record.outputs}")
+    bundle = lowered.bundle
+    talk.written([bundle.param_path, bundle.bin_path, bundle.directory / MANIFEST])
+
+
+def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
+    """Return the result of `to-ncnn` as plain JSON."""
+    from mbv3ssd_deploy.core.records import json_from_record
+
+    plain = json_from_record(lowered.bundle.manifest)
+    return {
+        "bundle": str(lowered.bundle.directory),
+        "ncnn": plain["ncnn"],
+        "priors": None if lowered.priors is None else json_from_record(lowered.priors),
+        "files": plain["files"],
+    }
+
+
+def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
+    """Print the table, the reasons and the verdict."""
+    from mbv3ssd_deploy.verification.report import HEADER
+
+    for left_out in report.skipped:
+        talk.note(f"skipped {left_out.image}: {left_out.reason}")
+    cells = [dict(zip(HEADER, row, strict=True)) for row in report.table()[1:]]
+    talk.result(
+        f"{report.name}: {len(report.images)} images, {report.reference_boxes} reference boxes "
+        f"of {report.reference}"
+    )
+    shown = tuple(name for name in HEADER if name not in ("ran on", "note"))
+    talk.table("", shown, [tuple(row[name] for name in shown) for row in cells])
+    for row in cells:
+        said = ": ".join(words for words in (row["ran on"], row["note"]) if words)
+        talk.result(f"  {row['check']}: {said}")
+    for reason in report.reasons:
+        talk.result(f"  {reason}")
+    talk.result(f"rule: {report.pass_rule}")
+    talk.result(report.headline)
+    talk.result(f"wrote {bundle / 'verify.json'}")
+    if report.exit_code == 0:
+        talk.next_step(f"mbv3ssd-deploy detect {bundle} PHOTOS/")
+
+
+def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:
+    """Print what one must know to use a detector."""
+    arch, wanted = spec.arch, spec.input
+    talk.result(
+        f"{spec.name}: MobileNetV3-{arch.backbone.capitalize()}"
+        f"{'' if arch.width_mult == 1 else f' x{arch.width_mult:g}'}, "
+        f"{spec.num_classes} classes with the background, {spec.priors.count} priors"
+    )
+    talk.result(
+        f"input: {wanted.height} x {wanted.width} {wanted.channel_order.upper()}, "
+        f"(pixel - {_numbers(wanted.mean)}) / {_numbers(wanted.std)}, resize rule {wanted.resize}"
+    )
+    if brief:
+        return
+    talk.result(f"classes: {', '.join(spec.class_names)}")
+    rows = [
+        (
+            str(index),
+            f"{level.rows} x {level.cols}",
+            str(level.boxes_per_cell),
+            str(level.count),
+            f"{level.min_size:g}",
+            "" if level.max_size is None else f"{level.max_size:g}",
+            _numbers(level.ratios),
+            _numbers((level.step_x, level.step_y)),
+        )
+        for index, level in enumerate(spec.priors.levels)
+    ]
+    header = ("level", "map", "boxes/cell", "priors", "min", "max", "ratios", "step x, y")
+    frame = f"{spec.priors.frame_width:g} x {spec.priors.frame_height:g}"
+    talk.table(f"Priors in a frame of {frame}, clip rule {spec.priors.clip}", header, rows)
+    decode = spec.decode
+    talk.result(
+        f"decode: score above {decode.score_threshold:g}, IoU {decode.iou_threshold:g}, "
+        f"candidates a class {_limit(decode.candidates_per_class)}, "
+        f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}; "
+        f"variances {_numbers(spec.coder.variances)}"
+    )
+
+
+def show_bundle(bundle: Bundle, talk: Talk) -> None:
+    """Say what a bundle holds and where it came from."""
+    manifest = bundle.manifest
+    if manifest.checkpoint is not None:
+        found = manifest.checkpoint
+        talk.result(f"from {found.path} (family {found.family}, sha256 {found.sha256[:12]}..)")
+        for line in found.evidence:
+            talk.result(f"  evidence: {line}")
+    show_spec(bundle.spec, talk)
+    onnx, ncnn = manifest.onnx, manifest.ncnn
+    talk.result(
+        f"onnx: opset {onnx.opset}, batch {onnx.batch}, {onnx.nodes} nodes, {onnx.exporter}"
+    )
+    if ncnn is not None:
+        carried = ", ".join(f"{level.level}: {level.layer}" for level in ncnn.priors)
+        talk.result(f"ncnn: {ncnn.layers} layers, {ncnn.storage}, outputs {ncnn.outputs}")
+        if carried:
+            talk.result(f"  priors by level: {carried}")
+    rows = [(name, size_in_words(f.bytes), f.sha256[:16]) for name, f in manifest.files.items()]
+    talk.table("Files", ("file", "size", "sha256"), rows)
+    for line in manifest.commands:
+        talk.detail(f"made by: {line}")
+    for name, version in manifest.versions.items():
+        talk.detail(f"  {name} {version}")
+
+
+def show_graph(graph: NcnnGraph, talk: Talk) -> None:
+    """Print the census of an ncnn graph."""
+    from collections import Counter
+
+    counts = Counter(layer.type for layer in graph.layers)
+    rows = [(name, str(count)) for name, count in counts.most_common()]
+    rows.append(("all layers", str(len(graph.layers))))
+    talk.table("ncnn layers", ("type", "count"), rows)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _limit(count: int | None) -> str:
+    return "unlimited" if count is None else str(count)

@@ -1,0 +1,41 @@
+"""`to-ncnn`: the ONNX body becomes an ncnn network with its SSD tail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
+from mbv3ssd_deploy.cli.talk import Talk, command_line, talking
+
+
+@click.command(name="to-ncnn", short_help="The body becomes an ncnn network, SSD tail included.")
+@click.argument("source", type=click.Path(path_type=Path), default=Path("deploy"))
+@ncnn_flags
+@talking
+def command(source: Path, talk: Talk, **wanted: object) -> None:
+    """Lower an exported body to ncnn, and inject PriorBox and DetectionOutput.
+
+    SOURCE is a bundle (default: deploy) or a lone body.onnx that `export` wrote. Writes
+    model.ncnn.param and model.ncnn.bin beside it. The priors that the emitted layers compute are
+    read back from a run of the real ncnn, and nothing is published unless they are the
+    checkpoint's own.
+
+    \b
+        mbv3ssd-deploy to-ncnn
+        mbv3ssd-deploy to-ncnn my-bundle --conf 0.3 --fp32
+        mbv3ssd-deploy to-ncnn --raw-heads
+    """
+    from mbv3ssd_deploy.cli.ncnn_flags import request_from_flags
+    from mbv3ssd_deploy.cli.render import json_from_lowered, show_lowered
+    from mbv3ssd_deploy.pipeline import lower_to_ncnn
+
+    request = request_from_flags(**wanted)  # type: ignore[arg-type]
+    with talk.progress() as progress:
+        lowered = lower_to_ncnn(source, request, command=command_line(), progress=progress)
+    show_lowered(lowered, talk)
+    talk.json(json_from_lowered(lowered))
+    directory = lowered.bundle.directory
+    named = "" if str(directory) == "deploy" else f" {directory}"
+    talk.next_step(f"mbv3ssd-deploy verify{named} --images PHOTOS/")

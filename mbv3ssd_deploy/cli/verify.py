@@ -1,0 +1,59 @@
+"""`verify`: does the deployed model still see what PyTorch saw?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbv3ssd_deploy.cli.talk import Talk, talking
+
+
+@click.command(name="verify", short_help="Hold every runtime against PyTorch on real images.")
+@click.argument("bundle", type=click.Path(path_type=Path), default=Path("deploy"))
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A folder of images, or one image.",
+)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="The checkpoint, if it moved.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where PyTorch and ONNX Runtime run besides the CPU.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@talking
+def command(
+    *,
+    bundle: Path,
+    images: Path,
+    checkpoint: Path | None,
+    device: str,
+    limit: int | None,
+    talk: Talk,
+) -> None:
+    """Hold every runtime of BUNDLE (default: deploy) against PyTorch, on real images.
+
+    Compares raw heads, detections and priors of ONNX Runtime and ncnn with those of the checkpoint
+    in PyTorch, on the same tensors. Writes BUNDLE/verify.json. Exit code 1 when a check fails.
+
+    \b
+        mbv3ssd-deploy verify --images photos/
+        mbv3ssd-deploy verify my-bundle --images photos/ --json
+    """
+    from mbv3ssd_deploy.cli.render import show_verified
+    from mbv3ssd_deploy.pipeline import verify
+    from mbv3ssd_deploy.verification.report import json_from_report
+
+    with talk.progress() as progress:
+        report = verify(
+            bundle, images, checkpoint=checkpoint, device=device, limit=limit, progress=progress
+        )
+    show_verified(report, bundle, talk)
+    talk.json(json_from_report(report))
+    if report.exit_code:
+        raise click.exceptions.Exit(report.exit_code)

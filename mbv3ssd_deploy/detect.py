@@ -1,0 +1,144 @@
+"""A bundle at work: images in, detections out, on any runtime.
+
+PyTorch and ONNX Runtime give raw heads, which pass through the family's own rules
+(`core.detections`). ncnn's `detection_out` already holds boxes, by DetectionOutput's rules; a
+network with raw heads goes the way of ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mbv3ssd_deploy.bundle.bundle import Bundle
+from mbv3ssd_deploy.bundle.bundle import read_bundle as read_files
+from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
+from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
+from mbv3ssd_deploy.core.preprocess import input_from_image
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.core.records import record_from_json
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
+from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A bundle, ready to look at images."""
+
+    bundle: Bundle
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """What the detector is."""
+        return self.bundle.spec
+
+    def detect(
+        self, image: U8, *, runtime: str = "ncnn", score_threshold: float | None = None
+    ) -> Detections:
+        """Return what is in one RGB uint8 [H, W, 3] image; boxes in its own pixels.
+
+        Raises:
+            DeployError: as `detect_all`.
+        """
+        return self.detect_all([image], runtime=runtime, score_threshold=score_threshold)[0]
+
+    def detect_all(
+        self,
+        images: Sequence[U8],
+        *,
+        runtime: str = "ncnn",
+        score_threshold: float | None = None,
+        progress: Progress = silent,
+    ) -> list[Detections]:
+        """Return the detections of each image; with ncnn, one child process serves them all.
+
+        `score_threshold` raises the threshold of the bundle; it cannot lower that of an ncnn
+        network whose DetectionOutput has already dropped what lies below.
+
+        Raises:
+            ValueError: an unknown runtime.
+            BundleError: the bundle lacks the files of the runtime, or its checkpoint.
+            RuntimeFailedError: the runtime refused the model or crashed.
+        """
+        runs = {"ncnn": self._run_ncnn, "onnx": self._run_onnx, "torch": self._run_torch}
+        if runtime not in runs:
+            raise ValueError(f"runtime {runtime!r} is none of {', '.join(runs)}")
+        inputs = np.stack([input_from_image(image, self.spec.input) for image in images])
+        found = runs[runtime](inputs, progress)
+        return [
+            _above(scaled(detections, image.shape[1], image.shape[0]), score_threshold)
+            for detections, image in zip(found, images, strict=True)
+        ]
+
+    def _run_torch(self, inputs: F32, progress: Progress) -> list[Detections]:
+        path, record = self.bundle.checkpoint_path, self.bundle.manifest.checkpoint
+        if path is None or record is None:
+            raise BundleError(
+                "the bundle knows no checkpoint, so PyTorch has nothing to run",
+                where=str(self.bundle.directory),
+                hint="use --runtime onnx or ncnn, or export the checkpoint again",
+            )
+        options = record_from_json(LoadOptions, dict(record.options), where=str(path))
+        net = load_detector(path, options).net
+        return self._from_heads(TorchRuntime(net), inputs, progress)
+
+    def _run_onnx(self, inputs: F32, progress: Progress) -> list[Detections]:
+        return self._from_heads(OnnxRuntime(self.bundle.body_path), inputs, progress)
+
+    def _from_heads(
+        self, runtime: TorchRuntime | OnnxRuntime, inputs: F32, progress: Progress
+    ) -> list[Detections]:
+        found = []
+        for index, one in enumerate(inputs):
+            progress("detect", index, len(inputs))
+            tensors = runtime.run(one[None]).tensors
+            found.append(detections_from_heads(tensors["loc"][0], tensors["conf"][0], self.spec))
+        progress("detect", len(inputs), len(inputs))
+        return found
+
+    def _run_ncnn(self, inputs: F32, progress: Progress) -> list[Detections]:
+        record = self.bundle.manifest.ncnn
+        if record is None:
+            raise BundleError(
+                "the bundle has no ncnn files",
+                where=str(self.bundle.directory),
+                hint="run `mbv3ssd-deploy to-ncnn` first, or use --runtime onnx",
+            )
+        runtime = NcnnRuntime(self.bundle.param_path, self.bundle.bin_path, exact=False)
+        if record.outputs == "detections":
+            blobs = runtime.run_blobs(inputs, ("detection_out",), progress=progress)
+            return [detections_from_rows(one["detection_out"]) for one in blobs]
+        found = runtime.run(inputs, progress=progress).tensors
+        decode = replace(self.spec.decode, score_threshold=record.score_threshold)
+        spec = replace(self.spec, decode=decode)
+        return [
+            detections_from_heads(loc, conf, spec)
+            for loc, conf in zip(found["loc"], found["conf"], strict=True)
+        ]
+
+
+def read_bundle(path: Path | str) -> Detector:
+    """Read a bundle folder, check its files against their hashes, and make it ready to detect.
+
+    Raises:
+        BundleError: no bundle there, or its files do not belong together.
+    """
+    return Detector(read_files(Path(path)))
+
+
+def _above(detections: Detections, threshold: float | None) -> Detections:
+    if threshold is None:
+        return detections
+    keep = detections.scores > threshold
+    return Detections(detections.boxes[keep], detections.scores[keep], detections.labels[keep])

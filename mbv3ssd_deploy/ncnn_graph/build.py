@@ -1,0 +1,110 @@
+"""From an ONNX body to a whole ncnn network: lower, fuse, attach the tail, split, store.
+
+One function, so that `verify` can make the same network again and hold the shipped one against it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.ncnn_graph.check import check_graph
+from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage
+from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
+from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
+    PriorPlan,
+    TailOptions,
+    attach_raw_heads,
+    attach_ssd_tail,
+)
+from mbv3ssd_deploy.ncnn_graph.storage import with_storage
+from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
+from mbv3ssd_deploy.onnx_body.body import OnnxBody
+
+
+class Outputs(enum.StrEnum):
+    """Where the network ends."""
+
+    DETECTIONS = "detections"
+    """`detection_out`, with the SSD tail."""
+    CONCAT = "concat"
+    """`loc` [P, 4] and `conf` [P, C], raw."""
+    LEVELS = "levels"
+    """`loc_0`.., `conf_0`.. as [channels, rows, cols] maps, raw."""
+
+
+@dataclass(frozen=True, slots=True)
+class NcnnRequest:
+    """What somebody wants of the ncnn network. None takes the family's own evaluation setting."""
+
+    storage: Storage = Storage.FLOAT16
+    outputs: Outputs = Outputs.DETECTIONS
+    priors: str = "auto"
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    nms_top_k: int | None = None
+    keep_top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NcnnModel:
+    """An ncnn network, its two files, and how its priors are carried (none with raw heads)."""
+
+    graph: NcnnGraph
+    options: TailOptions
+    plan: PriorPlan | None
+    param: bytes
+    weights: bytes
+
+
+def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
+    """Return the settings of DetectionOutput: the request's, else the family's.
+
+    No limit becomes P, the number of priors: ncnn throws on -1 (docs/formats/ncnn-param.md).
+
+    Raises:
+        SpecError: a threshold outside 0..1 or a top-k below 1.
+    """
+    decode, everything = spec.decode, spec.priors.count
+    score = decode.score_threshold if request.score_threshold is None else request.score_threshold
+    iou = decode.iou_threshold if request.iou_threshold is None else request.iou_threshold
+    top_k = request.nms_top_k or decode.candidates_per_class or everything
+    keep = request.keep_top_k or decode.keep_total or everything
+    if not (0.0 <= score <= 1.0 and 0.0 <= iou <= 1.0):
+        raise SpecError("--conf and --nms must lie within 0..1")
+    if min(top_k, keep) < 1:
+        raise SpecError("--top-k and --keep-top-k must be at least 1")
+    return TailOptions(
+        priors=request.priors,
+        score_threshold=score,
+        iou_threshold=iou,
+        nms_top_k=top_k,
+        keep_top_k=keep,
+    )
+
+
+def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
+    """Return the ncnn network of `body`, read back once from its own bytes.
+
+    Raises:
+        UnsupportedOpError: the body holds operators that have no ncnn form; all are named.
+        SpecError: a batch other than 1, or priors that cannot be carried the way that was asked.
+        FormatError: our own reader refuses what our writer made; a bug, and nothing is published.
+    """
+    options = tail_options(body.spec, request)
+    graph = fuse_graph(lower_body(body))
+    plan: PriorPlan | None = None
+    if request.outputs is Outputs.DETECTIONS:
+        graph, plan = attach_ssd_tail(graph, body.spec, options)
+    else:
+        graph = attach_raw_heads(graph, request.outputs.value)
+    graph = with_storage(insert_splits(graph), request.storage)
+    check_graph(graph)
+    param, weights = render_param(graph).encode(), render_bin(graph)
+    parse_bin(parse_param(param.decode(), source="our own .param"), weights, source="our own .bin")
+    return NcnnModel(graph, options, plan, param, weights)
