@@ -1,40 +1,34 @@
-"""What is checked of a bundle's ncnn files: strictness, weights, priors, and two runs."""
+"""What is checked of a bundle's ncnn files: weights, priors, and two runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
+from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.errors import DeployError, FormatError, RuntimeFailedError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs, build_ncnn
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage
-from mbv3ssd_deploy.ncnn_graph.param_text import render_param
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
-from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
-from mbv3ssd_deploy.onnx_body.body import read_body
+from mbv3ssd_deploy.errors import RuntimeFailedError
+from mbv3ssd_deploy.ncnn_graph.build import Outputs
+from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.verification.candidates import (
     PRIOR_BLOB,
-    TAIL_BLOBS,
     DetectionOutputCandidate,
     RawNcnnCandidate,
     detection_output_of,
     raw_blobs,
 )
 from mbv3ssd_deploy.verification.checks import Checking, Settled
-from mbv3ssd_deploy.verification.contract import compare_detection_output
 from mbv3ssd_deploy.verification.detections import DetectionPair, compare_detections
+from mbv3ssd_deploy.verification.ncnn_files import NcnnFiles, wanted_blobs, write_twin
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.reference import Chunk
 from mbv3ssd_deploy.verification.report import Row, Status, judged
 from mbv3ssd_deploy.verification.rules import Check
 from mbv3ssd_deploy.verification.runtime_check import Candidate, RuntimeCheck
-from mbv3ssd_deploy.verification.twins import Twin, with_full_precision
 
 
 @dataclass(slots=True)
@@ -108,87 +102,50 @@ class RulesCheck:
         return Row(Check.NCNN_RULES, "ncnn rules", "numpy", Status.INFO, note=note, detections=diff)
 
 
-@dataclass(frozen=True, slots=True)
-class NcnnFiles:
-    """The shipped ncnn files, read strictly, and their twin at full precision.
-
-    Attributes:
-        graph: None where the reader refused the files.
-        twin: None where body.onnx gives nothing to hold the weights against.
-        problems: why the files cannot be run.
-        weight_problems: why there is no twin.
-    """
-
-    graph: NcnnGraph | None
-    twin: Twin | None
-    problems: tuple[Reason, ...]
-    weight_problems: tuple[Reason, ...]
-
-
-def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
-    """Read the ncnn files of `bundle`, and lower its body again to hold their weights against."""
-    try:
-        graph = read_ncnn(bundle.param_path, bundle.bin_path)
-    except FormatError as error:
-        return NcnnFiles(None, None, (Reason(Code.MODEL_UNREADABLE, str(error)),), ())
-    blobs = {blob for layer in graph.layers for blob in layer.outputs}
-    missing = [name for name in _wanted_blobs(bundle, record) if name not in blobs]
-    problems = tuple(Reason(Code.OUTPUT_MISSING, f"there is no blob {name}") for name in missing)
-    try:
-        again = build_ncnn(read_body(bundle.body_path), _request(record)).graph
-    except DeployError as error:
-        text = f"body.onnx gives nothing to hold the weights against: {error}"
-        return NcnnFiles(graph, None, problems, (Reason(Code.MODEL_UNREADABLE, text),))
-    return NcnnFiles(graph, with_full_precision(graph, again), problems, ())
-
-
-def tail_reasons(graph: NcnnGraph | None, record: NcnnRecord) -> tuple[Reason, ...]:
-    """Return where the DetectionOutput layer is not as detector.json says."""
-    layers = graph.layers if graph is not None else ()
-    written = [layer.params for layer in layers if layer.type == "DetectionOutput"]
-    recorded = {
-        "confidence_threshold": record.score_threshold,
-        "nms_threshold": record.iou_threshold,
-        "nms_top_k": float(record.nms_top_k),
-        "keep_top_k": float(record.keep_top_k),
-    }
-    return tuple(
-        reason
-        for params in written
-        for reason in compare_detection_output(recorded, _numbers(params))
-    )
-
-
-def _numbers(params: Mapping[str, object]) -> dict[str, float]:
-    return {name: float(v) for name, v in params.items() if isinstance(v, int | float)}
-
-
 def checks_of(
     bundle: Bundle, record: NcnnRecord, files: NcnnFiles, spec: DetectorSpec, scratch: Path
 ) -> Iterator[Checking]:
-    """Yield the checks of the ncnn files; `spec` is the checkpoint's, `scratch` takes the twin."""
-    shipped = Check.NCNN_SHIPPED_FP16 if _is_half(record) else Check.NCNN_SHIPPED_FP32
-    if files.problems:
-        for check, title in ((Check.NCNN_EXACT, "ncnn exact"), (shipped, "ncnn as shipped")):
-            yield Settled(Row(check, title, "", Status.FAIL, reasons=files.problems))
-    if files.graph is None:
-        return
+    """Yield the checks of the ncnn files.
+
+    Args:
+        bundle: has the files, and the contract that tells how to read their outputs.
+        record: how the files were made.
+        files: what reading them told.
+        spec: the checkpoint's own.
+        scratch: a folder for the files at full precision; must last as long as the checks.
+    """
+    shipped = (bundle.param_path, bundle.bin_path)
     yield Settled(_weights_row(files, record))
-    wanted = _wanted_blobs(bundle, record)
-    missing = [reason.text for reason in files.problems]
-    files_of_bundle = (bundle.param_path, bundle.bin_path)
-    if PRIOR_BLOB in wanted and not any(PRIOR_BLOB in text for text in missing):
-        yield PriorCheck(NcnnRuntime(*files_of_bundle, exact=True), spec, record)
-    if not files.problems:
-        twin_files, precision = _exact_files(bundle, files, scratch)
-        exact = _candidate(NcnnRuntime(*twin_files, exact=True), bundle, spec, record)
-        yield RuntimeCheck(Check.NCNN_EXACT, "ncnn exact", exact, spec, precision)
-        runtime = NcnnRuntime(*files_of_bundle, exact=False)
-        precision = "fp16 storage" if _is_half(record) else "fp32 storage"
-        candidate = _candidate(runtime, bundle, spec, record)
-        yield RuntimeCheck(shipped, "ncnn as shipped", candidate, spec, precision)
+    wanted = wanted_blobs(bundle, record)
+    if PRIOR_BLOB in wanted and PRIOR_BLOB not in files.missing:
+        yield PriorCheck(NcnnRuntime(*shipped, exact=True), spec, record)
+    half = Storage(record.storage) is Storage.FLOAT16
+    as_shipped = Check.NCNN_SHIPPED_FP16 if half else Check.NCNN_SHIPPED_FP32
+    if files.missing:
+        text = f"there is no blob {' or '.join(files.missing)}"
+        reasons = (Reason(Code.OUTPUT_MISSING, text),)
+        for check in (Check.NCNN_EXACT, as_shipped):
+            yield Settled(Row(check, _TITLES[check], "", Status.FAIL, reasons=reasons))
+    else:
+        full, weights = (shipped, "weights as stored")
+        if files.twin is not None:
+            full = write_twin(files.twin, scratch)
+            weights = "weights in part as stored" if files.reasons else "fp32 weights"
+        for check, paths, exact, precision in (
+            (Check.NCNN_EXACT, full, True, weights),
+            (as_shipped, shipped, False, f"{record.storage} storage"),
+        ):
+            candidate = _candidate(NcnnRuntime(*paths, exact=exact), bundle, spec, record)
+            yield RuntimeCheck(check, _TITLES[check], candidate, spec, precision)
     if Outputs(record.outputs) is Outputs.DETECTIONS:
         yield RulesCheck(spec, record)
+
+
+_TITLES = {
+    Check.NCNN_EXACT: "ncnn exact",
+    Check.NCNN_SHIPPED_FP16: "ncnn as shipped",
+    Check.NCNN_SHIPPED_FP32: "ncnn as shipped",
+}
 
 
 def _candidate(
@@ -197,54 +154,21 @@ def _candidate(
     outputs = Outputs(record.outputs)
     if outputs is Outputs.DETECTIONS:
         return DetectionOutputCandidate(runtime, spec, bundle.spec, record)
-    return RawNcnnCandidate(
-        runtime, bundle.spec, raw_blobs(outputs, len(bundle.spec.priors.levels))
-    )
-
-
-def _is_half(record: NcnnRecord) -> bool:
-    return Storage(record.storage) is Storage.FLOAT16
-
-
-def _wanted_blobs(bundle: Bundle, record: NcnnRecord) -> tuple[str, ...]:
-    outputs = Outputs(record.outputs)
-    if outputs is Outputs.DETECTIONS:
-        return (*TAIL_BLOBS, PRIOR_BLOB)
-    return raw_blobs(outputs, len(bundle.spec.priors.levels))
-
-
-def _request(record: NcnnRecord) -> NcnnRequest:
-    """What must have been asked for to get this record, at full precision."""
-    return NcnnRequest(
-        storage=Storage.FLOAT32,
-        outputs=Outputs(record.outputs),
-        priors=record.priors_mode,
-        score_threshold=record.score_threshold,
-        iou_threshold=record.iou_threshold,
-        nms_top_k=record.nms_top_k,
-        keep_top_k=record.keep_top_k,
-    )
-
-
-def _exact_files(bundle: Bundle, files: NcnnFiles, scratch: Path) -> tuple[tuple[Path, Path], str]:
-    """Write the twin, and say what is in it; without one the shipped files run as they are."""
-    if files.twin is None:
-        return (bundle.param_path, bundle.bin_path), "as stored"
-    param, weights = scratch / PARAM, scratch / BIN
-    param.write_text(render_param(files.twin.graph))
-    weights.write_bytes(render_bin(files.twin.graph))
-    return (
-        param,
-        weights,
-    ), "fp32 weights" if not files.twin.reasons else "weights in part as stored"
+    blobs = raw_blobs(outputs, len(bundle.spec.priors.levels))
+    return RawNcnnCandidate(runtime, bundle.spec, blobs)
 
 
 def _weights_row(files: NcnnFiles, record: NcnnRecord) -> Row:
-    reasons, note = files.weight_problems, ""
-    if files.twin is not None:
-        reasons = files.twin.reasons
-        rounded = ", rounded to half where stored so" if _is_half(record) else ""
-        if not reasons:
-            count = f"{files.twin.numbers} numbers in {files.twin.weights} blobs"
-            note = f"{count} are what body.onnx gives{rounded}"
-    return Row(Check.NCNN_WEIGHTS, "ncnn weights", record.storage, judged(reasons), note, reasons)
+    note = ""
+    if files.twin is not None and not files.reasons:
+        rounded = ", rounded to half" if Storage(record.storage) is Storage.FLOAT16 else ""
+        count = f"{files.twin.numbers} numbers in {files.twin.weights} blobs"
+        note = f"{count} are what body.onnx gives{rounded}"
+    return Row(
+        Check.NCNN_WEIGHTS,
+        "ncnn weights",
+        record.storage,
+        judged(files.reasons),
+        note=note,
+        reasons=files.reasons,
+    )

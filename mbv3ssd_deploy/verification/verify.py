@@ -22,7 +22,8 @@ from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
 from mbv3ssd_deploy.verification.body_checks import body_checks
 from mbv3ssd_deploy.verification.checks import Checking, ContractCheck, Settled
 from mbv3ssd_deploy.verification.contract import compare_specs
-from mbv3ssd_deploy.verification.ncnn_checks import checks_of, read_files, tail_reasons
+from mbv3ssd_deploy.verification.ncnn_checks import checks_of
+from mbv3ssd_deploy.verification.ncnn_files import read_files, tail_reasons
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.reference import Reference, load_reference
 from mbv3ssd_deploy.verification.report import Row, Status, VerificationReport
@@ -113,7 +114,7 @@ def _checks(
     if body is not None:
         found += compare_specs(spec, body.spec, where=BODY)
     if record is not None and files is not None:
-        found += tail_reasons(files.graph, record)
+        found += tail_reasons(bundle, record, files)
     yield ContractCheck(found)
     if body_problems:
         row = Row(Check.ONNX_CPU, "ONNX Runtime", "", Status.FAIL, reasons=body_problems)

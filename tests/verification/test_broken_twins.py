@@ -1,0 +1,306 @@
+"""Models made wrong on purpose: each must fail, and for its own reason.
+
+The good one passes. Whatever is broken here is broken in the deployed files only; the checkpoint
+stays as it is.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from workbench import edit_layers, with_contract
+
+from mbv3ssd_deploy.core.spec import ChannelOrder
+from mbv3ssd_deploy.ncnn_graph.graph import Weight
+from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
+from mbv3ssd_deploy.verification.reasons import Code
+from mbv3ssd_deploy.verification.report import Status, Verdict
+from mbv3ssd_deploy.verification.rules import Check
+
+CLASSES = 4
+DIAGNOSES = {
+    Code.HEAD_TRANSPOSED,
+    Code.CLASSES_EXCHANGED,
+    Code.CHANNELS_REVERSED,
+    Code.SCORES_NOT_SOFTMAX,
+    Code.NOT_FINITE,
+    Code.PRIORS_DIFFER,
+    Code.THRESHOLDS,
+    Code.CHANNEL_ORDER,
+    Code.MODEL_UNREADABLE,
+    Code.OUTPUT_MISSING,
+}
+
+
+def codes(report, check=None):
+    rows = [row for row in report.rows if check in (None, row.check)]
+    return {reason.code for row in rows for reason in row.reasons}
+
+
+def failed(report):
+    assert (report.verdict, report.exit_code) == (Verdict.FAIL, 1)
+    return {row.check for row in report.rows if row.status is Status.FAIL}
+
+
+def only_diagnosis(report, code):
+    """The report names this mistake and none of the others."""
+    assert codes(report) & DIAGNOSES == {code}, [str(reason) for reason in report.reasons]
+    return True
+
+
+def changed_weight(layer, role, change):
+    weights = tuple(
+        Weight(w.role, change(w.data.copy()), w.storage) if w.role == role else w
+        for w in layer.weights
+    )
+    return replace(layer, weights=weights)
+
+
+def test_the_good_bundle_passes(workbench):
+    report = workbench.verify(workbench.good())
+
+    assert (report.verdict, report.exit_code, report.reasons) == (Verdict.PASS, 0, ())
+    ran = {row.check for row in report.rows if row.status is Status.PASS}
+    assert ran == {
+        Check.CONTRACT,
+        Check.ONNX_CPU,
+        Check.NCNN_WEIGHTS,
+        Check.NCNN_PRIORS,
+        Check.NCNN_EXACT,
+        Check.NCNN_SHIPPED_FP16,
+    }
+
+
+def test_a_transposed_head(workbench):
+    bundle = workbench.copy("transposed")
+
+    def without_permute(layer):
+        first = layer.type == "Permute" and layer.name == "head/regression_head/Transpose"
+        return replace(layer, params={"order_type": 0}) if first else layer
+
+    edit_layers(bundle, without_permute)
+    report = workbench.verify(bundle)
+
+    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.HEAD_TRANSPOSED)
+    assert any("loc of level 0" in reason.text for reason in report.reasons)
+
+
+def test_two_classes_exchanged(workbench):
+    bundle = workbench.copy("exchanged")
+    order = [0, 3, 2, 1]
+
+    def exchange(values):
+        rows = values.reshape(-1, CLASSES, values.size // 24)
+        return np.ascontiguousarray(rows[:, order]).reshape(values.shape)
+
+    def exchanged(layer):
+        is_head = layer.type == "Convolution" and "classification_head" in layer.name
+        if not is_head:
+            return layer
+        return changed_weight(changed_weight(layer, "weight", exchange), "bias", exchange)
+
+    edit_layers(bundle, exchanged)
+    report = workbench.verify(bundle)
+
+    assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.CLASSES_EXCHANGED)
+    text = " ".join(reason.text for reason in report.reasons)
+    assert "scores of 'class_3' stand in the place of 'class_1'" in text
+
+
+def test_two_classes_exchanged_in_the_onnx_file(workbench):
+    bundle = workbench.copy("exchanged-onnx")
+    model = onnx.load(bundle.body_path)
+    order = [0, 2, 1, 3]
+    for tensor in model.graph.initializer:
+        if "classification_head" in tensor.name and tensor.dims[0] == 24:
+            values = onnx.numpy_helper.to_array(tensor)
+            rows = values.reshape(-1, CLASSES, *values.shape[1:])[:, order]
+            fresh = onnx.numpy_helper.from_array(rows.reshape(values.shape), tensor.name)
+            tensor.CopyFrom(fresh)
+    onnx.save(model, bundle.body_path)
+
+    report = workbench.verify(bundle)
+
+    # without a counterpart the ncnn weights stay as shipped, in halves
+    assert failed(report) == {Check.ONNX_CPU, Check.NCNN_WEIGHTS, Check.NCNN_EXACT}
+    assert Code.CLASSES_EXCHANGED in codes(report, Check.ONNX_CPU)
+
+
+def test_one_prior_level_off(workbench):
+    bundle = workbench.copy("priors")
+
+    def shifted(layer):
+        if layer.name != "mbox_priorbox_1":
+            return layer
+        return replace(layer, params=dict(layer.params) | {"offset": 0.45})
+
+    edit_layers(bundle, shifted)
+    report = workbench.verify(bundle)
+
+    assert only_diagnosis(report, Code.PRIORS_DIFFER)
+    assert Check.NCNN_PRIORS in failed(report)
+    (row,) = (row for row in report.rows if row.check is Check.NCNN_PRIORS)
+    assert [level.wrong for level in row.priors.levels] == [0, 54, 0, 0, 0, 0]
+    # the heads are right, and the boxes are not
+    assert Code.BOXES_DIFFER in codes(report, Check.NCNN_EXACT)
+    assert Code.HEADS_DIFFER not in codes(report)
+
+
+def test_one_weight_that_is_not_a_number(workbench):
+    bundle = workbench.copy("nan")
+    name = "head/classification_head/module_list.1/module_list.1.1/Conv"
+    graph = read_ncnn(bundle.param_path, bundle.bin_path)
+    (layer,) = (layer for layer in graph.layers if layer.name == name)
+    halves = layer.weights[0].data.astype("<f2")
+    stored = bundle.bin_path.read_bytes()
+    assert stored.count(halves.tobytes()) == 1
+    # our own writer refuses to write it
+    poisoned = stored.replace(
+        halves.tobytes(), np.append(halves[:-1], np.float16(np.nan)).tobytes()
+    )
+    bundle.bin_path.write_bytes(poisoned)
+
+    report = workbench.verify(bundle)
+
+    assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert codes(report, Check.NCNN_EXACT) & DIAGNOSES == {Code.NOT_FINITE}
+    # the strict reader says which weight it is
+    assert codes(report, Check.NCNN_WEIGHTS) == {Code.MODEL_UNREADABLE}
+    assert any(f"{name!r}: weight has 1 numbers that are NaN" in r.text for r in report.reasons)
+
+
+def test_a_network_made_for_bgr(workbench):
+    bundle = workbench.copy("bgr")
+
+    def reversed_input(layer):
+        def reverse(values):
+            channels = values.reshape(layer.params["num_output"], 3, -1)
+            return np.ascontiguousarray(channels[:, ::-1]).reshape(values.shape)
+
+        return changed_weight(layer, "weight", reverse) if "input" in layer.inputs else layer
+
+    edit_layers(bundle, reversed_input)
+    report = workbench.verify(bundle)
+
+    assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.CHANNELS_REVERSED)
+
+
+def test_a_contract_that_says_bgr(workbench):
+    bundle = workbench.copy("bgr-contract")
+    wrong = replace(bundle.spec.input, channel_order=ChannelOrder.BGR)
+
+    report = workbench.verify(with_contract(bundle, input=wrong))
+
+    assert Check.CONTRACT in failed(report)
+    assert codes(report, Check.CONTRACT) == {Code.CHANNEL_ORDER, Code.INPUT_TENSOR}
+    first = report.reasons[0]
+    assert first.text == (
+        "contract: channel order is bgr in detector.json, rgb for this checkpoint"
+    )
+    # every runtime was fed as the contract says
+    for check in (Check.ONNX_CPU, Check.NCNN_EXACT):
+        assert Code.CHANNELS_REVERSED in codes(report, check)
+
+
+def test_a_contract_with_another_mean(workbench):
+    bundle = workbench.copy("mean")
+    wrong = replace(bundle.spec.input, mean=(123.675, 116.28, 103.53))
+
+    report = workbench.verify(with_contract(bundle, input=wrong))
+
+    assert failed(report) >= {Check.CONTRACT, Check.ONNX_CPU, Check.NCNN_EXACT}
+    assert codes(report, Check.CONTRACT) == {Code.NORMALISATION, Code.INPUT_TENSOR}
+
+
+def test_a_changed_threshold(workbench):
+    bundle = workbench.copy("threshold")
+
+    def stricter(layer):
+        if layer.type != "DetectionOutput":
+            return layer
+        return replace(layer, params=dict(layer.params) | {"confidence_threshold": 0.4})
+
+    edit_layers(bundle, stricter)
+    report = workbench.verify(bundle)
+
+    assert Check.CONTRACT in failed(report)
+    assert only_diagnosis(report, Code.THRESHOLDS)
+    assert "confidence threshold is 0.4 in the .param file, 0.01" in report.reasons[0].text
+
+
+def test_a_truncated_weight_file(workbench):
+    bundle = workbench.copy("truncated")
+    bundle.bin_path.write_bytes(bundle.bin_path.read_bytes()[:-400])
+
+    report = workbench.verify(bundle)
+
+    assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.MODEL_UNREADABLE)
+    assert any("the file ends at byte" in reason.text for reason in report.reasons)
+    assert codes(report, Check.NCNN_EXACT) == {Code.RUNTIME_FAILED}
+
+
+def test_a_truncated_onnx_file(workbench):
+    bundle = workbench.copy("truncated-onnx")
+    bundle.body_path.write_bytes(bundle.body_path.read_bytes()[:-4000])
+
+    report = workbench.verify(bundle)
+
+    assert Check.ONNX_CPU in failed(report)
+    assert codes(report, Check.ONNX_CPU) == {Code.MODEL_UNREADABLE}
+
+
+@pytest.mark.parametrize("blob", ["detection_out", "mbox_conf_softmax"])
+def test_a_missing_output(workbench, blob):
+    bundle = workbench.copy("missing")
+    gone = {"detection_out", blob}
+    edit_layers(bundle, lambda layer: None if gone & set(layer.outputs) else layer)
+
+    report = workbench.verify(bundle)
+
+    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.OUTPUT_MISSING)
+    assert any(f"there is no blob {blob}" in reason.text for reason in report.reasons)
+
+
+def test_a_weight_file_with_more_than_its_weights(workbench):
+    bundle = workbench.copy("longer")
+    bundle.bin_path.write_bytes(bundle.bin_path.read_bytes() + bytes(8))
+
+    report = workbench.verify(bundle)
+
+    # ncnn would not mind
+    assert Check.NCNN_WEIGHTS in failed(report)
+    assert only_diagnosis(report, Code.MODEL_UNREADABLE)
+
+
+def test_no_softmax(workbench):
+    bundle = workbench.copy("logits")
+
+    def without_softmax(layer):
+        return replace(layer, type="Noop", params={}) if layer.type == "Softmax" else layer
+
+    edit_layers(bundle, without_softmax)
+    report = workbench.verify(bundle)
+
+    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert only_diagnosis(report, Code.SCORES_NOT_SOFTMAX)
+
+
+def test_a_graph_that_crashes_ncnn_is_a_row_not_a_crash(workbench):
+    bundle = workbench.copy("crash")
+
+    def negative_kernel(layer):
+        first = "input" in layer.inputs
+        return replace(layer, params=dict(layer.params) | {"stride_w": 0}) if first else layer
+
+    edit_layers(bundle, negative_kernel)
+    report = workbench.verify(bundle)
+
+    assert failed(report) >= {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16, Check.NCNN_PRIORS}
+    assert codes(report, Check.NCNN_EXACT) == {Code.RUNTIME_FAILED}
