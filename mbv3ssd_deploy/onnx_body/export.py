@@ -8,9 +8,10 @@ less it writes 18 without a word. So whatever comes back is checked before it is
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -122,7 +123,7 @@ def _exported(
 ) -> OnnxBody:
     first = next(iter(net.parameters()), torch.empty(0))
     sample = torch.zeros(batch, 3, spec.input.height, spec.input.width, device=first.device)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _eval_mode(net):
         # that an exporter is to go is our matter, not the user's
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
@@ -132,6 +133,21 @@ def _exported(
         raise ExportError(f"it wrote opset {got} where {opset} was asked for")
     metadata = {SPEC_KEY: metadata_from_spec(spec), EXPORTER_KEY: exporter.name}
     return body_from_model(cleaned(model, metadata), source="the exported model")
+
+
+@contextlib.contextmanager
+def _eval_mode(net: torch.nn.Module) -> Iterator[None]:
+    """Put `net` into eval mode, and every module of it back into its own afterwards.
+
+    The exporters differ in whether they do the first, and do the second by the outermost module.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _export_failure(opset: int, failures: list[tuple[_Exporter, Exception]]) -> DeployError:

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -74,6 +75,18 @@ def test_what_the_body_promises_still_holds(body, simplified):
     assert result.model.metadata_props == body.model.metadata_props
     assert result.model.producer_name == "mbv3ssd-deploy"
     assert b"onnxsim" not in bytes_from_body(result)
+
+
+def test_opencv_reads_it_and_agrees(simplified):
+    data = bytes_from_body(simplified[0])
+    expected = run_onnx(data, SAMPLE)
+
+    net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+    net.setInput(SAMPLE)
+    outputs = dict(zip(("loc", "conf"), net.forward(["loc", "conf"]), strict=True))
+
+    for name, tensor in outputs.items():
+        np.testing.assert_allclose(tensor, expected[name], rtol=1e-3, atol=1e-4)
 
 
 def test_two_runs_in_two_folders_give_the_same_bytes(body, simplified, tmp_path, monkeypatch):
