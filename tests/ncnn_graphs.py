@@ -106,8 +106,9 @@ _VALUES = {
 }
 # Parameters that decide whether a layer can exist come from SAMPLES; these are free.
 _FREE = {
-    "Convolution": ("kernel_h", "dilation_h", "stride_w", "pad_left", "pad_bottom", "pad_value"),
-    "ConvolutionDepthWise": ("dilation_w", "stride_h", "pad_right", "pad_top"),
+    "Convolution": ("pad_left", "pad_bottom", "pad_value"),
+    "ConvolutionDepthWise": ("pad_right", "pad_top"),
+    "Pooling": ("pooling_type", "pad_left", "pad_bottom", "pad_mode", "out_w"),
     "InnerProduct": (),
     "BinaryOp": ("op_type", "b"),
     "Softmax": (),
@@ -170,6 +171,8 @@ def _convolution_params(draw, type_):
         "num_output": outputs,
         "kernel_w": width,
         "kernel_h": height,
+        "stride_h": draw(small),
+        "dilation_w": draw(small),
         "weight_data_size": outputs * inputs * width * height,
         "bias_term": draw(st.integers(0, 1)),
         "activation_type": kind,

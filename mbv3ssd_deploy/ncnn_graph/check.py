@@ -8,26 +8,19 @@ of the next layer, a blob used before it is made takes the process down.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Storage, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
+from mbv3ssd_deploy.ncnn_graph.problems import Problem, one_message, title
 from mbv3ssd_deploy.ncnn_graph.rules import RULES
 from mbv3ssd_deploy.ncnn_graph.schema import WeightField
+from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 from mbv3ssd_deploy.ncnn_graph.spelling import spelling_problems
 
 FLOAT16_MAX = 65504.0
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, and the index of the layer it stands in."""
-
-    layer: int
-    message: str
 
 
 def check_graph(graph: NcnnGraph) -> None:
@@ -42,21 +35,13 @@ def check_graph(graph: NcnnGraph) -> None:
 
 
 def find_problems(graph: NcnnGraph) -> tuple[str, ...]:
-    """Return all that is wrong with `graph` and its weights, each with the layer it stands in."""
-    problems = (*structure_problems(graph), *weight_problems(graph))
+    """Return all that is wrong with `graph` and its weights, each with the layer it stands in.
+
+    Shapes are looked at once everything else about the layers is right.
+    """
+    problems = structure_problems(graph) or infer_shapes(graph).problems
+    problems = (*problems, *weight_problems(graph))
     return tuple(f"{title(graph.layers[p.layer])}: {p.message}" for p in problems)
-
-
-def one_message(problems: tuple[str, ...]) -> str:
-    """Return the problems as one sentence, or as a counted list."""
-    if len(problems) == 1:
-        return problems[0]
-    return "\n  ".join((f"{len(problems)} problems:", *problems))
-
-
-def title(layer: NcnnLayer) -> str:
-    """Return how messages call a layer: its type and its name."""
-    return f"{layer.type} {layer.name!r}"
 
 
 def structure_problems(graph: NcnnGraph) -> tuple[Problem, ...]:

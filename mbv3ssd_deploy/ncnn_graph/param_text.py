@@ -21,9 +21,10 @@ from typing import Final
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.check import one_message, structure_problems, title
+from mbv3ssd_deploy.ncnn_graph.check import structure_problems
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
 from mbv3ssd_deploy.ncnn_graph.layers import COMMON_PARAMS, LAYERS
+from mbv3ssd_deploy.ncnn_graph.problems import one_message, title
 from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema
 from mbv3ssd_deploy.ncnn_graph.spelling import spelling_problems
 

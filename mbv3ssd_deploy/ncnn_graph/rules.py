@@ -52,9 +52,21 @@ def _convolution(params: Params, inputs: int) -> Iterator[str]:
         yield f"takes {inputs} blobs with dynamic_weight {params['dynamic_weight']}"
     if _int(params, "dynamic_weight") == 0:
         yield from _weight_count(params, "num_output", "kernel_w", "kernel_h")
+    yield from _at_least_one(params, "stride_h", "stride_w", "dilation_h", "dilation_w")
     if _int(params, "int8_scale_term") not in INT8_TERMS:
         yield f"int8_scale_term {params['int8_scale_term']} is none of 0, 1, 2, 101, 102"
     yield from _activation(params)
+
+
+def _at_least_one(params: Params, *names: str) -> Iterator[str]:
+    small = [f"{name} {params[name]}" for name in names if _int(params, name) < 1]
+    if small:
+        yield f"{' and '.join(small)} must be at least 1"
+
+
+def _pooling(params: Params, _: int) -> Iterator[str]:
+    if not params["global_pooling"] and not params["adaptive_pooling"]:
+        yield from _at_least_one(params, "kernel_h", "kernel_w", "stride_h", "stride_w")
 
 
 def _depthwise(params: Params, inputs: int) -> Iterator[str]:
@@ -124,6 +136,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "Convolution": _convolution,
         "ConvolutionDepthWise": _depthwise,
         "InnerProduct": _inner_product,
+        "Pooling": _pooling,
         "BinaryOp": _binary_op,
         "Softmax": _softmax,
         "Reduction": _reduction,

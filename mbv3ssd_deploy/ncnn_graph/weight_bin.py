@@ -16,9 +16,10 @@ from typing import Final
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.check import one_message, title, weight_problems
+from mbv3ssd_deploy.ncnn_graph.check import weight_problems
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Storage, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
+from mbv3ssd_deploy.ncnn_graph.problems import one_message, title
 from mbv3ssd_deploy.ncnn_graph.schema import WeightField
 
 WORD: Final = 4

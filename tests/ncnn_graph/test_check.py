@@ -41,6 +41,8 @@ WRONG_PARAMETERS = {
         "287 is not a multiple of num_output",
     ),
     "no weights": ("Convolution", {"weight_data_size": 0}, "0 is not a multiple"),
+    "no stride": ("Convolution", {"stride_h": 0}, "stride_h 0 must be at least 1"),
+    "no window": ("Pooling", {"global_pooling": 0}, "kernel_h 0 and kernel_w 0 must be at least 1"),
     "groups": ("ConvolutionDepthWise", {"group": 3}, "num_output 8 is not a multiple of group 3"),
     "activation": ("Convolution", {"activation_type": 7}, "7 is none of 0..6"),
     "activation without limits": ("InnerProduct", {"activation_type": 3}, "needs 2 .* got 0"),
