@@ -60,15 +60,16 @@ class Rule:
     flicker_share: float
 
 
-# The half precision rules are looser because a half keeps 11 bits: the heads of a network with half
-# weights lie 1e-3 to 1e-2 away, which moves boxes by a few hundredths of their size.
+# As shipped, heads only tell. A half keeps 11 bits: with half weights heads lie 1e-2 away and more.
+# With float32 weights nearly as much is possible, because ncnn's default options still take halves
+# for inner products (the gates of MobileNetV3). Whether the graph is right, "exact" has to prove.
 RULES: Mapping[Check, Rule] = {
     #                                   raw heads                   cosine  IoU   share  flicker
     Check.ONNX_CPU: Rule(Tolerance(1e-4, 1e-3), Heads.BIND, 0.9999, 0.99, 1.00, 0.02),
     Check.ONNX_CUDA: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
     Check.TORCH_CUDA: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
     Check.NCNN_EXACT: Rule(Tolerance(1e-3, 1e-3), Heads.BIND, 0.9999, 0.99, 1.00, 0.02),
-    Check.NCNN_SHIPPED_FP32: Rule(Tolerance(2e-3, 2e-3), Heads.BIND, 0.9999, 0.99, 0.99, 0.02),
+    Check.NCNN_SHIPPED_FP32: Rule(Tolerance(1e-2, 1e-2), Heads.TELL, 0.9999, 0.99, 0.97, 0.05),
     Check.NCNN_SHIPPED_FP16: Rule(Tolerance(1e-2, 1e-2), Heads.TELL, 0.999, 0.95, 0.97, 0.10),
 }
 
