@@ -5,12 +5,15 @@ import ncnn_child
 import numpy as np
 import pytest
 from ncnn_graphs import sample_layer
+from zoo import SHARED
 
 from mbv3ssd_deploy.ncnn_graph.check import find_problems
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, build_layer
+from mbv3ssd_deploy.ncnn_graph.param_text import inspect_param
 from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 
+REFERENCE = SHARED / "data" / "reference" / "mobilenetv3_ssdlite_voc.param"
 IMAGE = (8, 7, 6)
 
 
@@ -154,6 +157,18 @@ def test_the_checker_reports_it():
     (problem,) = find_problems(fed("Convolution", (7, 7, 6)))
 
     assert problem.startswith("Convolution 'it': weight_data_size 288 does not fit")
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="the published reference model is not here")
+def test_the_published_model_has_a_shape_for_every_blob_but_the_detections():
+    first, *others = inspect_param(REFERENCE.read_text()).graph.layers
+    sized = replace(first, params={"w": 300, "h": 300, "c": 3})
+
+    found = infer_shapes(NcnnGraph((sized, *others)))
+
+    assert found.problems == ()
+    assert len(found.blobs) == 469
+    assert found.blobs["mbox_priorbox"] == (2, 4 * 2268)
 
 
 def test_what_is_unknown_stays_unknown():
