@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import enum
+import struct
 import zipfile
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _HEAD = 4096
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # the limit that the safetensors library sets itself
 # (first bytes, what the file is, what to do)
 _KNOWN = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run: git lfs pull"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file itself: git lfs pull"),
     (b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (b"\xfd7zXZ", "an xz archive", "unpack it first"),
     (b"7z\xbc\xaf", "a 7z archive", "unpack it first"),
@@ -43,12 +44,8 @@ def container_of(path: Path) -> Container:
         CheckpointError: there is no file, or it holds no checkpoint; the message says what it is.
     """
     head = _read_head(path)
-    if zipfile.is_zipfile(path):
-        return _check_zip(path)
     if head.startswith(b"PK\x03\x04"):
-        raise CheckpointError(
-            "the file is cut off: a zip archive without its end", where=str(path), hint=_AGAIN
-        )
+        return _check_zip(path)
     if _is_safetensors(head):
         return Container.SAFETENSORS
     if head[:1] == b"\x80":
@@ -80,9 +77,9 @@ def _check_zip(path: Path) -> Container:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise CheckpointError(
-            f"the zip archive is damaged: {error}", where=str(path), hint=_AGAIN
+            "the file is a zip archive that is cut off or damaged", where=str(path), hint=_AGAIN
         ) from error
     leaves = {name.rsplit("/", 1)[-1] for name in names}
     if "constants.pkl" in leaves:

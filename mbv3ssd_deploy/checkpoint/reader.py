@@ -30,6 +30,9 @@ from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 LEGACY_PICKLES = 5
 """Magic number, protocol, system, object, storage keys: the parts of torch's legacy container."""
 
+PROTOCOL_4_OPCODES = range(0x8C, 0x98)
+"""SHORT_BINUNICODE to READONLY_BUFFER (Python's pickletools); `weights_only` knows none of them."""
+
 
 def read_checkpoint(path: Path) -> Contents:
     """Return the weights in the file at `path`, under its own keys.
@@ -86,12 +89,25 @@ def _refusal(path: Path, container: Container, error: Exception) -> CheckpointEr
             hint="if you trust its source, save only the weights with the code that made it: "
             "torch.save(model.state_dict(), 'weights.pth')",
         )
-    reason = next((line for line in str(error).splitlines() if line.strip()), "it ends too early")
+    operand = re.search(r"Unsupported operand (\d+)", str(error))
+    if operand and int(operand[1]) in PROTOCOL_4_OPCODES:
+        return CheckpointError(
+            "the file uses a pickle protocol that PyTorch cannot read safely",
+            where=str(path),
+            hint="save it again with torch.save's default protocol",
+        )
     return CheckpointError(
-        f"the file is damaged or no checkpoint: {reason[:200]}",
+        f"the file is damaged or no checkpoint: {_reason(error)}",
         where=str(path),
         hint="copy or download it again",
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return the one line of torch's error that says what is wrong with the file."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2]
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "it ends too early")
+    return line.split("  (")[0][:200]  # torch goes on to ask for bug reports
 
 
 def _wanted_globals(path: Path, container: Container) -> tuple[str, ...]:
@@ -103,8 +119,8 @@ def _wanted_globals(path: Path, container: Container) -> tuple[str, ...]:
             name = next(n for n in archive.namelist() if n.rsplit("/", 1)[-1] == "data.pkl")
             with archive.open(name) as file:
                 return foreign_globals(file)  # type: ignore[arg-type]  # it reads as BinaryIO does
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
-        return ()  # too broken to say more
+    except Exception:  # noqa: BLE001 -- broken bytes make zipfile raise nearly anything too
+        return ()
 
 
 def _read_safetensors(path: Path) -> dict[str, object]:

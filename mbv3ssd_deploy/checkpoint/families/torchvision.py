@@ -76,14 +76,15 @@ def _arch_from_shapes(contents: Contents) -> tuple[ArchSpec, tuple[str, ...]]:
             f"neither {' nor '.join(EXPANSION.values())} is there: this is the ssdlite head on a "
             "backbone other than MobileNetV3"
         )
-    last, *extras = contents.channels(LAST_CONV, *EXTRA_OUT)
+    stem, last, *extras = contents.channels(STEM, LAST_CONV, *EXTRA_OUT)
     archs = _candidates(backbone, tuple(extras))
-    if last not in archs:
+    if (stem, last) not in archs:
+        known = " or ".join(f"{first} and {final}" for first, final in archs)
         raise CheckpointError(
-            f"{LAST_CONV} has {last} channels; a {backbone} network with these extras has "
-            f"{' or '.join(map(str, archs))}"
+            f"{STEM} and {LAST_CONV} have {stem} and {last} channels; a {backbone} network with "
+            f"these extras has {known}"
         )
-    arch = archs[last]
+    arch = archs[stem, last]
     tail = "reduced" if arch.reduced_tail else "full"
     evidence = (
         f"{EXPANSION[backbone]} is there: MobileNetV3-{backbone.capitalize()}",
@@ -92,14 +93,15 @@ def _arch_from_shapes(contents: Contents) -> tuple[ArchSpec, tuple[str, ...]]:
     return arch, evidence
 
 
-def _candidates(backbone: Backbone, extras: tuple[int, ...]) -> dict[int, ArchSpec]:
-    """Return the architectures with these extras, by the channels of their last convolution."""
+def _candidates(backbone: Backbone, extras: tuple[int, ...]) -> dict[tuple[int, int], ArchSpec]:
+    """Return the architectures with these extras, by the channels of first and last convolution."""
     # torchvision scales the extras with the backbone; who changes only them leaves it at 1.0
-    archs: dict[int, ArchSpec] = {}
+    archs: dict[tuple[int, int], ArchSpec] = {}
     for width in (1.0, extras[0] / EXTRAS[0]):
         for reduced in (False, True):
             arch = ssdlite_arch(backbone, width_mult=width, reduced_tail=reduced, extras=extras)
-            archs.setdefault(plan_net(arch).last_channels, arch)
+            plan = plan_net(arch)
+            archs.setdefault((plan.stem_channels, plan.last_channels), arch)
     return archs
 
 

@@ -1,0 +1,279 @@
+"""Each family: its key inventory fills the net, and the original's numbers come out."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import zoo
+from checkpoint_files import INVENTORIES, inventory, saved, state_dict
+
+from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.spec import (
+    Backbone,
+    ClipRule,
+    ResizeRule,
+    ResultOrder,
+    Tap,
+    TapPlace,
+)
+from mbv3ssd_deploy.errors import CheckpointError, SpecError
+
+FIXTURES = ("torchvision_fulltail", *INVENTORIES)
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_the_key_inventory_maps_cleanly_onto_every_tensor(tmp_path, name):
+    weights = state_dict(name)
+
+    loaded = load_detector(saved(tmp_path / "w.pth", weights))
+
+    assert loaded.report.is_clean
+    assert loaded.report.dropped == {}
+    assert set(loaded.report.renamed) == set(weights)
+    state = loaded.net.state_dict()
+    assert set(loaded.report.renamed.values()) == set(state)
+    assert all(torch.equal(state[new], weights[key]) for key, new in loaded.report.renamed.items())
+    assert not loaded.net.training
+    assert loaded.checkpoint.family == name.split("_")[0]
+
+
+@zoo.needs_zoo
+@pytest.mark.parametrize("name", FIXTURES)
+def test_raw_heads_and_priors_are_the_originals(tmp_path, name):
+    loaded = load_detector(saved(tmp_path / "w.pth", zoo.state_dict(name)))
+    oracle = zoo.oracle(name)
+
+    with torch.no_grad():
+        loc, conf = loaded.net(torch.from_numpy(zoo.synthetic_input(name)))
+
+    np.testing.assert_allclose(loc[0], oracle["syn_loc"], atol=5e-4, rtol=1e-3)
+    np.testing.assert_allclose(conf[0], oracle["syn_logits"], atol=5e-4, rtol=1e-3)
+    priors = build_priors(loaded.spec.priors)
+    np.testing.assert_allclose(priors, oracle["priors_f32"], atol=1e-6, rtol=0)
+
+
+@zoo.needs_zoo
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", ["torchvision_small", "qfgaohao_small"])
+def test_files_as_their_families_write_them_load(tmp_path, monkeypatch, name, legacy):
+    monkeypatch.syspath_prepend(str(zoo.ZOO))
+    path = tmp_path / "w.pth"
+    wrap = zoo._module("wrap")
+    torch.save(wrap.build(str(zoo.ZOO / name)), path, _use_new_zipfile_serialization=not legacy)
+
+    loaded = load_detector(path)
+
+    assert loaded.checkpoint.container == ("torch legacy" if legacy else "torch zip")
+    expected = zoo.state_dict(name)
+    state = loaded.net.state_dict()
+    assert all(torch.equal(state[new], expected[key]) for key, new in loaded.report.renamed.items())
+
+
+def test_torchvisions_spec_with_the_reduced_tail(tmp_path):
+    spec = load_detector(saved(tmp_path / "w.pth", state_dict("torchvision_coco"))).spec
+
+    assert spec.arch.reduced_tail
+    assert spec.arch.backbone is Backbone.LARGE
+    assert spec.arch.taps == (Tap(13, TapPlace.EXPANSION), Tap(16, TapPlace.OUTPUT))
+    assert (spec.input.height, spec.input.width) == (320, 320)
+    assert spec.input.mean == spec.input.std == (127.5, 127.5, 127.5)
+    assert spec.input.resize is ResizeRule.FLOAT_AFTER_NORMALISE
+    assert spec.priors.count == 3234
+    assert spec.priors.clip is ClipRule.SIZES
+    assert spec.coder.max_log_size == math.log(1000 / 16)
+    assert spec.decode.score_threshold == 0.001
+    assert spec.decode.clip_before_nms
+    assert spec.class_names[:3] == ("background", "person", "bicycle")
+    assert spec.class_names[11:14] == ("fire hydrant", "N/A 12", "stop sign")
+    assert spec.class_names[90] == "toothbrush"
+
+
+def test_every_unused_coco_id_carries_its_own_number(tmp_path):
+    names = load_detector(
+        saved(tmp_path / "w.pth", state_dict("torchvision_coco"))
+    ).spec.class_names
+
+    holes = [place for place, name in enumerate(names) if name.startswith("N/A")]
+    assert holes == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+    assert all(names[place] == f"N/A {place}" for place in holes)
+    assert len(names) == 91
+
+
+def test_qfgaohaos_spec(tmp_path):
+    loaded = load_detector(saved(tmp_path / "w.pth", state_dict("qfgaohao_small")))
+    spec = loaded.spec
+
+    assert spec.input.mean == (127.0,) * 3
+    assert spec.input.std == (128.0,) * 3
+    assert spec.input.resize is ResizeRule.CV2_U8
+    assert [level.step_x for level in spec.priors.levels] == [16, 32, 64, 100, 150, 300]
+    assert [level.rows for level in spec.priors.levels] == [19, 10, 5, 3, 2, 1]
+    assert spec.priors.count == 3000
+    assert spec.priors.clip is ClipRule.CENTRE_FORM
+    assert spec.decode.candidates_per_class == 200
+    assert spec.decode.iou_epsilon == 1e-5
+    assert spec.decode.keep_total is None
+    assert spec.decode.order is ResultOrder.CLASS
+    assert spec.class_names[1] == "class_1"
+    assert "base_net.14.weight is [576, 96, 1, 1]: MobileNetV3-Small" in loaded.checkpoint.evidence
+    assert any("--labels" in notice for notice in loaded.notices)
+    assert loaded.provenance["class_names"] == "head channels"
+
+
+def test_torchvision_takes_any_image_size_and_keeps_boxes_as_shares_of_each_side(tmp_path):
+    path = saved(tmp_path / "w.pth", state_dict("torchvision_small"))
+
+    spec = load_detector(path, LoadOptions(image_size=(240, 416))).spec
+
+    assert (spec.input.height, spec.input.width) == (240, 416)
+    first = spec.priors.levels[0]
+    assert (first.rows, first.cols) == (15, 26)
+    priors = build_priors(spec.priors)
+    # the square of the first level is a fifth of the width, and a fifth of the height
+    np.testing.assert_allclose(priors[0], [0.5 / 26, 0.5 / 15, 0.2, 0.2])
+
+
+def test_a_width_multiplier_is_read_from_the_extras(tmp_path):
+    from builders import tiny_net, tiny_spec
+
+    spec = tiny_spec(num_classes=5, width_mult=0.5)
+    path = saved(tmp_path / "w.pth", tiny_net(spec=spec).state_dict())
+
+    arch = load_detector(path).spec.arch
+
+    assert arch.width_mult == 0.5
+    assert arch == spec.arch
+
+
+def test_the_prior_table_of_qfgaohao_binds_the_image_size(tmp_path):
+    path = saved(tmp_path / "w.pth", state_dict("qfgaohao_small"))
+
+    with pytest.raises(SpecError, match="300 x 300 only, not 320 x 320") as info:
+        load_detector(path, LoadOptions(image_size=(320, 320)))
+
+    assert "--spec" in info.value.hint
+
+
+def test_own_priors_lift_the_size_that_qfgaohaos_table_binds(tmp_path):
+    path = saved(tmp_path / "w.pth", state_dict("qfgaohao_small"))
+    base = load_detector(path).spec.priors
+    levels = [
+        dataclasses.asdict(level) | {"rows": n, "cols": n}
+        for level, n in zip(base.levels, (20, 10, 5, 3, 2, 1), strict=True)
+    ]
+    changes = {"priors": {"levels": levels, "frame_width": 320, "frame_height": 320}}
+
+    loaded = load_detector(path, LoadOptions(image_size=(320, 320), spec_changes=changes))
+
+    assert loaded.spec.priors.levels[0].rows == 20
+    assert loaded.spec.priors.frame_width == 320
+    assert loaded.provenance["priors"] == "--spec"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        (
+            "torchvision_small",
+            {"head__classification_head__module_list__2__1__weight": (128, 512, 1, 1)},
+            "level 2: 128 class channels do not divide by 6 boxes per cell",
+        ),
+        (
+            "torchvision_small",
+            {"head__classification_head__module_list__2__1__weight": (120, 512, 1, 1)},
+            r"no class count: level 0: 126 / 6 = 21; level 1: .*level 2: 120 / 6 = 20",
+        ),
+        (
+            "qfgaohao_small",
+            {"regression_headers__5__weight": (22, 64, 1, 1)},
+            "level 5: 22 regression channels are no multiple of 4",
+        ),
+        (
+            "qfgaohao_small",
+            {"classification_headers__5__weight": None, "regression_headers__1__3__weight": None},
+            r"tell the network: regression_headers\.1\.3\.weight, classification_headers\.5\.w",
+        ),
+        (
+            "qfgaohao_small",
+            {"base_net__14__weight": None},
+            r"neither base_net\.18\.weight nor base_net\.14\.weight is there",
+        ),
+        (
+            "torchvision_small",
+            {"backbone__features__0__9__0__weight": None},
+            "on a backbone other than MobileNetV3",
+        ),
+        (
+            "torchvision_small",
+            {"backbone__features__1__3__0__weight": (500, 96, 1, 1)},
+            "have 16 and 500 channels; a small network with these .* 16 and 576 or 16 and 288",
+        ),
+    ],
+)
+def test_channels_that_fit_nothing_are_refused_with_their_numbers(tmp_path, name, changes, message):
+    path = saved(tmp_path / "w.pth", state_dict(name, **changes))
+
+    with pytest.raises(CheckpointError, match=message) as info:
+        load_detector(path)
+
+    assert info.value.where == str(path)
+
+
+def test_boxes_per_cell_other_than_the_priors_are_refused_level_by_level(tmp_path):
+    weights = state_dict("qfgaohao_small")
+    for level, item in ((0, ".3"),):
+        for kind, channels in (("classification", 4 * 21), ("regression", 4 * 4)):
+            for leaf in ("weight", "bias"):
+                key = f"{kind}_headers.{level}{item}.{leaf}"
+                weights[key] = weights[key][:channels]
+
+    with pytest.raises(SpecError, match=r"predict 4-6-6-6-6-6 .* have 6-6-6-6-6-6") as info:
+        load_detector(saved(tmp_path / "w.pth", weights))
+
+    assert "--spec" in info.value.hint
+
+
+def test_all_that_a_file_lacks_is_said_at_once(tmp_path):
+    weights = state_dict(
+        "qfgaohao_small",
+        base_net__5__conv2__weight=None,
+        base_net__6__conv2__weight=(96, 1, 3, 3),
+        extras__9__conv1__weight=(8, 8, 1, 1),
+    )
+
+    with pytest.raises(CheckpointError) as info:
+        load_detector(saved(tmp_path / "w.pth", weights))
+
+    message = info.value.message
+    assert "1 tensor is missing: backbone.features.0.3.block.1.0.weight" in message
+    assert "1 key is unknown: extras.9.conv1.weight" in message
+    assert "base_net.6.conv2.weight is [96, 1, 3, 3], the network wants [96, 1, 5, 5]" in message
+
+
+def test_missing_batch_counters_are_fine(tmp_path):
+    weights = {k: t for k, t in state_dict("qfgaohao_small").items() if "num_batches" not in k}
+
+    loaded = load_detector(saved(tmp_path / "w.pth", weights))
+
+    assert loaded.report.is_clean
+    assert loaded.net.backbone.features[0][0][1].num_batches_tracked.item() == 0
+
+
+def test_the_net_does_not_hang_on_the_file(tmp_path):
+    path = saved(tmp_path / "w.pth", state_dict("torchvision_small"))
+    net = load_detector(path).net
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+
+    path.write_bytes(b"\0" * path.stat().st_size)  # in place: a mapped file would change with it
+
+    assert all(torch.equal(before[key], tensor) for key, tensor in net.state_dict().items())
+
+
+def test_inventories_differ_where_their_backbones_do():
+    large, small = inventory("qfgaohao_large"), inventory("qfgaohao_small")
+
+    assert large["base_net.18.weight"] == (960, 160, 1, 1)
+    assert small["base_net.14.weight"] == (576, 96, 1, 1)
