@@ -2,11 +2,13 @@
 
     feature map -> ... -> head convolution -> Permute (h, w, c) -> Reshape (n, 4) -> Concat -> loc
 
-A single level has no Concat. The walk reads a graph without Splits.
+A single level has no Concat, and a map of one cell no Permute. The walk reads a graph without
+Splits.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -94,20 +96,18 @@ def _level_maps(view: GraphView, output: str) -> list[tuple[str, tuple[int, int]
 def _level_map(view: GraphView, blob: str) -> tuple[str, tuple[int, int]]:
     """Return the head convolution's blob behind `blob`, and the shape (h, w) of `blob`."""
     reshape = view.producer(blob)
-    permute = view.producer(reshape.inputs[0]) if reshape.inputs else reshape
-    is_head = (
-        reshape.type == "Reshape"
-        and int_param(reshape, "c") == AUTO
-        and permute.type == "Permute"
-        and int_param(permute, "order_type") == PERMUTE_ORDERS["cwh"]
+    if reshape.type == "Reshape" and int_param(reshape, "c") == AUTO:
+        shape = int_param(reshape, "h"), int_param(reshape, "w")
+        before = view.producer(reshape.inputs[0])
+        if before.type == "Permute" and int_param(before, "order_type") == PERMUTE_ORDERS["cwh"]:
+            return before.inputs[0], shape
+        if before.type in LINEAR_TYPES and int_param(before, "num_output") == math.prod(shape):
+            return reshape.inputs[0], shape
+    raise SpecError(
+        "a head of one level is a map whose axes are put in the order rows, columns, channels, and "
+        f"cut into priors; this one ends in {reshape.type}",
+        where=blob,
     )
-    if not is_head:
-        raise SpecError(
-            f"this head ends in {permute.type} and {reshape.type}; a head of one level is a map, "
-            "its axes put in the order rows, columns, channels, and cut into priors",
-            where=blob,
-        )
-    return permute.inputs[0], (int_param(reshape, "h"), int_param(reshape, "w"))
 
 
 def _common_map(view: GraphView, loc: str, conf: str) -> str:

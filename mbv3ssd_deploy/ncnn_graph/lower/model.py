@@ -55,7 +55,7 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
         names = ", ".join(value.name for value in inputs) or "none"
         raise SpecError(f"a detector's body has one input; this one has {names}")
     _check_input(inputs[0])
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = _inferred(model).graph
     shapes, types = _shapes_and_types([*inferred.input, *inferred.value_info, *inferred.output])
     nodes = _fold_constants(model, opset, constants)
     return OnnxFacts(
@@ -67,6 +67,13 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
         input_name=inputs[0].name,
         output_names=tuple(value.name for value in model.graph.output),
     )
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise SpecError(f"ONNX finds no shapes in the model: {error}") from error
 
 
 def _check_input(value: onnx.ValueInfoProto) -> None:
@@ -106,7 +113,7 @@ def _fold_constants(
     for proto in model.graph.node:
         given = [name for name in proto.input if name]
         is_constant = bool(given) and all(name in constants for name in given)
-        if proto.op_type == "Constant" or is_constant:
+        if not proto.domain and (proto.op_type == "Constant" or is_constant):
             evaluator = ReferenceEvaluator(proto, opsets={"": opset})
             values = evaluator.run(None, {name: constants[name] for name in given})
             constants.update(zip(proto.output, map(np.asarray, values), strict=False))

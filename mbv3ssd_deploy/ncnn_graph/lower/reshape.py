@@ -32,6 +32,8 @@ def emit_reshape(node: OnnxNode, scope: Scope, blob: str) -> None:
 def lower_transpose(node: OnnxNode, scope: Scope) -> None:
     """Transpose -> Permute, or nothing where no axis moves.
 
+    Where axes of size 1 alone change their places, numbers keep theirs, and a Reshape does.
+
     Before: `Transpose(x [1,24,20,20], perm=[0,2,3,1])`
     After: `Permute 1 1 x y 0=3`
     """
@@ -42,6 +44,10 @@ def lower_transpose(node: OnnxNode, scope: Scope) -> None:
         raise node.refusal("it moves the batch axis, which ncnn does not have")
     if perm == tuple(range(rank)):
         scope.alias(node)
+        return
+    long_axes = [axis for axis in perm[1:] if dims[axis - 1] != 1]
+    if long_axes == sorted(long_axes):
+        emit_reshape(node, scope, scope.blob(node.inputs[0]))
         return
     letters = "_chw" if rank == 4 else "_hw"
     order = "".join(letters[axis] for axis in reversed(perm[1:]))

@@ -1,0 +1,144 @@
+"""What moves into convolutions and inner products: BatchNorm, constants, activations."""
+
+import numpy as np
+import pytest
+from onnx_text import assert_lowers, fused, onnx_model, types
+
+from mbv3ssd_deploy.ncnn_graph.codes import ActivationType
+from mbv3ssd_deploy.ncnn_graph.layers import param_of
+
+VARIANCE = np.float32([0.5, 1.0, 2.0, 0.1, 0.9, 4.0])
+NORM = {"s": (6,), "t": (6,), "m": (6,), "v": VARIANCE}
+LINEAR = {
+    "conv": ("Conv(x, w, b)", {"w": (6, 4, 1, 1), "b": (6,)}, "1,4,5,7", "1,6,5,7"),
+    "conv without bias": ("Conv(x, w)", {"w": (6, 4, 3, 3)}, "1,4,5,7", "1,6,3,5"),
+    "depthwise": ("Conv<group=6>(x, w, b)", {"w": (6, 1, 3, 3), "b": (6,)}, "1,6,5,7", "1,6,3,5"),
+    "multiplier": ("Conv<group=3>(x, w)", {"w": (6, 1, 3, 3)}, "1,3,5,7", "1,6,3,5"),
+    "gemm": ("Gemm<transB=1>(x, w, b)", {"w": (6, 4), "b": (6,)}, "1,4", "1,6"),
+    "gemm without bias": ("Gemm<transB=1>(x, w)", {"w": (6, 4)}, "1,4", "1,6"),
+}
+
+
+def behind(case, nodes, weights=None):
+    node, own, shape, out = LINEAR[case]
+    text = f"g (float[{shape}] x) => (float[{out}] y) {{ l = {node} {nodes} }}"
+    return onnx_model(text, own | (weights or {}))
+
+
+@pytest.mark.parametrize("case", LINEAR)
+def test_batch_norm_is_folded(case):
+    model = behind(case, "y = BatchNormalization<epsilon=0.001>(l, s, t, m, v)", NORM)
+    graph = fused(model)
+
+    assert len(types(graph)) == 1
+    assert_lowers(model, graph)
+
+
+AFFINES = {
+    "added": "y = Add(c, l)",
+    "subtracted": "y = Sub(l, c)",
+    "subtracted from": "y = Sub(c, l)",
+    "multiplied": "y = Mul(l, c)",
+    "divided": "y = Div(l, c)",
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "size"), [("conv without bias", "channel"), ("depthwise", "number")]
+)
+@pytest.mark.parametrize("affine", AFFINES)
+def test_constants_are_folded(case, affine, size):
+    shape = (6, 1, 1) if size == "channel" else ()
+    constant = np.random.default_rng(0).uniform(0.5, 2, shape).astype(np.float32)
+    model = behind(case, AFFINES[affine], {"c": constant})
+    graph = fused(model)
+
+    assert len(types(graph)) == 1
+    assert_lowers(model, graph)
+
+
+def test_what_is_not_a_scale_of_channels_stays():
+    for nodes, shape in (("y = Div(c, l)", ()), ("y = Pow(l, c)", ()), ("y = Mul(l, c)", (5, 7))):
+        model = behind("conv", nodes, {"c": np.full(shape, 2, np.float32)})
+
+        assert "BinaryOp" in types(fused(model))
+
+
+ACTIVATIONS = {
+    "Relu(l)": ActivationType.RELU,
+    "LeakyRelu<alpha=0.1>(l)": ActivationType.LEAKY_RELU,
+    "Clip(l, low, high)": ActivationType.CLIP,
+    "Sigmoid(l)": ActivationType.SIGMOID,
+    "HardSwish(l)": ActivationType.HARD_SWISH,
+}
+LIMITS = {"low": np.float32(-0.5), "high": np.float32(1)}
+
+
+@pytest.mark.parametrize("case", ["conv", "depthwise", "gemm"])
+@pytest.mark.parametrize("node", ACTIVATIONS)
+def test_activations_are_fused(case, node):
+    model = behind(case, f"y = {node}", LIMITS if "low" in node else None)
+    graph = fused(model)
+
+    assert len(types(graph)) == 1
+    assert param_of(graph.layers[1], "activation_type") == ACTIVATIONS[node]
+    assert_lowers(model, graph)
+
+
+def test_hard_sigmoid_has_no_fused_form():
+    model = behind("conv", "y = HardSigmoid(l)")
+
+    assert types(fused(model)) == ["Convolution", "HardSigmoid"]
+
+
+def test_the_second_activation_stays_outside():
+    model = behind("conv", "r = Relu(l) y = Sigmoid(r)")
+    graph = fused(model)
+
+    assert types(graph) == ["Convolution", "Sigmoid"]
+    assert_lowers(model, graph)
+
+
+def test_batch_norm_and_activation_together():
+    nodes = "n = BatchNormalization(l, s, t, m, v) y = HardSwish(n)"
+    model = behind("depthwise", nodes, NORM)
+    graph = fused(model)
+
+    assert types(graph) == ["ConvolutionDepthWise"]
+    assert_lowers(model, graph)
+
+
+def test_batch_norm_behind_an_activation_is_not_pulled_through_it():
+    nodes = "r = Relu(l) y = BatchNormalization(r, s, t, m, v)"
+    model = behind("conv", nodes, NORM)
+    graph = fused(model)
+
+    assert types(graph) == ["Convolution", "BatchNorm"]
+    assert_lowers(model, graph)
+
+
+SHARED = {
+    "another reader": "r = Relu(l) z = Sigmoid(l) y = Add(r, z)",
+    "read twice": "r = Relu(l) y = Add(r, l)",
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_a_result_that_others_read_keeps_its_numbers(case):
+    model = behind("conv", SHARED[case])
+    graph = fused(model)
+
+    assert param_of(graph.layers[1], "activation_type") == ActivationType.NONE
+    assert_lowers(model, graph)
+
+
+def test_a_wanted_output_keeps_its_numbers():
+    text = (
+        "g (float[1,4,5,6] x) => (float[1,6,5,6] l, float[1,6,5,6] y) "
+        "{ l = Conv(x, w) y = Relu(l) }"
+    )
+    model = onnx_model(text, {"w": (6, 4, 1, 1)})
+    graph = fused(model)
+
+    assert types(graph) == ["Convolution", "ReLU"]
+    assert_lowers(model, graph)

@@ -1,0 +1,144 @@
+"""HardSwish, HardSigmoid, limits and scalars: every spelling becomes the one layer."""
+
+import numpy as np
+import pytest
+from onnx_text import assert_lowers, fused, onnx_model, types
+
+from mbv3ssd_deploy.ncnn_graph.layers import param_of
+
+MAP = "g (float[1,4,5,6] x) => (float[1,4,5,6] y) {{ {nodes} }}"
+CONSTANTS = {
+    "three": np.float32(3),
+    "six": np.float32([6]),
+    "sixth": np.float32([[[1 / 6]]]),
+    "half": np.float32(0.5),
+    "zero": np.float32(0),
+    "one": np.float32(1),
+    "two": np.float32(2),
+}
+
+
+def model_of(nodes):
+    used = {name: value for name, value in CONSTANTS.items() if name in nodes.replace(")", ",")}
+    return onnx_model(MAP.format(nodes=nodes), used)
+
+
+HARD_SIGMOID = {
+    "add clip div": "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six)",
+    "operands the other way": "a = Add(three, x) c = Clip(a, zero, six) y = Mul(sixth, c)",
+    "min of max": "a = Add(x, three) m = Max(a, zero) c = Min(m, six) y = Mul(c, sixth)",
+    "max of min": "a = Add(x, three) m = Min(six, a) c = Max(zero, m) y = Div(c, six)",
+    "relu then min": "a = Add(x, three) m = Relu(a) c = Min(m, six) y = Div(c, six)",
+    "scaled first": "m = Mul(x, sixth) a = Add(m, half) y = Clip(a, zero, one)",
+    "divided first": "m = Div(x, six) a = Add(half, m) y = Clip(a, zero, one)",
+    "subtracted": "n = Neg(three) a = Sub(x, n) c = Clip(a, zero, six) y = Div(c, six)",
+    "scaled in two steps": (
+        "a = Add(x, three) c = Clip(a, zero, six) d = Div(c, two) y = Div(d, three)"
+    ),
+    "one node": "y = HardSigmoid<alpha=0.16666667, beta=0.5>(x)",
+}
+HARD_SWISH = {
+    "gate first": "a = Add(x, three) c = Clip(a, zero, six) g = Div(c, six) y = Mul(g, x)",
+    "gate second": "a = Add(x, three) c = Clip(a, zero, six) g = Mul(c, sixth) y = Mul(x, g)",
+    "divided last": "a = Add(x, three) c = Clip(a, zero, six) m = Mul(x, c) y = Div(m, six)",
+    "multiplied last": "a = Add(x, three) c = Clip(a, zero, six) m = Mul(c, x) y = Mul(sixth, m)",
+    "x divided": "d = Div(x, six) a = Add(x, three) c = Clip(a, zero, six) y = Mul(d, c)",
+    "constants between": (
+        "k = Constant<value_float=3.0>() a = Add(x, k) l = Constant<value_float=0.0>() "
+        "h = Constant<value_float=6.0>() c = Clip(a, l, h) m = Mul(x, c) "
+        "d = Constant<value_float=6.0>() y = Div(m, d)"
+    ),
+    "with HardSigmoid": "g = HardSigmoid<alpha=0.16666667, beta=0.5>(x) y = Mul(x, g)",
+    "one node": "y = HardSwish(x)",
+}
+
+
+@pytest.mark.parametrize("case", HARD_SIGMOID)
+def test_hard_sigmoid(case):
+    model = model_of(HARD_SIGMOID[case])
+    graph = fused(model)
+
+    assert types(graph) == ["HardSigmoid"]
+    assert param_of(graph.layers[1], "alpha") == pytest.approx(1 / 6, rel=1e-6)
+    assert_lowers(model, graph, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", HARD_SWISH)
+def test_hard_swish(case):
+    model = model_of(HARD_SWISH[case])
+    graph = fused(model)
+
+    assert types(graph) == ["HardSwish"]
+    assert param_of(graph.layers[1], "beta") == pytest.approx(0.5, rel=1e-6)
+    assert_lowers(model, graph, atol=5e-6)
+
+
+def test_a_gate_divided_after_its_product():
+    nodes = "g = Sigmoid(x) a = Add(g, three) c = Clip(a, zero, six) m = Mul(x, c) y = Div(m, six)"
+    model = model_of(nodes)
+    graph = fused(model)
+
+    assert types(graph) == ["Sigmoid", "HardSigmoid", "BinaryOp"]
+    assert_lowers(model, graph)
+
+
+OTHERS = {
+    "an upper limit that is not undone": "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, two)",
+    "a lower limit above 0": "a = Add(x, three) c = Clip(a, one, six) y = Div(c, six)",
+    "a falling slope": "a = Sub(three, x) c = Clip(a, zero, six) y = Div(c, six)",
+    "a bare clip": "y = Clip(x, zero, one)",
+    "three factors": (
+        "a = Add(x, three) c = Clip(a, zero, six) m = Mul(x, c) n = Mul(m, x) y = Div(n, six)"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_only_looks_like_it_is_left_alone(case):
+    model = model_of(OTHERS[case])
+    graph = fused(model)
+
+    assert not {"HardSigmoid", "HardSwish"} & set(types(graph))
+    assert_lowers(model, graph, atol=1e-4)
+
+
+def test_a_clip_that_others_read_stays():
+    text = (
+        "g (float[1,4,5,6] x) => (float[1,4,5,6] y, float[1,4,5,6] z) {"
+        "a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six) z = Sigmoid(c) }"
+    )
+    model = onnx_model(text, {name: CONSTANTS[name] for name in ("three", "six", "zero")})
+    graph = fused(model)
+
+    assert sorted(types(graph)) == ["BinaryOp", "Clip", "HardSigmoid", "Sigmoid"]
+    assert_lowers(model, graph)
+
+
+CLIPS = {
+    "relu6": ("a = Max(x, zero) y = Min(a, six)", ["Clip"]),
+    "relu": ("y = Max(zero, x)", ["ReLU"]),
+    "two clips": ("a = Clip(x, zero, six) y = Clip(a, one, two)", ["Clip"]),
+    "apart": ("a = Clip(x, zero, one) y = Clip(a, two, six)", ["Clip"]),
+    "no upper limit": ("y = Clip(x, zero)", ["ReLU"]),
+}
+
+
+@pytest.mark.parametrize("case", CLIPS)
+def test_limits_become_one_layer(case):
+    nodes, expected = CLIPS[case]
+    model = model_of(nodes)
+    graph = fused(model)
+
+    assert types(graph) == expected
+    assert_lowers(model, graph)
+
+
+@pytest.mark.parametrize("order", ["a, c", "c, a"])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"])
+def test_scalars_move_into_their_operation(op, order):
+    nodes = f"a = HardSigmoid<alpha=0.03>(x) y = {op}({order})"
+    model = onnx_model(MAP.format(nodes=nodes), {"c": np.float32(0.75)})
+    graph = fused(model)
+
+    assert "MemoryData" not in types(graph)
+    assert_lowers(model, graph)

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from onnx_text import assert_lowers, lowered, onnx_model, types
+
+from mbv3ssd_deploy.errors import UnsupportedOpError
+
+# a is well above 0, so that powers and quotients are sound numbers
+MAP = (
+    "g (float[1,5,6,7] x) => (float[1,5,6,7] y) "
+    "{{ a = HardSigmoid<alpha=0.03>(x) y = {op}({operands}) }}"
+)
+SHAPES = {
+    "number": (),
+    "one element": (1,),
+    "channel": (5, 1, 1),
+    "channel with batch": (1, 5, 1, 1),
+    "column": (7,),
+    "row": (6, 1),
+    "plane": (6, 7),
+    "whole": (1, 5, 6, 7),
+}
+OPS = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
+
+
+def constant(shape):
+    return np.random.default_rng(3).uniform(0.5, 2, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", ["a, c", "c, a"])
+@pytest.mark.parametrize("op", OPS)
+def test_every_operation_with_a_constant_on_either_side(op, order):
+    model = onnx_model(MAP.format(op=op, operands=order), {"c": constant((5, 1, 1))})
+
+    assert_lowers(model)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_constant(shape):
+    model = onnx_model(MAP.format(op="Sub", operands="a, c"), {"c": constant(SHAPES[shape])})
+
+    assert_lowers(model)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_two_tensors(op):
+    assert_lowers(onnx_model(MAP.format(op=op, operands="a, a")))
+
+
+@pytest.mark.parametrize("order", ["x, gate", "gate, x"])
+@pytest.mark.parametrize("size", [(5, 6, 7), (5, 5, 5), (7, 5, 7), (1, 5, 6), (5, 1, 1)])
+def test_a_gate_of_one_number_a_channel(size, order):
+    # maps as wide as they have channels, where ncnn's own broadcasting could choose either
+    c, h, w = size
+    text = (
+        f"g (float[1,{c},{h},{w}] x) => (float[1,{c},{h},{w}] y) "
+        f"{{ p = GlobalAveragePool(x) gate = Sigmoid(p) y = Mul({order}) }}"
+    )
+
+    assert_lowers(onnx_model(text))
+
+
+def test_a_vector_with_a_constant():
+    text = "g (float[1,5] x) => (float[1,5] y) { y = Add(x, c) }"
+
+    assert_lowers(onnx_model(text, {"c": constant((5,))}))
+
+
+def test_a_constant_that_stretches_the_tensor():
+    text = "g (float[1,5,6,7] x) => (float[1,5,6,7] y) { p = GlobalAveragePool(x) y = Add(p, c) }"
+
+    assert_lowers(onnx_model(text, {"c": constant((6, 7))}))
+
+
+def test_max_of_one_is_nothing():
+    text = "g (float[1,5] x) => (float[1,5] y) { m = Max(x) y = Relu(m) }"
+
+    assert types(lowered(onnx_model(text))) == ["ReLU"]
+
+
+def test_what_ncnn_s_releases_stretch_differently_is_refused():
+    text = (
+        "g (float[1,5,6,7] x) => (float[1,5,6,7] y) { "
+        "p = AveragePool<kernel_shape=[6,1]>(x) y = Mul(x, p) }"
+    )
+
+    with pytest.raises(UnsupportedOpError, match="cannot stretch 'p'"):
+        lowered(onnx_model(text))
+
+
+def test_three_operands_are_refused():
+    text = "g (float[1,5] x) => (float[1,5] y) { a = Relu(x) b = Sigmoid(x) y = Max(x, a, b) }"
+
+    with pytest.raises(UnsupportedOpError, match="3 operands"):
+        lowered(onnx_model(text))

@@ -1,0 +1,160 @@
+"""Which levels PriorBox expresses; the figures are those measured on the families' own code."""
+
+import dataclasses
+
+import builders
+import numpy as np
+import pytest
+from reference_specs import qfgaohao_priors, qfgaohao_spec, torchvision_spec
+
+from mbv3ssd_deploy.core.boxes import corners_from_centre
+from mbv3ssd_deploy.core.priors import build_level_priors
+from mbv3ssd_deploy.core.spec import ClipRule, PriorLevel, PriorSpec
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.ncnn_graph.prior_plan import MEMORY_DATA, PRIOR_BOX, plan_priors
+from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
+
+
+def layers(plan):
+    return [level.layer for level in plan.levels]
+
+
+def with_priors(spec, **changes):
+    return dataclasses.replace(spec, priors=dataclasses.replace(spec.priors, **changes))
+
+
+def one_level(level, *, frame=(320, 320), clip=ClipRule.NONE):
+    spec = builders.tiny_spec(image_size=(320, 320))
+    return dataclasses.replace(spec, priors=PriorSpec(*frame, (level,), clip))
+
+
+LEVEL = PriorLevel(10, 12, 32.0, 25.0, 60.0, 100.0, (2.0, 0.5, 3.0, 1 / 3))
+
+
+@pytest.mark.parametrize("size", [(320, 320), (96, 96), (224, 416)])
+def test_native_priors_are_layers_on_every_level(size):
+    plan = plan_priors(builders.tiny_spec(image_size=size), "layer")
+
+    assert set(layers(plan)) == {PRIOR_BOX}
+    assert max(level.worst_error for level in plan.levels) < 3e-7
+    assert {level.params["clip"] for level in plan.levels} == {0}
+
+
+def test_qfgaohao_clamps_in_centre_form_on_three_levels():
+    plan = plan_priors(qfgaohao_spec())
+    wrong = {level.level: (level.inexact, level.count) for level in plan.levels if level.inexact}
+
+    assert wrong == {1: (114, 600), 3: (18, 54), 4: (16, 24)}
+    assert [level.params["clip"] for level in plan.levels if not level.inexact] == [0, 0, 1]
+    pixels = [plan.levels[i].worst_error_px for i in (1, 3, 4)]
+    np.testing.assert_allclose(pixels, [4.0, 18.9, 57.9], atol=0.1)
+
+
+def test_qfgaohao_without_its_clamp_is_layers_throughout():
+    plan = plan_priors(with_priors(qfgaohao_spec(), clip=ClipRule.NONE))
+
+    assert set(layers(plan)) == {PRIOR_BOX}
+
+
+def test_torchvision_clamps_sizes_on_two_levels():
+    plan = plan_priors(torchvision_spec())
+
+    assert layers(plan) == [PRIOR_BOX] * 3 + [MEMORY_DATA] * 2 + [PRIOR_BOX]
+    assert plan.levels[3].worst_error_px == pytest.approx(20.1, abs=0.1)
+    assert plan.levels[4].worst_error_px == pytest.approx(61.7, abs=0.1)
+
+
+def test_the_worst_prior_is_the_worst():
+    spec = qfgaohao_spec()
+    level = plan_priors(spec).levels[3]
+    truth = corners_from_centre(build_level_priors(spec.priors, 3))
+    found = priors_from_priorbox(level.params, 3, 3).reshape(-1, 4)
+    gaps = np.abs(found - truth).max(axis=1)
+
+    assert gaps[level.worst_prior] == gaps.max() == level.worst_error
+    assert "18 of 54 priors" in level.reason
+    assert "clips centres and sizes" in level.reason
+
+
+def test_layer_mode_names_every_level_it_cannot_make():
+    with pytest.raises(SpecError, match=r"(?s)3 of 6 levels.*level 1.*level 3.*level 4") as caught:
+        plan_priors(qfgaohao_spec(), "layer")
+
+    assert "level 0" not in caught.value.message
+    assert "--priors auto" in caught.value.hint
+
+
+def test_constant_mode_makes_constants_of_exact_levels_too():
+    plan = plan_priors(builders.tiny_spec(), "constant")
+
+    assert set(layers(plan)) == {MEMORY_DATA}
+    assert len(plan.runs()) == 1
+
+
+def test_another_mode_is_a_programmer_s_error():
+    with pytest.raises(ValueError, match="somehow"):
+        plan_priors(builders.tiny_spec(), "somehow")
+
+
+def test_neighbouring_constants_travel_together():
+    runs = plan_priors(qfgaohao_spec()).runs()
+
+    assert [[plan.level for plan in run] for run in runs] == [[0], [1], [2], [3, 4], [5]]
+
+
+EXPRESSIBLE = {
+    "as it is": LEVEL,
+    "no large square": dataclasses.replace(LEVEL, max_size=None),
+    "no ratios": dataclasses.replace(LEVEL, ratios=()),
+    "wide boxes only": dataclasses.replace(LEVEL, ratios=(2.0, 3.0)),
+    "one ratio": dataclasses.replace(LEVEL, ratios=(2.0,)),
+    "tall before wide": dataclasses.replace(LEVEL, ratios=(0.5, 2.0)),
+    "in odd order": dataclasses.replace(LEVEL, ratios=(2.0, 3.0, 0.5, 1 / 3)),
+}
+
+
+@pytest.mark.parametrize("case", EXPRESSIBLE)
+def test_levels_that_priorbox_expresses(case):
+    assert layers(plan_priors(one_level(EXPRESSIBLE[case]))) == [PRIOR_BOX]
+
+
+def test_pairs_of_ratios_are_one_ratio_flipped():
+    paired, plain = (
+        plan_priors(one_level(EXPRESSIBLE[case])).levels[0].params
+        for case in ("as it is", "in odd order")
+    )
+
+    assert (paired["aspect_ratios"], paired["flip"]) == ((2.0, 3.0), 1)
+    assert (len(plain["aspect_ratios"]), plain["flip"]) == (4, 0)
+
+
+def test_corner_clipping_is_priorbox_s_own():
+    plan = plan_priors(one_level(LEVEL, clip=ClipRule.CORNERS))
+
+    assert layers(plan) == [PRIOR_BOX]
+    assert plan.levels[0].params["clip"] == 1
+
+
+FRAMES = {"halves": (160.5, 160.5), "shares": (1.0, 1.0), "not square": (320.0, 200.0)}
+
+
+@pytest.mark.parametrize("case", FRAMES)
+def test_any_frame_becomes_whole_pixels(case):
+    width, height = FRAMES[case]
+    level = PriorLevel(8, 8, width / 8, height / 8, width / 5, width / 3, (2.0, 0.5))
+    plan = plan_priors(one_level(level, frame=(width, height)))
+
+    assert layers(plan) == [PRIOR_BOX]
+
+
+def test_a_frame_that_fits_no_pixels_gets_constants():
+    level = PriorLevel(8, 8, 12.0, 10.0, 30.0, None, ())
+    plan = plan_priors(one_level(level, frame=(100.3, 77.7)))
+
+    assert layers(plan) == [MEMORY_DATA]
+
+
+def test_the_priors_of_the_table_are_those_of_the_spec():
+    assert sum(level.count for level in plan_priors(qfgaohao_spec()).levels) == (
+        qfgaohao_priors().count
+    )
