@@ -169,6 +169,8 @@ def _check_taps(arch: ArchSpec, blocks: tuple[BlockPlan, ...]) -> None:
     problems = [f"feature {n} does not exist, the last is {last}" for n in numbers if n > last]
     if min(numbers) < 0 or any(a >= b for a, b in itertools.pairwise(numbers)):
         problems.append(f"taps {numbers} do not ascend from 0")
+    if arch.taps[-1].place is not TapPlace.OUTPUT:
+        problems.append("the last tap must be an output: the extras go on from a whole feature")
     problems += [
         f"feature {tap.feature} has no expansion that can be tapped: only a block that expands "
         "and has no shortcut can be cut in two"

@@ -124,6 +124,7 @@ def test_a_missing_prior_level_is_refused():
         ({"taps": (Tap(12, TapPlace.OUTPUT), Tap(9, TapPlace.OUTPUT))}, "do not ascend"),
         ({"taps": (Tap(8, TapPlace.EXPANSION),)}, "feature 8 has no expansion that can be tapped"),
         ({"taps": (Tap(1, TapPlace.EXPANSION),)}, "feature 1 has no expansion"),
+        ({"taps": (Tap(9, TapPlace.EXPANSION),)}, "the last tap must be an output"),
         ({"layout": "qfgaohao", "extras": (64,)}, "takes 4 extra levels"),
         ({"extras": (64, 0)}, "at least 1 channel"),
     ],
