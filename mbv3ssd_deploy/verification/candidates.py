@@ -28,6 +28,7 @@ from mbv3ssd_deploy.ncnn_graph.detection_output import (
 )
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.types import Runtime
+from mbv3ssd_deploy.verification.detections import Cut
 from mbv3ssd_deploy.verification.reference import Chunk
 from mbv3ssd_deploy.verification.runtime_check import Answer
 
@@ -45,14 +46,9 @@ class BodyCandidate:
     batch: int = 1
 
     @property
-    def score_threshold(self) -> float:
-        """At which score the lists are cut."""
-        return self.contract.decode.score_threshold
-
-    @property
-    def keep_total(self) -> int | None:
-        """How many boxes a list may hold."""
-        return self.contract.decode.keep_total
+    def cut(self) -> Cut:
+        """Where its lists end."""
+        return cut_of_family(self.contract)
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs`; a last batch that is not full is filled up with its own last image."""
@@ -77,14 +73,9 @@ class RawNcnnCandidate:
     blobs: tuple[str, ...]
 
     @property
-    def score_threshold(self) -> float:
-        """At which score the lists are cut."""
-        return self.contract.decode.score_threshold
-
-    @property
-    def keep_total(self) -> int | None:
-        """How many boxes a list may hold."""
-        return self.contract.decode.keep_total
+    def cut(self) -> Cut:
+        """Where its lists end."""
+        return cut_of_family(self.contract)
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs` and join the levels."""
@@ -116,14 +107,9 @@ class DetectionOutputCandidate:
     record: NcnnRecord
 
     @property
-    def score_threshold(self) -> float:
-        """At which score the lists are cut."""
-        return self.record.score_threshold
-
-    @property
-    def keep_total(self) -> int | None:
-        """How many boxes a list may hold."""
-        return self.record.keep_top_k
+    def cut(self) -> Cut:
+        """Where its lists end."""
+        return cut_of_tail(self.record)
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs`; an empty `detection_out` is no detection, not an error."""
@@ -144,6 +130,17 @@ class DetectionOutputCandidate:
         scores = np.stack([softmax(conf) for conf in chunk.conf])
         heads = {"loc": chunk.loc, "conf": chunk.conf, "scores": scores}
         return Answer("", heads, detection_output_of(chunk, self.spec, self.record), 0.0)
+
+
+def cut_of_family(spec: DetectorSpec) -> Cut:
+    """Return where lists end by the family's own rules."""
+    decode = spec.decode
+    return Cut(decode.score_threshold, decode.iou_threshold, decode.keep_total, decode.iou_epsilon)
+
+
+def cut_of_tail(record: NcnnRecord) -> Cut:
+    """Return where lists of DetectionOutput end."""
+    return Cut(record.score_threshold, record.iou_threshold, record.keep_top_k)
 
 
 def detection_output_of(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mbv3ssd_deploy.core.boxes import iou_matrix
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.matching import Match, match_detections
 
@@ -14,13 +15,32 @@ MATCH_IOUS = (0.99, 0.95, 0.5)
 """The overlaps at which boxes are matched, strictest first; below the last a box is lost."""
 FLICKER = 0.02
 """A box that comes or goes with a score this near to where the list is cut, flickers."""
+TEETER = 0.001
+"""So does a box whose overlap with a better one is this near to the IoU that suppresses it."""
 LISTED = 10
 """How many lost and new boxes a diff names, the surest first."""
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the lists of both runs end.
+
+    Attributes:
+        score_threshold: a score must be above it.
+        iou_threshold: above it a better box of the class suppresses another.
+        keep_total: how many boxes a list may hold; None for no limit.
+        iou_epsilon: added to the union when the IoU is taken for suppression.
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    keep_total: int | None
+    iou_epsilon: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionPair:
-    """What two runs found on the same image; at most `keep_total` boxes were allowed."""
+    """What two runs found on the same image."""
 
     image: str
     reference: Detections
@@ -47,7 +67,8 @@ class DetectionDiff:
         matched: how many of the reference's were found again, at each of `MATCH_IOUS`.
         lost: the reference's boxes that were not found again; flicker is not among them.
         new: boxes that the reference does not have; flicker is not among them.
-        flicker_lost: the same within `FLICKER` of the score at which the list was cut.
+        flicker_lost: lost within `FLICKER` of the score at which the list was cut, or within
+            `TEETER` of the IoU that suppresses.
         flicker_new: likewise.
         score_p50: median of |score difference| over the matched boxes.
         score_p99: its 99th percentile.
@@ -99,23 +120,24 @@ class _Tally:
     flicker_new: int = 0
 
 
-def compare_detections(
-    pairs: Iterable[DetectionPair], *, score_threshold: float, keep_total: int | None
-) -> DetectionDiff:
+def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDiff:
     """Hold the boxes of two runs against each other, image by image, class by class.
 
     Boxes are matched at the strictest IoU first; what is left over is matched at the next. A box
-    without a partner flickers when its score lies within `FLICKER` of the score at which the list
-    was cut: the threshold, or in a full list the lowest score that still found room.
+    without a partner flickers where the last digits of its run decided about it:
+
+    * its score lies within `FLICKER` of where the list was cut: at the threshold, or in a full list
+      at the lowest score that still found room;
+    * its overlap with a better box of its class, in either run, lies within `TEETER` of the IoU at
+      which that box suppresses it.
 
     Args:
         pairs: one an image.
-        score_threshold: that of both runs.
-        keep_total: how many boxes a list may hold; None for no limit.
+        cut: where the lists of both runs end.
     """
     tally, each = _Tally(), tuple(pairs)
     for pair in each:
-        _add_image(tally, pair, score_threshold, keep_total)
+        _add_image(tally, pair, cut)
     matches = [match for tier in tally.pairs for match in tier]
     gaps = np.abs([match.score_difference for match in matches]) if matches else np.zeros(1)
     return DetectionDiff(
@@ -136,21 +158,31 @@ def compare_detections(
     )
 
 
-def _add_image(
-    tally: _Tally, pair: DetectionPair, score_threshold: float, keep_total: int | None
-) -> None:
+def _add_image(tally: _Tally, pair: DetectionPair, cut: Cut) -> None:
     lost, new = _match_in_tiers(tally, pair)
-    cut = max(
-        score_threshold, _lowest(pair.reference, keep_total), _lowest(pair.actual, keep_total)
-    )
     strays = [_stray(pair.image, pair.reference, index) for index in lost]
-    steady = [stray for stray in strays if abs(stray.score - cut) > FLICKER]
+    steady = [stray for stray in strays if not _flickers(stray, pair, cut)]
     tally.lost += steady
     tally.flicker_lost += len(strays) - len(steady)
     strays = [_stray(pair.image, pair.actual, index) for index in new]
-    steady = [stray for stray in strays if abs(stray.score - cut) > FLICKER]
+    steady = [stray for stray in strays if not _flickers(stray, pair, cut)]
     tally.new += steady
     tally.flicker_new += len(strays) - len(steady)
+
+
+def _flickers(stray: Stray, pair: DetectionPair, cut: Cut) -> bool:
+    lists = (pair.reference, pair.actual)
+    lowest = max(cut.score_threshold, *(_lowest(found, cut.keep_total) for found in lists))
+    if abs(stray.score - lowest) <= FLICKER:
+        return True
+    return any(_teeters(stray, found, cut) for found in lists)
+
+
+def _teeters(stray: Stray, found: Detections, cut: Cut) -> bool:
+    better = (found.labels == stray.label) & (found.scores >= stray.score)
+    boxes = found.boxes[better].astype(np.float64)
+    overlaps = iou_matrix(np.array([stray.box]), boxes, cut.iou_epsilon)
+    return bool((np.abs(overlaps - cut.iou_threshold) <= TEETER).any())
 
 
 def _match_in_tiers(tally: _Tally, pair: DetectionPair) -> tuple[Sequence[int], Sequence[int]]:

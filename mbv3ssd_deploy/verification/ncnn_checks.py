@@ -17,6 +17,7 @@ from mbv3ssd_deploy.verification.candidates import (
     PRIOR_BLOB,
     DetectionOutputCandidate,
     RawNcnnCandidate,
+    cut_of_tail,
     detection_output_of,
     raw_blobs,
 )
@@ -92,12 +93,7 @@ class RulesCheck:
 
     def row(self) -> Row:
         """Return a row that never fails."""
-        keep = self.spec.decode.keep_total or self.record.keep_top_k
-        diff = compare_detections(
-            self.pairs,
-            score_threshold=max(self.record.score_threshold, self.spec.decode.score_threshold),
-            keep_total=min(keep, self.record.keep_top_k),
-        )
+        diff = compare_detections(self.pairs, cut_of_tail(self.record))
         note = f"{self.spec.family}'s own rules against DetectionOutput's; a matter of design"
         return Row(Check.NCNN_RULES, "ncnn rules", "numpy", Status.INFO, note=note, detections=diff)
 

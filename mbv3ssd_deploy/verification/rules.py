@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.verification.detections import FLICKER, DetectionDiff
+from mbv3ssd_deploy.verification.detections import FLICKER, TEETER, DetectionDiff
 from mbv3ssd_deploy.verification.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance
@@ -77,8 +77,8 @@ PASS_RULE = (
     "PASS means: the bundle's contract and weights are the checkpoint's; all priors lie within "
     f"{PRIOR_TOLERANCE:g} of the image; in every runtime that ran, raw heads and boxes keep to the "
     "tolerances of its row, boxes being matched class by class at the IoU of the row and those "
-    f"that come or go within {FLICKER} of the score cut counted apart; and PyTorch found at least "
-    f"{MIN_REFERENCE_BOXES} boxes to compare."
+    f"that come or go within {FLICKER} of the score cut, or within {TEETER} of the IoU that "
+    f"suppresses them, counted apart; and PyTorch found at least {MIN_REFERENCE_BOXES} boxes."
 )
 
 
@@ -115,8 +115,8 @@ def box_reasons(rule: Rule, diff: DetectionDiff) -> tuple[Reason, ...]:
     flicker = max(diff.flicker_lost, diff.flicker_new)
     if flicker > rule.flicker_share * diff.reference:
         text = (
-            f"{diff.flicker_lost} boxes went and {diff.flicker_new} came within {FLICKER} of the "
-            f"score cut, of {diff.reference}; at most {rule.flicker_share:.0%} may"
+            f"{diff.flicker_lost} boxes went and {diff.flicker_new} came at the very score or "
+            f"IoU that decides, of {diff.reference}; at most {rule.flicker_share:.0%} may"
         )
         found.append(Reason(Code.TOO_MUCH_FLICKER, text))
     return tuple(found)

@@ -12,7 +12,7 @@ from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError, RuntimeFailedError
-from mbv3ssd_deploy.verification.detections import DetectionPair, compare_detections
+from mbv3ssd_deploy.verification.detections import Cut, DetectionPair, compare_detections
 from mbv3ssd_deploy.verification.diagnosis import diagnosed_heads, near
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.reference import Chunk
@@ -42,12 +42,8 @@ class Candidate(Protocol):
     """A deployed runtime, and what it is expected to say."""
 
     @property
-    def score_threshold(self) -> float:
-        """At which score its lists are cut."""
-
-    @property
-    def keep_total(self) -> int | None:
-        """How many boxes a list of it may hold."""
+    def cut(self) -> Cut:
+        """Where its lists end."""
 
     def answer(self, inputs: F32) -> Answer:
         """Return what it makes of `inputs` (N, 3, H, W).
@@ -135,11 +131,7 @@ class RuntimeCheck:
         if self.broken:
             return Row(self.check, self.title, ran, judged(self.broken), reasons=self.broken)
         rule, heads = RULES[self.check], tuple(self.heads.values())
-        diff = compare_detections(
-            self.pairs,
-            score_threshold=self.candidate.score_threshold,
-            keep_total=self.candidate.keep_total,
-        )
+        diff = compare_detections(self.pairs, self.candidate.cut)
         reasons = (*self.diagnosis, *head_reasons(rule, heads), *box_reasons(rule, diff))
         return Row(
             self.check,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mbv3ssd_deploy.core.detections import Detections
-from mbv3ssd_deploy.verification.detections import LISTED, DetectionPair, compare_detections
+from mbv3ssd_deploy.verification.detections import LISTED, Cut, DetectionPair, compare_detections
 
 
 def found(*rows):
@@ -13,9 +13,9 @@ def found(*rows):
     return Detections(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64))
 
 
-def compare(*pairs, threshold=0.3, keep_total=None):
+def compare(*pairs, threshold=0.3, keep_total=None, iou=0.6):
     named = [DetectionPair(f"{i}.png", a, b) for i, (a, b) in enumerate(pairs)]
-    return compare_detections(named, score_threshold=threshold, keep_total=keep_total)
+    return compare_detections(named, Cut(threshold, iou, keep_total))
 
 
 CAT = (1, 0.9, 0.1, 0.1, 0.5, 0.5)
@@ -99,6 +99,27 @@ def test_in_a_full_list_the_last_place_is_the_threshold():
 
     assert (roomy.lost, roomy.new) == (1, 1)
     assert (full.lost, full.new, full.flicker_lost, full.flicker_new) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("iou", "lost"), [(0.5, 1), (0.598, 1), (0.6005, 0), (0.5995, 0), (0.602, 1)]
+)
+def test_a_box_whose_suppression_teeters_is_counted_apart(iou, lost):
+    # overlap 3 / 5 with a better box of its class
+    better, worse = (1, 0.9, 0.0, 0.0, 0.4, 0.4), (1, 0.8, 0.1, 0.0, 0.5, 0.4)
+
+    diff = compare((found(better, worse), found(better)), iou=iou)
+
+    assert (diff.lost, diff.flicker_lost) == (lost, 1 - lost)
+
+
+def test_only_a_better_box_of_the_same_class_suppresses():
+    box, beside = (1, 0.8, 0.1, 0.0, 0.5, 0.4), (0.0, 0.0, 0.4, 0.4)
+
+    for label, score in ((2, 0.9), (1, 0.7)):
+        other = (label, score, *beside)
+        diff = compare((found(other, box), found(other)), iou=0.6)
+        assert (diff.lost, diff.flicker_lost) == (1, 0)
 
 
 def test_score_differences_are_of_matched_boxes():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mbv3ssd_deploy.core.detections import Detections
-from mbv3ssd_deploy.verification.detections import DetectionPair, compare_detections
+from mbv3ssd_deploy.verification.detections import Cut, DetectionPair, compare_detections
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.report import (
     HEADER,
@@ -39,7 +39,7 @@ def found(count, score=0.9):
 
 def diff_of(reference, actual):
     pair = DetectionPair("a.png", reference, actual)
-    return compare_detections([pair], score_threshold=0.3, keep_total=None)
+    return compare_detections([pair], Cut(0.3, 0.5, None))
 
 
 def codes(reasons):
