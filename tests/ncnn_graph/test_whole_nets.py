@@ -1,0 +1,106 @@
+"""Whole detectors, from the checkpoint to detections in the real ncnn."""
+
+import builders
+import numpy as np
+import pytest
+import torch
+import zoo
+from onnx_text import onnx_outputs, run_ncnn, type_counts
+
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.core.boxes import corners_from_centre
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.spec import Backbone
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, tail_options
+from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
+from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import attach_ssd_tail
+from mbv3ssd_deploy.onnx_body.export import export_body
+from mbv3ssd_deploy.onnx_body.simplify import simplify_body
+
+TAIL = ("mbox_loc", "mbox_conf", "mbox_priorbox", "detection_out")
+# Everything that is worth a layer has one, and nothing else has.
+NEEDED = {
+    "Convolution",
+    "ConvolutionDepthWise",
+    "InnerProduct",
+    "Pooling",
+    "HardSigmoid",
+    "BinaryOp",
+    "Permute",
+    "Reshape",
+    "Concat",
+    "Softmax",
+    "DetectionOutput",
+}
+PRIORS = {"PriorBox", "MemoryData"}
+
+
+def graph_with_tail(body):
+    options = tail_options(body.spec, NcnnRequest())
+    return attach_ssd_tail(fuse_graph(lower_body(body)), body.spec, options)[0]
+
+
+def assert_ncnn_agrees(body, x, graph, *, atol=1e-3):
+    expected = onnx_outputs(body.model, x)
+    out = run_ncnn(graph, x, TAIL)
+    priors = corners_from_centre(build_priors(body.spec.priors))
+
+    np.testing.assert_allclose(out["mbox_loc"], expected["loc"][0], atol=atol)
+    np.testing.assert_allclose(out["mbox_conf"], expected["conf"][0], atol=atol)
+    np.testing.assert_allclose(out["mbox_priorbox"][0].reshape(-1, 4), priors, atol=1e-6)
+    assert len(out["detection_out"]) > 0
+
+
+@pytest.mark.parametrize("backbone", list(Backbone))
+def test_native(backbone):
+    spec = builders.tiny_spec(5, (320, 320), backbone=backbone, width_mult=1.0)
+    body = export_body(builders.tiny_net(spec=spec), spec)
+    graph = graph_with_tail(body)
+
+    assert set(type_counts(graph)) == NEEDED | {"PriorBox"}
+    # seeded weights drive activations of the large net into the thousands: ONNX Runtime itself is
+    # then 0.02 away from float64, ncnn 0.003; logits reach 20
+    assert_ncnn_agrees(body, builders.tiny_input(spec), graph, atol=0.05)
+
+
+@pytest.mark.parametrize("opset", [11, 18])
+def test_after_the_simplifier(opset):
+    spec = builders.tiny_spec()
+    x = builders.tiny_input(spec)
+    raw = export_body(builders.tiny_net(spec=spec), spec, opset=opset)
+    body, report = simplify_body(raw, x, run=run_onnx)
+    graph = graph_with_tail(body)
+
+    assert report.applied, report.reason
+    assert type_counts(graph) == type_counts(graph_with_tail(raw))
+    assert_ncnn_agrees(body, x, graph)
+
+
+def run_onnx(data, batch):
+    import onnx
+
+    return onnx_outputs(onnx.load_model_from_string(data), batch)
+
+
+# layers of the finished file, Splits and tail counted
+FIGURES = {
+    "torchvision_coco": 189,
+    "torchvision_small": 175,
+    "qfgaohao_large": 191,
+    "qfgaohao_small": 177,
+}
+
+
+@zoo.needs_zoo
+@pytest.mark.parametrize("folder", FIGURES)
+def test_the_zoo(folder, tmp_path):
+    torch.save(zoo.state_dict(folder), tmp_path / "model.pth")
+    detector = load_detector(tmp_path / "model.pth")
+    body = export_body(detector.net, detector.spec)
+    graph = graph_with_tail(body)
+
+    assert set(type_counts(graph)) == NEEDED | PRIORS
+    assert len(insert_splits(graph).layers) <= FIGURES[folder]
+    assert_ncnn_agrees(body, np.float32(zoo.synthetic_input(folder)[:1]), graph)
