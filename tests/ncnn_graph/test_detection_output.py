@@ -13,6 +13,9 @@ from mbv3ssd_deploy.ncnn_graph.layers import build_layer
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 OPTIONS = {"nms_threshold": 0.45, "nms_top_k": 300, "keep_top_k": 100, "confidence_threshold": 0.1}
 
+JUST_BELOW = np.nextafter(np.float32(0.75), np.float32(0))
+JUST_ABOVE = np.nextafter(np.float32(0.25), np.float32(1))
+
 
 def priors_of(count, seed=0):
     random = np.random.default_rng(seed)
@@ -58,9 +61,9 @@ CASES = {
         certain_heads([(0.5, 0.5), (0.25, 0.75)]),
         {"confidence_threshold": 0.5},
     ),
-    "background exactly at the shortcut": (
-        certain_heads([(0.9, 0.1), (np.nextafter(np.float32(0.9), np.float32(0)), 0.1)]),
-        {"confidence_threshold": 0.05},
+    "background just below the shortcut": (
+        certain_heads([(0.75, 0.25), (JUST_BELOW, JUST_ABOVE)]),
+        {"confidence_threshold": 0.25},
     ),
     "one place, one class": (same_place_heads([(0.1, 0.9), (0.2, 0.8), (0.3, 0.7)]), {}),
     "one place, two classes": (same_place_heads([(0.1, 0.8, 0.1), (0.2, 0.1, 0.7)]), {}),
@@ -145,6 +148,7 @@ COUNTS = {
     "one": 1,
     "equal scores apart": 4,
     "exactly the threshold": 1,
+    "background just below the shortcut": 1,
     "one place, one class": 1,
     "one place, two classes": 2,
     "overlap just below": 2,
@@ -175,6 +179,17 @@ def test_equal_scores_rank_by_prior_then_label():
 
     assert found.labels.tolist() == [1, 2, 1, 2]
     assert (found.boxes[:2, 0] < found.boxes[2:, 0]).all()
+
+
+def test_a_prior_that_ncnn_does_not_decode_is_a_box_of_zeros():
+    # ncnn shows what the memory held, so there is nothing to compare with
+    heads = certain_heads([(0.75, JUST_ABOVE), (JUST_BELOW, JUST_ABOVE)])
+
+    found = detections_from_detection_output(
+        *heads, VARIANCES, **(OPTIONS | {"confidence_threshold": 0.25})
+    )
+
+    assert found.boxes.any(axis=1).tolist() == [False, True]
 
 
 def test_variances_may_differ_from_prior_to_prior():
