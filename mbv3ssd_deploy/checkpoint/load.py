@@ -88,11 +88,15 @@ def load_detector(path: Path, options: LoadOptions | None = None) -> LoadedDetec
         raise
 
 
+def _gives_levels(options: LoadOptions) -> bool:
+    priors = (options.spec_changes or {}).get("priors")
+    return isinstance(priors, Mapping) and "levels" in priors
+
+
 def _load(path: Path, options: LoadOptions) -> LoadedDetector:
     contents = read_checkpoint(path)
     family, evidence = recognise(contents, options.family)
-    changes = options.spec_changes or {}
-    draft = family.draft(contents, SpecRequest(options.image_size, "priors" in changes))
+    draft = family.draft(contents, SpecRequest(options.image_size, _gives_levels(options)))
     settled = settle_spec(draft, options)
     net, report, notices = _fill(contents, family, settled.spec)
     return LoadedDetector(

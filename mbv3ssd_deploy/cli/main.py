@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mbv3ssd_deploy.errors import DeployError
+from mbv3ssd_deploy.errors import DeployError, OutputError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -70,6 +70,10 @@ class _Commands(click.Group):
             _stop(ctx, "interrupted; nothing is left half-written", EXIT_INTERRUPTED)
         except DeployError as error:
             _stop(ctx, str(error), error.exit_code)
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            reason = error.strerror or str(error)
+            _stop(ctx, f"{place}{reason}; nothing is left half-written", OutputError.exit_code)
         except Exception as error:  # noqa: BLE001 -- a traceback never reaches a user
             _stop(
                 ctx,

@@ -1,0 +1,52 @@
+"""How the tests of this folder call the command line."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from workbench import build_workbench
+
+from mbv3ssd_deploy.cli.main import cli
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of one test: a checkpoint, images, and a finished bundle `deploy`."""
+
+    folder: Path
+
+    def run(self, *words):
+        """Run a command in this process; what it said and its exit code."""
+        return CliRunner().invoke(cli, [str(word) for word in words])
+
+    def spawn(self, *words, **options):
+        """Start a command as a process of its own."""
+        command = [sys.executable, "-m", "mbv3ssd_deploy", *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=self.folder, **pipes, **options)
+
+    def files(self, name="deploy"):
+        """Every file of a bundle, with its bytes."""
+        return {p.name: p.read_bytes() for p in sorted((self.folder / name).iterdir())}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    bench = build_workbench(tmp_path_factory.mktemp("cli"))
+    images = bench.folder / "images"
+    images.mkdir()
+    for path in bench.images:
+        path.rename(images / path.name)
+    return bench.folder
+
+
+@pytest.fixture
+def place(finished, tmp_path, monkeypatch):
+    folder = tmp_path / "a place"  # with a blank, as users have them
+    shutil.copytree(finished, folder)
+    monkeypatch.chdir(folder)
+    return Place(folder)

@@ -1,0 +1,310 @@
+"""What a user does wrong, and the sentence that comes back."""
+
+import json
+import os
+import pickle
+import resource
+import signal
+import time
+
+import pytest
+import torch
+
+
+class Payload:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.marker}'",)
+
+
+def spoilt_checkpoint(place, change):
+    """A copy of the checkpoint with `change` applied to its state_dict."""
+    entries = torch.load(place.folder / "tiny.pth", weights_only=True)
+    change(entries["state_dict"])
+    torch.save(entries, place.folder / "spoilt.pth")
+    return "spoilt.pth"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such"),
+        (b"", "empty"),
+        (b"PK\x03\x04 and then nothing", ""),
+        (b"these are the weights, honestly", ""),
+    ],
+    ids=["missing", "empty", "truncated", "text"],
+)
+def test_files_that_are_no_checkpoint(place, content, words):
+    before = place.files()
+    if content is not None:
+        (place.folder / "bad.pth").write_bytes(content)
+
+    result = place.run("export", "bad.pth")
+
+    assert result.exit_code == 3, result.output
+    assert result.stderr.startswith("Error: bad.pth: ")
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+    assert place.files() == before
+
+
+def test_a_truncated_checkpoint(place):
+    data = (place.folder / "tiny.pth").read_bytes()
+    (place.folder / "bad.pth").write_bytes(data[: len(data) // 2])
+
+    result = place.run("export", "bad.pth")
+
+    assert result.exit_code == 3, result.output
+
+
+def test_a_pickle_that_would_run_code_is_refused(place):
+    marker = place.folder / "pwned"
+    torch.save({"state_dict": Payload(marker)}, place.folder / "bad.pth")
+    (place.folder / "bad.pkl").write_bytes(pickle.dumps(Payload(marker)))
+
+    for name in ("bad.pth", "bad.pkl"):
+        result = place.run("export", name)
+        assert result.exit_code == 5, result.output
+        assert "system" in result.stderr
+        assert "hint:" in result.stderr
+    assert not marker.exists()
+
+
+def test_a_network_of_another_kind(place):
+    torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).state_dict(), place.folder / "x.pth")
+
+    result = place.run("export", "x.pth")
+
+    assert result.exit_code == 3
+    assert "missing" in result.stderr or "no family" in result.stderr or "lacks" in result.stderr
+
+
+def test_weights_that_are_not_numbers_are_named(place):
+    def poison(state):
+        key = "backbone.features.0.0.0.weight"
+        state[key] = state[key].clone()
+        state[key][0, 0, 0, 0] = float("nan")
+
+    result = place.run("export", spoilt_checkpoint(place, poison))
+
+    assert result.exit_code == 3
+    assert "backbone.features.0.0.0.weight" in result.stderr
+
+
+def test_half_a_checkpoint(place):
+    def halve(state):
+        for key in list(state)[len(state) // 2 :]:
+            del state[key]
+
+    result = place.run("export", spoilt_checkpoint(place, halve))
+
+    assert result.exit_code == 3
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--num-classes", "7"), "7"),
+        (("--labels", "labels.txt"), "2"),
+        (("--family", "nonsense"), "nonsense"),
+        (("--opset", "5"), "opset"),
+        (("--opset", "99"), "opset"),
+        (("--std", "0", "1", "1"), "std"),
+        (("--spec", "broken.json"), "broken.json"),
+        (("--spec", "unknown.json"), "surprise"),
+    ],
+)
+def test_flags_that_contradict_the_checkpoint(place, flags, words):
+    before = place.files()
+    (place.folder / "labels.txt").write_text("cat\ndog\n")
+    (place.folder / "broken.json").write_text("{")
+    (place.folder / "unknown.json").write_text('{"surprise": 1}')
+
+    result = place.run("export", "tiny.pth", *flags)
+
+    assert result.exit_code == 3, result.output
+    assert words in result.stderr
+    assert place.files() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a\n\nb\n", "labels.txt:2"), ("a\na\nb\n", "twice"), ("\n", "no name")],
+)
+def test_labels_that_cannot_be(place, text, words):
+    (place.folder / "labels.txt").write_text(text)
+
+    result = place.run("export", "tiny.pth", "--labels", "labels.txt")
+
+    assert result.exit_code == 3
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export",),
+        ("export", "tiny.pth", "--imgsz", "big"),
+        ("verify",),
+        ("to-ncnn", "--conf", "2"),
+        ("to-ncnn", "--top-k", "0"),
+        ("exprot", "tiny.pth"),
+        ("export", "tiny.pth", "-v", "-q"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(place, words):
+    result = place.run(*words)
+
+    assert result.exit_code == 2, result.output
+    assert "Error: " in result.stderr
+
+
+def test_a_typing_slip_is_answered_with_the_right_word(place):
+    assert "Did you mean 'export'?" in place.run("exprot").stderr
+
+
+def test_to_ncnn_without_a_bundle(place):
+    result = place.run("to-ncnn", "nowhere")
+
+    assert result.exit_code == 3
+    assert "mbv3ssd-deploy export" in result.stderr
+
+
+def test_to_ncnn_on_files_that_are_no_body(place):
+    (place.folder / "x.onnx").write_bytes(b"not onnx")
+
+    result = place.run("to-ncnn", "x.onnx")
+
+    assert result.exit_code == 3
+    assert "x.onnx" in result.stderr
+
+
+def test_a_bundle_that_was_tampered_with(place):
+    path = place.folder / "deploy/model.ncnn.bin"
+    path.write_bytes(path.read_bytes() + b"\0\0\0\0")
+
+    result = place.run("verify", "--images", "images")
+
+    assert result.exit_code == 3
+    assert "model.ncnn.bin has changed" in result.stderr
+    assert "to-ncnn" in result.stderr
+
+
+def test_the_checkpoint_is_gone_or_another(place):
+    (place.folder / "tiny.pth").rename(place.folder / "moved.pth")
+
+    gone = place.run("verify", "--images", "images")
+    found = place.run("verify", "--images", "images", "--checkpoint", "moved.pth")
+    (place.folder / "tiny.pth").write_bytes(b"another")
+    changed = place.run("verify", "--images", "images")
+
+    assert (gone.exit_code, found.exit_code, changed.exit_code) == (3, 0, 3)
+    assert "--checkpoint" in gone.stderr
+    assert "--checkpoint" in changed.stderr
+
+
+def test_image_folders_that_prove_nothing(place):
+    (place.folder / "none").mkdir()
+    (place.folder / "none/notes.txt").write_text("no image")
+
+    empty = place.run("verify", "--images", "none")
+    missing = place.run("verify", "--images", "nowhere")
+
+    assert (empty.exit_code, missing.exit_code) == (3, 3)
+    assert ".jpg" in empty.stderr
+
+
+def test_broken_images_among_good_ones_are_skipped_and_counted(place):
+    (place.folder / "images/broken.jpg").write_bytes(b"\xff\xd8 not really")
+
+    result = place.run("verify", "--images", "images")
+
+    assert result.exit_code == 0, result.output
+    assert "skipped" in result.stderr
+    assert "broken.jpg" in result.stderr
+    assert len(json.loads((place.folder / "deploy/verify.json").read_text())["skipped"]) == 1
+
+
+def test_too_few_boxes_prove_nothing(place):
+    plain = {"decode": {"score_threshold": 1.0}}
+    (place.folder / "blind.json").write_text(json.dumps(plain))
+    place.run("export", "tiny.pth", "-o", "blind", "--spec", "blind.json")
+    place.run("to-ncnn", "blind")
+
+    result = place.run("verify", "blind", "--images", "images")
+
+    assert result.exit_code == 1, result.output
+    assert "NOT ENOUGH EVIDENCE" in result.output
+
+
+def test_cuda_where_there_is_none_is_exit_code_4(place):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+
+    result = place.run("verify", "--images", "images", "--device", "cuda")
+
+    assert result.exit_code == 4
+    assert "cuda" in result.stderr.lower()
+
+
+def test_priors_as_layers_only_where_they_are_exact(place):
+    changes = {"priors": {"clip": "centre_form"}}
+    (place.folder / "clip.json").write_text(json.dumps(changes))
+    place.run("export", "tiny.pth", "-o", "out", "--imgsz", "300", "--spec", "clip.json")
+
+    forced = place.run("to-ncnn", "out", "--priors", "layer")
+    auto = place.run("to-ncnn", "out")
+
+    assert forced.exit_code == 3
+    assert "level" in forced.stderr
+    assert auto.exit_code == 0
+    assert "MemoryData" in auto.output
+
+
+def test_a_foreign_folder_is_not_overwritten(place):
+    other = place.folder / "other"
+    other.mkdir()
+    (other / "body.onnx").write_bytes(b"mine")
+
+    result = place.run("export", "tiny.pth", "-o", "other")
+
+    assert result.exit_code == 3
+    assert (other / "body.onnx").read_bytes() == b"mine"
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+@pytest.mark.parametrize("words", [("export", "tiny.pth"), ("to-ncnn",)], ids=" ".join)
+def test_no_space_leaves_the_old_bundle(place, words):
+    before = place.files()
+
+    process = place.spawn(*words, preexec_fn=limit_file_size)
+    _, said = process.communicate(timeout=120)
+
+    assert process.returncode == 3, said
+    assert "Traceback" not in said
+    assert place.files() == before
+
+
+@pytest.mark.parametrize("after_s", [0.3, 1.5, 3.0])
+def test_an_interrupt_leaves_a_whole_bundle(place, after_s):
+    before = place.files()
+
+    process = place.spawn("convert", "tiny.pth", "--images", "images")
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert process.returncode in {130, 0, 1}, said
+    assert "Traceback" not in said
+    partial = [name for name in place.files() if name.endswith(".partial")]
+    assert partial == []
+    if process.returncode == 130 and place.files() != before:
+        assert place.run("inspect", "deploy").exit_code == 0
