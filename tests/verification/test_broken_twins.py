@@ -217,6 +217,20 @@ def test_a_contract_with_another_mean(workbench):
     assert codes(report, Check.CONTRACT) == {Code.NORMALISATION, Code.INPUT_TENSOR}
 
 
+def test_a_contract_with_another_size_and_one_class_more(workbench):
+    bundle = workbench.copy("size")
+    wrong = replace(bundle.spec.input, height=128)
+    names = (*bundle.spec.class_names, "unicorn")
+
+    report = workbench.verify(with_contract(bundle, input=wrong, class_names=names))
+
+    assert failed(report) >= {Check.CONTRACT, Check.ONNX_CPU, Check.NCNN_EXACT}
+    expected = {Code.INPUT_SIZE, Code.INPUT_TENSOR, Code.CLASS_NAMES, Code.THRESHOLDS}
+    assert codes(report, Check.CONTRACT) == expected
+    assert codes(report, Check.ONNX_CPU) == {Code.RUNTIME_FAILED}
+    assert codes(report, Check.NCNN_EXACT) == {Code.OUTPUT_SHAPE}
+
+
 def test_a_changed_threshold(workbench):
     bundle = workbench.copy("threshold")
 
