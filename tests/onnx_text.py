@@ -1,7 +1,10 @@
 """Small ONNX models from text, run in ONNX Runtime and, lowered, in the real ncnn."""
 
+import dataclasses
+import functools
 import math
 from collections import Counter
+from collections.abc import Collection
 
 import ncnn_child
 import numpy as np
@@ -11,6 +14,7 @@ import onnxruntime
 
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
 from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.lower import lower_model
 
@@ -78,7 +82,66 @@ def assert_lowers(model, graph=None, *, atol=1e-5):
     """Assert that `graph` (the lowered model) has the numbers and the shapes of the ONNX model."""
     graph = lowered(model) if graph is None else graph
     x = input_of(model)
-    expected = onnx_outputs(model, x)
-    for name, actual in run_ncnn(graph, x, expected).items():
-        assert actual.shape == expected[name].shape[1:]
-        np.testing.assert_allclose(actual, expected[name][0], rtol=1e-5, atol=atol)
+    names = [output.name for output in model.graph.output]
+    assert_numbers(model, run_ncnn(graph, x, names), atol=atol)
+
+
+def assert_numbers(model, blobs, *, atol=1e-5):
+    """Assert that `blobs` are what ONNX Runtime makes of `input_of(model)`."""
+    for name, expected in onnx_outputs(model, input_of(model)).items():
+        assert blobs[name].shape == expected.shape[1:]
+        np.testing.assert_allclose(blobs[name], expected[0], rtol=1e-5, atol=atol)
+
+
+class Table(Collection):
+    """Models that share one run of ncnn: starting a process costs more than running them."""
+
+    def __init__(self, models, make=lowered):
+        self.models = models
+        self._make = make
+
+    def __iter__(self):
+        return iter(self.models)
+
+    def __len__(self):
+        return len(self.models)
+
+    def __contains__(self, case):
+        return case in self.models
+
+    def assert_numbers(self, case, *, atol=1e-5):
+        """Assert that the graph of `case` has the numbers and the shapes of its ONNX model."""
+        model = self.models[case]
+        number = list(self.models).index(case)
+        blobs = {o.name: self._blobs[f"{number}:{o.name}"] for o in model.graph.output}
+        assert_numbers(model, blobs, atol=atol)
+
+    @functools.cached_property
+    def graphs(self):
+        return {case: self._make(model) for case, model in self.models.items()}
+
+    @functools.cached_property
+    def _blobs(self):
+        layers, inputs, outputs = [], {}, []
+        for number, (case, model) in enumerate(self.models.items()):
+            names = {o.name: f"{number}:{o.name}" for o in model.graph.output}
+            layers += [_apart(layer, str(number), names) for layer in self.graphs[case].layers]
+            inputs[f"{number}/input"] = input_of(model)[0]
+            outputs += names.values()
+        whole = insert_splits(NcnnGraph(tuple(layers)))
+        check_graph(whole)
+        return ncnn_child.run_graph(whole, inputs, outputs)
+
+
+def _apart(layer, prefix, names):
+    """The layer with names that no other model of the table has."""
+
+    def new(blobs):
+        return tuple(names.get(blob, f"{prefix}/{blob}") for blob in blobs)
+
+    return dataclasses.replace(
+        layer,
+        name=f"{prefix}/{layer.name}",
+        inputs=new(layer.inputs),
+        outputs=new(layer.outputs),
+    )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, fused, onnx_model, types
+from onnx_text import Table, assert_lowers, fused, onnx_model, types
 
 from mbv3ssd_deploy.ncnn_graph.codes import ActivationType
 from mbv3ssd_deploy.ncnn_graph.layers import param_of
@@ -25,13 +25,16 @@ def behind(case, nodes, weights=None):
     return onnx_model(text, own | (weights or {}))
 
 
-@pytest.mark.parametrize("case", LINEAR)
-def test_batch_norm_is_folded(case):
-    model = behind(case, "y = BatchNormalization<epsilon=0.001>(l, s, t, m, v)", NORM)
-    graph = fused(model)
+NORMS = Table(
+    {c: behind(c, "y = BatchNormalization<epsilon=0.001>(l, s, t, m, v)", NORM) for c in LINEAR},
+    fused,
+)
 
-    assert len(types(graph)) == 1
-    assert_lowers(model, graph)
+
+@pytest.mark.parametrize("case", NORMS)
+def test_batch_norm_is_folded(case):
+    assert len(types(NORMS.graphs[case])) == 1
+    NORMS.assert_numbers(case)
 
 
 AFFINES = {
@@ -43,18 +46,20 @@ AFFINES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("case", "size"), [("conv without bias", "channel"), ("depthwise", "number")]
-)
-@pytest.mark.parametrize("affine", AFFINES)
-def test_constants_are_folded(case, affine, size):
-    shape = (6, 1, 1) if size == "channel" else ()
+def affine_model(case, affine, shape):
     constant = np.random.default_rng(0).uniform(0.5, 2, shape).astype(np.float32)
-    model = behind(case, AFFINES[affine], {"c": constant})
-    graph = fused(model)
+    return behind(case, AFFINES[affine], {"c": constant})
 
-    assert len(types(graph)) == 1
-    assert_lowers(model, graph)
+
+BY_CHANNEL = {name: affine_model("conv without bias", name, (6, 1, 1)) for name in AFFINES}
+BY_NUMBER = {f"one number {name}": affine_model("depthwise", name, ()) for name in AFFINES}
+FOLDED = Table(BY_CHANNEL | BY_NUMBER, fused)
+
+
+@pytest.mark.parametrize("case", FOLDED)
+def test_constants_are_folded(case):
+    assert len(types(FOLDED.graphs[case])) == 1
+    FOLDED.assert_numbers(case)
 
 
 def test_what_is_not_a_scale_of_channels_stays():
@@ -74,15 +79,23 @@ ACTIVATIONS = {
 LIMITS = {"low": np.float32(-0.5), "high": np.float32(1)}
 
 
-@pytest.mark.parametrize("case", ["conv", "depthwise", "gemm"])
-@pytest.mark.parametrize("node", ACTIVATIONS)
-def test_activations_are_fused(case, node):
-    model = behind(case, f"y = {node}", LIMITS if "low" in node else None)
-    graph = fused(model)
+def activation_model(case, node):
+    return behind(case, f"y = {node}", LIMITS if "low" in node else None)
+
+
+ACTIVE = Table(
+    {(c, n): activation_model(c, n) for c in ("conv", "depthwise", "gemm") for n in ACTIVATIONS},
+    fused,
+)
+
+
+@pytest.mark.parametrize("case", ACTIVE)
+def test_activations_are_fused(case):
+    graph = ACTIVE.graphs[case]
 
     assert len(types(graph)) == 1
-    assert param_of(graph.layers[1], "activation_type") == ACTIVATIONS[node]
-    assert_lowers(model, graph)
+    assert param_of(graph.layers[1], "activation_type") == ACTIVATIONS[case[1]]
+    ACTIVE.assert_numbers(case)
 
 
 def test_hard_sigmoid_has_no_fused_form():

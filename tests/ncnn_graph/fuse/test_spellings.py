@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, fused, onnx_model, types
+from onnx_text import Table, assert_lowers, fused, onnx_model, types
 
 from mbv3ssd_deploy.ncnn_graph.layers import param_of
 
@@ -53,24 +53,29 @@ HARD_SWISH = {
 }
 
 
-@pytest.mark.parametrize("case", HARD_SIGMOID)
+def table_of(spellings):
+    return Table({case: model_of(nodes) for case, nodes in spellings.items()}, fused)
+
+
+SIGMOIDS, SWISHES = table_of(HARD_SIGMOID), table_of(HARD_SWISH)
+
+
+@pytest.mark.parametrize("case", SIGMOIDS)
 def test_hard_sigmoid(case):
-    model = model_of(HARD_SIGMOID[case])
-    graph = fused(model)
+    graph = SIGMOIDS.graphs[case]
 
     assert types(graph) == ["HardSigmoid"]
     assert param_of(graph.layers[1], "alpha") == pytest.approx(1 / 6, rel=1e-6)
-    assert_lowers(model, graph, atol=2e-6)
+    SIGMOIDS.assert_numbers(case, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", HARD_SWISH)
+@pytest.mark.parametrize("case", SWISHES)
 def test_hard_swish(case):
-    model = model_of(HARD_SWISH[case])
-    graph = fused(model)
+    graph = SWISHES.graphs[case]
 
     assert types(graph) == ["HardSwish"]
     assert param_of(graph.layers[1], "beta") == pytest.approx(0.5, rel=1e-6)
-    assert_lowers(model, graph, atol=5e-6)
+    SWISHES.assert_numbers(case, atol=5e-6)
 
 
 def test_a_gate_divided_after_its_product():
@@ -93,13 +98,13 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("case", OTHERS)
-def test_what_only_looks_like_it_is_left_alone(case):
-    model = model_of(OTHERS[case])
-    graph = fused(model)
+LOOKALIKES = table_of(OTHERS)
 
-    assert not {"HardSigmoid", "HardSwish"} & set(types(graph))
-    assert_lowers(model, graph, atol=1e-4)
+
+@pytest.mark.parametrize("case", LOOKALIKES)
+def test_what_only_looks_like_it_is_left_alone(case):
+    assert not {"HardSigmoid", "HardSwish"} & set(types(LOOKALIKES.graphs[case]))
+    LOOKALIKES.assert_numbers(case, atol=1e-4)
 
 
 def test_a_clip_that_others_read_stays():
@@ -123,22 +128,26 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("case", CLIPS)
+LIMITS = table_of({case: nodes for case, (nodes, _) in CLIPS.items()})
+
+
+@pytest.mark.parametrize("case", LIMITS)
 def test_limits_become_one_layer(case):
-    nodes, expected = CLIPS[case]
-    model = model_of(nodes)
-    graph = fused(model)
-
-    assert types(graph) == expected
-    assert_lowers(model, graph)
+    assert types(LIMITS.graphs[case]) == CLIPS[case][1]
+    LIMITS.assert_numbers(case)
 
 
-@pytest.mark.parametrize("order", ["a, c", "c, a"])
-@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"])
-def test_scalars_move_into_their_operation(op, order):
-    nodes = f"a = HardSigmoid<alpha=0.03>(x) y = {op}({order})"
-    model = onnx_model(MAP.format(nodes=nodes), {"c": np.float32(0.75)})
-    graph = fused(model)
+def scalar_model(node):
+    nodes = f"a = HardSigmoid<alpha=0.03>(x) y = {node}"
+    return onnx_model(MAP.format(nodes=nodes), {"c": np.float32(0.75)})
 
-    assert "MemoryData" not in types(graph)
-    assert_lowers(model, graph)
+
+OPS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+NODES = [f"{op}({order})" for op in OPS for order in ("a, c", "c, a")]
+SCALARS = Table({node: scalar_model(node) for node in NODES}, fused)
+
+
+@pytest.mark.parametrize("node", SCALARS)
+def test_scalars_move_into_their_operation(node):
+    assert "MemoryData" not in types(SCALARS.graphs[node])
+    SCALARS.assert_numbers(node)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, lowered, onnx_model, types
+from onnx_text import Table, assert_lowers, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import UnsupportedOpError
 from mbv3ssd_deploy.ncnn_graph.layers import param_of
@@ -27,16 +27,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_activations_keep_their_numbers(case):
-    node, weights, opset = CASES[case]
+MODELS = Table({c: onnx_model(MAP.format(node=n), w, opset=o) for c, (n, w, o) in CASES.items()})
 
-    assert_lowers(onnx_model(MAP.format(node=node), weights, opset=opset))
+
+@pytest.mark.parametrize("case", MODELS)
+def test_activations_keep_their_numbers(case):
+    MODELS.assert_numbers(case)
 
 
 def test_alpha_and_beta_are_onnx_s_defaults_or_what_is_written():
     default, given, swish = (
-        lowered(onnx_model(MAP.format(node=CASES[case][0]))).layers[1]
+        MODELS.graphs[case].layers[1]
         for case in ("HardSigmoid default", "HardSigmoid", "HardSwish")
     )
 

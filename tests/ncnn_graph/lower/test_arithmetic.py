@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, lowered, onnx_model, types
+from onnx_text import Table, assert_lowers, fused, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import UnsupportedOpError
 
@@ -26,37 +26,51 @@ def constant(shape):
     return np.random.default_rng(3).uniform(0.5, 2, shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("order", ["a, c", "c, a"])
-@pytest.mark.parametrize("op", OPS)
-def test_every_operation_with_a_constant_on_either_side(op, order):
-    model = onnx_model(MAP.format(op=op, operands=order), {"c": constant((5, 1, 1))})
-
-    assert_lowers(model)
+def model_of(op, operands, shape=()):
+    weights = {"c": constant(shape)} if "c" in operands else {}
+    return onnx_model(MAP.format(op=op, operands=operands), weights)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_of_constant(shape):
-    model = onnx_model(MAP.format(op="Sub", operands="a, c"), {"c": constant(SHAPES[shape])})
-
-    assert_lowers(model)
+CHANNELS = Table({f"{op}({o})": model_of(op, o, (5, 1, 1)) for op in OPS for o in ("a, c", "c, a")})
+CONSTANTS = Table({name: model_of("Sub", "a, c", shape) for name, shape in SHAPES.items()})
+TENSORS = Table({op: model_of(op, "a, a") for op in OPS})
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_two_tensors(op):
-    assert_lowers(onnx_model(MAP.format(op=op, operands="a, a")))
+@pytest.mark.parametrize("case", CHANNELS)
+def test_every_operation_with_a_constant_on_either_side(case):
+    CHANNELS.assert_numbers(case)
 
 
-@pytest.mark.parametrize("order", ["x, gate", "gate, x"])
-@pytest.mark.parametrize("size", [(5, 6, 7), (5, 5, 5), (7, 5, 7), (1, 5, 6), (5, 1, 1)])
-def test_a_gate_of_one_number_a_channel(size, order):
-    # maps as wide as they have channels, where ncnn's own broadcasting could choose either
-    c, h, w = size
-    text = (
-        f"g (float[1,{c},{h},{w}] x) => (float[1,{c},{h},{w}] y) "
+@pytest.mark.parametrize("case", CONSTANTS)
+def test_every_shape_of_constant(case):
+    CONSTANTS.assert_numbers(case)
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_two_tensors(case):
+    TENSORS.assert_numbers(case)
+
+
+# maps as wide as they have channels, where ncnn's own broadcasting could choose either, and others
+GATED = ("5,6,7", "5,5,5", "7,5,7", "1,5,6", "5,1,1")
+
+
+def gate_model(size, order):
+    return onnx_model(
+        f"g (float[1,{size}] x) => (float[1,{size}] y) "
         f"{{ p = GlobalAveragePool(x) gate = Sigmoid(p) y = Mul({order}) }}"
     )
 
-    assert_lowers(onnx_model(text))
+
+GATES = {f"{s} {o}": gate_model(s, o) for s in GATED for o in ("x, gate", "gate, x")}
+LOWERED_GATES = Table(GATES)
+FUSED_GATES = Table(GATES, fused)
+
+
+@pytest.mark.parametrize("case", GATES)
+def test_a_gate_of_one_number_a_channel(case):
+    LOWERED_GATES.assert_numbers(case)
+    FUSED_GATES.assert_numbers(case)
 
 
 def test_a_vector_with_a_constant():

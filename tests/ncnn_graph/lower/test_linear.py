@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, lowered, onnx_model, types
+from onnx_text import Table, assert_lowers, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import UnsupportedOpError
 
@@ -18,13 +18,13 @@ GEMMS = {
 }
 
 
-@pytest.mark.parametrize("case", GEMMS)
-def test_a_vector_keeps_its_numbers(case):
-    node, weights = GEMMS[case]
-    model = onnx_model(VECTOR.format(node=node), weights)
+VECTORS = Table({case: onnx_model(VECTOR.format(node=n), w) for case, (n, w) in GEMMS.items()})
 
-    assert types(lowered(model)) == ["InnerProduct"]
-    assert_lowers(model)
+
+@pytest.mark.parametrize("case", VECTORS)
+def test_a_vector_keeps_its_numbers(case):
+    assert types(VECTORS.graphs[case]) == ["InnerProduct"]
+    VECTORS.assert_numbers(case)
 
 
 def test_matmul_works_row_by_row():

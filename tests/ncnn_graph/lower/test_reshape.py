@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, lowered, onnx_model, types
+from onnx_text import Table, assert_lowers, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import UnsupportedOpError
 
@@ -14,15 +14,19 @@ def one_node(node, shape, out, weights=None, opset=17):
     return onnx_model(text, weights, opset=opset)
 
 
-@pytest.mark.parametrize("perm", list(itertools.permutations((1, 2, 3))))
-def test_every_transpose_of_a_map(perm):
+def transpose_model(perm):
     shape = (1, 5, 6, 7)
     out = ",".join(str(shape[axis]) for axis in (0, *perm))
-    axes = ", ".join(map(str, (0, *perm)))
-    node = f"Transpose<perm=[{axes}]>(r)"
-    text = f"g (float[1,5,6,7] x) => (float[{out}] y) {{ r = Relu(x) y = {node} }}"
+    node = f"Transpose<perm=[{', '.join(map(str, (0, *perm)))}]>(r)"
+    return onnx_model(f"g (float[1,5,6,7] x) => (float[{out}] y) {{ r = Relu(x) y = {node} }}")
 
-    assert_lowers(onnx_model(text))
+
+TRANSPOSES = Table({str(p): transpose_model(p) for p in itertools.permutations((1, 2, 3))})
+
+
+@pytest.mark.parametrize("perm", TRANSPOSES)
+def test_every_transpose_of_a_map(perm):
+    TRANSPOSES.assert_numbers(perm)
 
 
 def test_the_transpose_of_a_matrix():
