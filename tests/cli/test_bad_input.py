@@ -302,9 +302,10 @@ def test_an_interrupt_leaves_a_whole_bundle(place, after_s):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
 
-    assert process.returncode in {130, 0, 1}, said
+    # -2: the shell calls it 130 too; C code that runs Python makes the interpreter end that way
+    assert process.returncode in {130, -signal.SIGINT, 0, 1}, said
     assert "Traceback" not in said
     partial = [name for name in place.files() if name.endswith(".partial")]
     assert partial == []
-    if process.returncode == 130 and place.files() != before:
+    if process.returncode not in {0, 1} and place.files() != before:
         assert place.run("inspect", "deploy").exit_code == 0
