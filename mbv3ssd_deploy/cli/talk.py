@@ -123,8 +123,8 @@ _STYLES = {
     "PASS": "green",
     "FAIL": "bold red",
     "SKIPPED": "yellow",
+    "UNPROVEN": "bold yellow",
     "INFO": "cyan",
-    "NOT ENOUGH EVIDENCE": "bold yellow",
 }
 
 
