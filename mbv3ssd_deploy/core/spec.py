@@ -47,6 +47,16 @@ class ClipRule(enum.StrEnum):
     """w, h to [0, 1] (torchvision)."""
 
 
+class PriorRounding(enum.StrEnum):
+    """What a family rounds before it normalises its priors."""
+
+    NONE = "none"
+    PIXEL_CORNERS = "pixel_corners"
+    """mmdetection 1.x: the first and the last pixel inside a prior of the first cell, in frame
+    units, are x1 = rint(cx - w / 2) and x2 = rint(cx + w / 2 - 1), half to even; the prior reaches
+    from x1 to x2 + 1, and the other cells repeat it, a step apart. The same for y."""
+
+
 class Backbone(enum.StrEnum):
     """The two networks of the MobileNetV3 paper (arXiv 1905.02244, tables 1 and 2)."""
 
@@ -62,13 +72,37 @@ class TapPlace(enum.StrEnum):
     OUTPUT = "output"
 
 
+class BoxEdges(enum.StrEnum):
+    """Where a decoded box ends."""
+
+    CONTINUOUS = "continuous"
+    """At x2, y2: its width is x2 - x1."""
+    INCLUSIVE = "inclusive"
+    """x2, y2 are the last pixel inside, counted in pixels of the input from 0: a pixel before the
+    end that the coder gives. A width is x2 - x1 + 1 pixels, for the IoU too, and a clip goes to the
+    last pixel of the input."""
+
+
+class NmsScope(enum.StrEnum):
+    """Which boxes compete with each other."""
+
+    CLASS = "class"
+    """Those of one class."""
+    ALL_CLASSES = "all_classes"
+    """All of them at once, in pixels of the input and shifted apart: those of label l by
+    l * (m + 1), m being the largest coordinate of any candidate. Boxes of different classes meet
+    only where one reaches below 0."""
+
+
 class ResultOrder(enum.StrEnum):
-    """The order of the final detections."""
+    """The order of the final detections; a list that `keep_total` had to cut is in SCORE order."""
 
     SCORE = "score"
     """Score descending over all classes, then prior index, then label."""
     CLASS = "class"
     """Label ascending; inside a label as SCORE."""
+    CLASS_PRIOR = "class_prior"
+    """Label ascending, then prior index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +195,14 @@ class PriorSpec:
     """All priors of a detector: level by level, row, column, box within the cell.
 
     A cell's centre is ((col + 0.5) * step_x, (row + 0.5) * step_y), in units of an image that is
-    `frame_width` x `frame_height` large.
+    `frame_width` x `frame_height` large. The boxes are rounded, normalised, then clipped.
     """
 
     frame_width: float
     frame_height: float
     levels: tuple[PriorLevel, ...]
     clip: ClipRule
+    rounding: PriorRounding = PriorRounding.NONE
 
     def __post_init__(self) -> None:
         if not self.levels:
@@ -186,18 +221,21 @@ class BoxCoder:
     """How a regression becomes a box (SSD, arXiv 1512.02325, section 2.2).
 
     centre = offset * centre_variance * size_prior + centre_prior
-    size   = exp(min(offset * size_variance, max_log_size)) * size_prior
+    size   = exp(offset * size_variance, within min_log_size..max_log_size) * size_prior
     """
 
     centre_variance: float
     size_variance: float
     max_log_size: float | None = None
+    min_log_size: float | None = None
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(v) and v > 0 for v in (self.centre_variance, self.size_variance)):
             raise SpecError("box variances must be finite and above 0")
         if self.max_log_size is not None and not math.isfinite(self.max_log_size):
             raise SpecError("the largest log size must be finite, or none for no limit")
+        if self.min_log_size is not None and not math.isfinite(self.min_log_size):
+            raise SpecError("the smallest log size must be finite, or none for no limit")
 
     @property
     def variances(self) -> tuple[float, float, float, float]:
@@ -211,8 +249,10 @@ class DecodeSpec:
     """From raw heads to detections, by the family's own evaluation rules.
 
     Softmax over classes; class 0 is the background. `None` means no limit. A score must be strictly
-    above `score_threshold`; a box is suppressed when its IoU with a better one of its class is
-    strictly above `iou_threshold`, IoU = inter / (union + iou_epsilon) in normalised units.
+    above `score_threshold`; a box is suppressed when its IoU with a better one of its `nms_scope`
+    is strictly above `iou_threshold`, or reaches it if `suppress_at_threshold`;
+    IoU = inter / (union + iou_epsilon), the epsilon in normalised units. The rules that most
+    families share are the defaults.
     """
 
     score_threshold: float
@@ -223,6 +263,9 @@ class DecodeSpec:
     clip_before_nms: bool
     iou_epsilon: float
     order: ResultOrder
+    box_edges: BoxEdges = BoxEdges.CONTINUOUS
+    nms_scope: NmsScope = NmsScope.CLASS
+    suppress_at_threshold: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score_threshold <= 1.0 or not 0.0 <= self.iou_threshold <= 1.0:
