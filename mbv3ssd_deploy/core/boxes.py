@@ -52,6 +52,8 @@ def decode_boxes(loc: F32, priors_cxcywh: F32 | F64, coder: BoxCoder) -> F32:
         log_size = offsets[:, 2:] * coder.size_variance
         if coder.max_log_size is not None:
             log_size = np.minimum(log_size, coder.max_log_size)
+        if coder.min_log_size is not None:
+            log_size = np.maximum(log_size, coder.min_log_size)
         decoded[:, 2:] = np.exp(log_size) * priors[:, 2:]
         return corners_from_centre(decoded)
 

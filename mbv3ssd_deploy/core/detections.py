@@ -8,9 +8,14 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32, F64, I64
 from mbv3ssd_deploy.core.boxes import decode_boxes
-from mbv3ssd_deploy.core.nms import best_first, nms
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import DecodeSpec, DetectorSpec, ResultOrder
+from mbv3ssd_deploy.core.spec import BoxEdges, DecodeSpec, DetectorSpec
+from mbv3ssd_deploy.core.suppression import (
+    best_of_each_class,
+    candidates_above,
+    in_result_order,
+    suppressed,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,21 +77,26 @@ def detections_from_heads(
     priors = build_priors(spec.priors) if priors_cxcywh is None else priors_cxcywh
     if conf.shape != (len(loc), spec.num_classes):
         raise ValueError(f"logits {conf.shape} are not ({len(loc)}, {spec.num_classes})")
-    return detections_from_scores(decode_boxes(loc, priors, spec.coder), softmax(conf), spec.decode)
+    boxes, input_size = decode_boxes(loc, priors, spec.coder), (spec.input.width, spec.input.height)
+    return detections_from_scores(boxes, softmax(conf), spec.decode, input_size)
 
 
-def detections_from_scores(boxes: F32, scores: F32, decode: DecodeSpec) -> Detections:
+def detections_from_scores(
+    boxes: F32, scores: F32, decode: DecodeSpec, input_size: tuple[int, int]
+) -> Detections:
     """Return the detections among decoded boxes, by the thresholds and limits of `decode`.
 
     Class by class, the candidates above the score threshold are ranked by score, then prior index,
-    cut to `candidates_per_class`, suppressed, and cut to `keep_per_class`. Over all classes the
-    best `keep_total` by score, then prior index, then label remain. A prior whose box or score is
-    not finite is dropped before sorting.
+    and cut to `candidates_per_class`. In its scope, each suppresses what it overlaps; the best
+    `keep_per_class` of each class remain. Over all classes the best `keep_total` by score, then
+    prior index, then label remain. A prior whose box or score is not finite is dropped before
+    sorting. Where nothing is found, the list is empty, whatever the family's own code returned.
 
     Args:
         boxes: (P, 4) normalised corners.
         scores: (P, C) probabilities; column 0 is the background and never reported.
         decode: the rules.
+        input_size: width and height of the network's input, for rules that count pixels.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -94,15 +104,14 @@ def detections_from_scores(boxes: F32, scores: F32, decode: DecodeSpec) -> Detec
     if boxes.shape != (len(scores), 4) or scores.ndim != 2 or scores.shape[1] < 2:
         raise ValueError(f"boxes {boxes.shape} and scores {scores.shape} are not (P, 4), (P, C)")
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores.T)
+    inside = _last_pixel(decode, input_size)
+    boxes = boxes - _at_ends(inside)
     if decode.clip_before_nms:
-        boxes = boxes.clip(0.0, 1.0)
-    by_class = np.where(finite, scores.T, np.nan)
-    kept = [_kept_in_class(boxes, class_scores, decode) for class_scores in by_class[1:]]
-    labels = np.repeat(np.arange(1, len(by_class)), [len(found) for found in kept])
-    priors = np.concatenate(kept)
-    order = _result_order(scores[priors, labels], priors, labels, decode)
-    priors, labels = priors[order], labels[order]
-    return Detections(boxes[priors], scores[priors, labels], labels)
+        boxes = boxes.clip(0.0, 1.0 - inside)
+    found = candidates_above(np.where(finite, scores.T, np.nan).T, decode)
+    found = suppressed(found, boxes + _at_ends(inside), decode, input_size)
+    found = in_result_order(best_of_each_class(found, decode), decode)
+    return Detections(boxes[found.priors], found.scores, found.labels)
 
 
 def scaled(detections: Detections, width: int, height: int) -> Detections:
@@ -111,17 +120,13 @@ def scaled(detections: Detections, width: int, height: int) -> Detections:
     return Detections(detections.boxes * size, detections.scores, detections.labels)
 
 
-def _kept_in_class(boxes: F32, scores: F32, decode: DecodeSpec) -> I64:
-    """Return the prior indices that one class keeps, best first."""
-    above = np.flatnonzero(scores > decode.score_threshold)
-    ranked = above[best_first(scores[above])][: decode.candidates_per_class]
-    kept = nms(boxes[ranked], scores[ranked], decode.iou_threshold, decode.iou_epsilon)
-    return ranked[kept[: decode.keep_per_class]]
+def _last_pixel(decode: DecodeSpec, input_size: tuple[int, int]) -> F32:
+    """Return how far the last pixel inside a box lies before its end (4,), normalised."""
+    if decode.box_edges is BoxEdges.CONTINUOUS:
+        return np.zeros(4, dtype=np.float32)
+    return np.reciprocal(np.array(input_size * 2, dtype=np.float32))
 
 
-def _result_order(scores: F32, priors: I64, labels: I64, decode: DecodeSpec) -> I64:
-    # the last key of lexsort ranks first
-    by_score = np.lexsort((labels, priors, -scores))[: decode.keep_total]
-    if decode.order is ResultOrder.SCORE:
-        return by_score
-    return by_score[np.argsort(labels[by_score], kind="stable")]
+def _at_ends(distance: F32) -> F32:
+    """Return `distance` (4,) for x2 and y2 only."""
+    return distance * np.array((0, 0, 1, 1), dtype=np.float32)
