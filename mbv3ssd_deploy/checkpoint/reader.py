@@ -2,30 +2,30 @@
 
 torch's `weights_only` unpickler builds tensors and plain containers and refuses every other global;
 `argparse.Namespace` is allowed for this one call, because training scripts store their arguments.
+Files that it refuses for their classes or their pickle protocol are read a second time by
+`pickled_module`, which takes out the tensors and runs nothing either.
 """
 
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import torch
 
 from mbv3ssd_deploy.checkpoint.container import Container, container_of
 from mbv3ssd_deploy.checkpoint.contents import Contents
-from mbv3ssd_deploy.checkpoint.keymap import listed
 from mbv3ssd_deploy.checkpoint.native_file import entries_from_metadata, spec_json_from_mapping
 from mbv3ssd_deploy.checkpoint.pickle_scan import foreign_globals
+from mbv3ssd_deploy.checkpoint.pickled_module import Recovered, recover
 from mbv3ssd_deploy.checkpoint.unwrap import unwrap
 from mbv3ssd_deploy.core.files import sha256_of_file
-from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
+from mbv3ssd_deploy.errors import CheckpointError
 
 LEGACY_PICKLES = 5
 """Magic number, protocol, system, object, storage keys: the parts of torch's legacy container."""
@@ -43,11 +43,12 @@ def read_checkpoint(path: Path) -> Contents:
     """
     container = container_of(path)
     sha256 = sha256_of_file(path)
-    saved = (
-        _read_safetensors(path)
+    found = (
+        Recovered(_read_safetensors(path), ())
         if container is Container.SAFETENSORS
         else _read_torch(path, container)
     )
+    saved = found.saved
     spec_json = spec_json_from_mapping(saved) if isinstance(saved, Mapping) else None
     inner = unwrap(saved)
     return Contents(
@@ -57,50 +58,68 @@ def read_checkpoint(path: Path) -> Contents:
         wrapping=inner.wrapping,
         tensors=inner.tensors,
         spec_json=spec_json,
-        notices=inner.notices,
+        notices=(*found.notices, *inner.notices),
     )
 
 
-def _read_torch(path: Path, container: Container) -> Any:  # noqa: ANN401 -- whatever was saved
+def _read_torch(path: Path, container: Container) -> Recovered:
     try:
         # torch warns about old protocols and storages; a user cannot act on either
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")
-            return torch.load(
+            saved = torch.load(
                 path,
                 map_location="cpu",
                 weights_only=True,
                 mmap=container is Container.TORCH_ZIP,
             )
     except MemoryError as error:
-        raise CheckpointError("there is not enough memory to read it", where=str(path)) from error
-    except Exception as error:  # broken bytes make torch raise nearly anything
-        raise _refusal(path, container, error) from error
+        raise _too_large(path) from error
+    except Exception as error:  # noqa: BLE001 -- broken bytes make torch raise nearly anything
+        return _second_reading(path, container, error)
+    return Recovered(saved, ())
 
 
-def _refusal(path: Path, container: Container, error: Exception) -> CheckpointError:
-    wanted = _wanted_globals(path, container)
-    if not wanted and isinstance(error, pickle.UnpicklingError):
-        wanted = tuple(re.findall(r"(?:GLOBAL|class) (\S+) (?:was|is) not", str(error)))
-    if wanted:
-        return UnsafeCheckpointError(
-            f"loading it would run {listed(wanted)}; nothing was run",
-            where=str(path),
-            hint="if you trust its source, save only the weights with the code that made it: "
-            "torch.save(model.state_dict(), 'weights.pth')",
-        )
-    operand = re.search(r"Unsupported operand (\d+)", str(error))
-    if operand and int(operand[1]) in PROTOCOL_4_OPCODES:
-        return CheckpointError(
-            "the file uses a pickle protocol that PyTorch cannot read safely",
-            where=str(path),
-            hint="save it again with torch.save's default protocol",
-        )
+def _second_reading(path: Path, container: Container, error: Exception) -> Recovered:
+    """Return what `weights_only` could not read: unknown classes, and newer pickle protocols.
+
+    Raises:
+        CheckpointError: neither is what `error` is about.
+    """
+    if _wants_unknown(path, container, error) or _is_protocol_4(error):
+        try:
+            return recover(path, container)
+        except CheckpointError as refusal:
+            refusal.where = str(path)
+            refusal.hint = refusal.hint or "copy or download it again"
+            raise
+        except MemoryError as large:
+            raise _too_large(path) from large
+        except Exception as broken:  # broken bytes make zipfile raise nearly anything
+            raise _damaged(path, _reason(broken)) from broken
+    raise _damaged(path, _reason(error))
+
+
+def _too_large(path: Path) -> CheckpointError:
+    return CheckpointError("there is not enough memory to read it", where=str(path))
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"the file is damaged or no checkpoint: {_reason(error)}",
+        f"the file is damaged or no checkpoint: {reason}",
         where=str(path),
         hint="copy or download it again",
     )
+
+
+def _wants_unknown(path: Path, container: Container, error: Exception) -> bool:
+    named = re.search(r"(?:GLOBAL|class) (\S+) (?:was|is) not", str(error))
+    return bool(_wanted_globals(path, container) or named)
+
+
+def _is_protocol_4(error: Exception) -> bool:
+    operand = re.search(r"Unsupported operand (\d+)", str(error))
+    return operand is not None and int(operand[1]) in PROTOCOL_4_OPCODES
 
 
 def _reason(error: Exception) -> str:
