@@ -32,6 +32,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="The bundle folder; an existing bundle is replaced whole.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where PyTorch and ONNX Runtime are verified besides the CPU.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Verify on the first N images only.")
 @click.option("--opset", type=int, default=17, show_default=True, help="The ONNX opset.")
 @load_flags
 @ncnn_flags
@@ -41,6 +49,8 @@ def command(
     checkpoint: Path,
     images: Path,
     bundle: Path,
+    device: str,
+    limit: int | None,
     opset: int,
     options: LoadOptions,
     talk: Talk,
@@ -75,7 +85,7 @@ def command(
         lowered = lower_to_ncnn(bundle, request, command=typed, progress=progress)
     show_lowered(lowered, talk)
     with talk.progress() as progress:
-        report = verify(bundle, images, progress=progress)
+        report = verify(bundle, images, device=device, limit=limit, progress=progress)
     show_verified(report, bundle, talk)
     talk.json(
         {

@@ -211,19 +211,6 @@ def test_inspect_names_a_slip_in_a_foreign_param(place):
     assert "step_width" in result.output or "step_w" in result.output
 
 
-def test_the_demo_is_repeatable_and_goes_through(place):
-    first = place.run("demo", "--images", "2", "-o", "demo")
-    assert first.exit_code == 0, first.output
-    assert "not trained" in first.stderr
-    checkpoint = (place.folder / "demo/model.pth").read_bytes()
-    place.run("demo", "--images", "2", "-o", "again")
-    assert (place.folder / "again/model.pth").read_bytes() == checkpoint
-
-    result = place.run("convert", "demo/model.pth", "--images", "demo/images", "-o", "demo/deploy")
-
-    assert result.exit_code == 0, result.output
-
-
 def test_env_can_be_pasted(place):
     result = place.run("env")
 
