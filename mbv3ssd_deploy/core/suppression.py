@@ -91,7 +91,15 @@ def _survivors_by_class(
     for label in np.unique(found.labels):
         rows = np.flatnonzero(found.labels == label)
         scores = found.scores[rows]
-        kept.append(rows[_nms(boxes[found.priors[rows]], scores, decode, decode.iou_epsilon)])
+        winners = nms(
+            boxes[found.priors[rows]],
+            scores,
+            decode.iou_threshold,
+            decode.iou_epsilon,
+            suppress_at_threshold=decode.suppress_at_threshold,
+            limit=decode.keep_per_class,
+        )
+        kept.append(rows[winners])
     return _joined(kept)
 
 
@@ -103,13 +111,22 @@ def _survivors_over_all(
     pixels = boxes[found.priors[rows]] * np.array((width, height) * 2, dtype=np.float32)
     apart = pixels.max(initial=0.0) + 1
     shifted = pixels + found.labels[rows, None].astype(np.float32) * apart
-    epsilon = decode.iou_epsilon * width * height
-    return rows[_nms(shifted, found.scores[rows], decode, epsilon)]
+    winners = nms(
+        shifted,
+        found.scores[rows],
+        decode.iou_threshold,
+        decode.iou_epsilon * width * height,
+        suppress_at_threshold=decode.suppress_at_threshold,
+        limit=_enough(decode),
+    )
+    return rows[winners]
 
 
-def _nms(boxes: F32, scores: F32, decode: DecodeSpec, epsilon: float) -> I64:
-    at_threshold = decode.suppress_at_threshold
-    return nms(boxes, scores, decode.iou_threshold, epsilon, suppress_at_threshold=at_threshold)
+def _enough(decode: DecodeSpec) -> int | None:
+    """Return how many winners over all classes decide the result: all, where classes are cut."""
+    if decode.keep_total is None or decode.keep_per_class is not None:
+        return None
+    return decode.keep_total + 1  # one more, so that a cut is seen
 
 
 def _joined(rows: list[I64]) -> I64:

@@ -21,7 +21,7 @@ import numpy as np
 from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_level_priors
-from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel
+from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel, PriorRounding, PriorSpec
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
@@ -156,21 +156,24 @@ def _plan_level(spec: DetectorSpec, index: int, mode: PriorMode) -> LevelPlan:
         inexact=int(np.count_nonzero(best.distances.max(axis=1) > PRIOR_TOLERANCE)),
         reason="",
     )
-    return _decided(plan, mode, spec.priors.clip)
+    return _decided(plan, mode, spec.priors)
 
 
-def _decided(plan: LevelPlan, mode: PriorMode, rule: ClipRule) -> LevelPlan:
+def _decided(plan: LevelPlan, mode: PriorMode, priors: PriorSpec) -> LevelPlan:
     if mode is PriorMode.CONSTANT:
         layer, reason = MEMORY_DATA, "constants were asked for"
     elif plan.inexact:
         layer = MEMORY_DATA
-        reason = (
-            f"PriorBox would miss {_error_text(plan)}: "
-            f"the family {_CLIPPED_BY[rule]}, ncnn clips corners or nothing"
-        )
+        reason = f"PriorBox would miss {_error_text(plan)}: {_family_rule(priors)}"
     else:
         layer, reason = PRIOR_BOX, f"exact, worst corner {plan.worst_error:.1e} of the image"
     return replace(plan, layer=layer, reason=reason)
+
+
+def _family_rule(priors: PriorSpec) -> str:
+    if priors.rounding is PriorRounding.PIXEL_CORNERS:
+        return "the family rounds corners to whole pixels, ncnn rounds nothing"
+    return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
 
 
 def _error_text(plan: LevelPlan) -> str:

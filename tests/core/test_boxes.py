@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,6 +52,13 @@ def test_an_offset_of_zero_gives_the_prior_itself():
 
     assert decoded.dtype == np.float32
     assert np.allclose(decoded, corners_from_centre(PRIOR), atol=1e-7)
+
+
+def test_a_size_stays_within_the_smallest_and_the_largest_log():
+    limited = dataclasses.replace(CODER, max_log_size=np.log(3), min_log_size=-np.log(2))
+    decoded = decode_boxes(f32([0, 0, 99, -99]), PRIOR, limited)
+
+    assert np.allclose(centre_from_corners(decoded)[:, 2:], PRIOR[:, 2:] * [3, 0.5])
 
 
 def test_decoding_moves_by_the_prior_size_and_scales_by_the_exponential():

@@ -16,7 +16,7 @@ from mbv3ssd_deploy.core.detections import (
     softmax,
 )
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import DecodeSpec, ResultOrder
+from mbv3ssd_deploy.core.spec import BoxEdges, DecodeSpec, NmsScope, ResultOrder
 
 RULES = DecodeSpec(
     score_threshold=0.1,
@@ -128,6 +128,92 @@ def test_keep_total_keeps_the_best_over_all_classes(order):
     assert sorted(detections.scores.tolist(), reverse=True) == f32(0.9, 0.8, 0.6).tolist()
 
 
+def test_class_prior_order_goes_prior_by_prior_in_each_label():
+    scores = f32([0, 0.2, 0.4], [0, 0.4, 0.6], [0, 0.4, 0.2])
+
+    rows = as_rows(found(APART[:3], scores, order=ResultOrder.CLASS_PRIOR))
+
+    assert rows == [(0.0, 1), (0.2, 1), (0.4, 1), (0.0, 2), (0.2, 2), (0.4, 2)]
+
+
+@pytest.mark.parametrize("order", ResultOrder)
+@pytest.mark.parametrize("scope", NmsScope)
+def test_a_list_that_was_cut_is_ordered_by_score(order, scope):
+    scores = f32([0, 0.2, 0.9], [0, 0.4, 0.6], [0, 0.8, 0.3])
+    rules = {"order": order, "nms_scope": scope}
+
+    cut = found(APART[:3], scores, keep_total=5, **rules)
+    whole = found(APART[:3], scores, keep_total=6, **rules)
+
+    assert np.allclose(cut.scores, [0.9, 0.8, 0.6, 0.4, 0.3])
+    assert np.array_equal(whole.scores, found(APART[:3], scores, **rules).scores)
+
+
+def test_inclusive_boxes_end_on_their_last_pixel():
+    # an input of 10 x 10 pixels
+    boxes = f32([-0.2, 0.1, 0.5, 0.4], [0.7, 0.7, 1.5, 1.0])
+    scores = f32([0, 0.9], [0, 0.8])
+    edges = {"box_edges": BoxEdges.INCLUSIVE}
+
+    free = found(boxes, scores, **edges)
+    clipped = found(boxes, scores, clip_before_nms=True, **edges)
+
+    assert np.allclose(free.boxes, [[-0.2, 0.1, 0.4, 0.3], [0.7, 0.7, 1.4, 0.9]])
+    assert np.allclose(clipped.boxes, [[0, 0.1, 0.4, 0.3], [0.7, 0.7, 0.9, 0.9]])
+
+
+def test_inclusive_boxes_overlap_by_the_pixels_they_cover():
+    # 4 x 4 and 4 x 2 pixels: 8 of 16; without the last pixels it would be 3 of 9
+    boxes, scores = f32([0, 0, 0.4, 0.4], [0, 0, 0.4, 0.2]), f32([0, 0.9], [0, 0.8])
+    rules = {"box_edges": BoxEdges.INCLUSIVE, "iou_threshold": 0.4}
+
+    assert len(found(boxes, scores, **rules)) == 1
+    assert len(found(boxes, scores, **(rules | {"iou_threshold": 0.6}))) == 2
+
+
+def test_an_iou_of_exactly_the_threshold_suppresses_where_the_rule_says_so():
+    boxes, scores = f32([0, 0, 1, 1], [0, 0, 1, 0.5]), f32([0, 0.9], [0, 0.8])
+
+    assert len(found(boxes, scores)) == 2
+    assert len(found(boxes, scores, suppress_at_threshold=True)) == 1
+
+
+@pytest.mark.parametrize(("scope", "count"), [(NmsScope.CLASS, 2), (NmsScope.ALL_CLASSES, 1)])
+def test_over_all_classes_a_box_below_0_meets_one_of_another_class(scope, count):
+    # in pixels of 10 x 10 the largest coordinate is 10, so that label 2 moves 11 pixels further;
+    # from -11 to -1 it then covers exactly what the box of label 1 covers
+    boxes = f32([0, 0, 1, 1], [-1.1, -1.1, -0.1, -0.1])
+    scores = f32([0, 0.9, 0], [0, 0, 0.8])
+
+    detections = found(boxes, scores, nms_scope=scope)
+
+    assert len(detections) == count
+    assert detections.boxes[0].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("per_class", [None, 1])
+def test_over_all_classes_boxes_within_the_image_compete_class_by_class(per_class):
+    random = np.random.default_rng(5)
+    ends = random.random((60, 4), dtype=np.float32)
+    boxes, scores = np.sort(ends, axis=1), random.random((60, 4), dtype=np.float32)
+    rules = {"keep_per_class": per_class, "candidates_per_class": 40}
+
+    over_all = found(boxes, scores, nms_scope=NmsScope.ALL_CLASSES, **rules)
+    by_class = found(boxes, scores, **rules)
+
+    assert np.array_equal(over_all.boxes, by_class.boxes)
+    assert np.array_equal(over_all.labels, by_class.labels)
+    assert len(by_class) == (3 if per_class else 67)
+
+
+@pytest.mark.parametrize("scope", NmsScope)
+def test_nothing_found_is_an_empty_list(scope):
+    detections = found(APART, np.zeros((4, 3), np.float32), nms_scope=scope, keep_per_class=2)
+
+    assert len(detections) == 0
+    assert detections.boxes.shape == (0, 4)
+
+
 def test_keep_per_class_cuts_each_class_after_suppression():
     boxes = np.concatenate([APART[:1], APART[:1], APART[1:3]])
     scores = f32([0, 0.9, 0.1], [0, 0.8, 0.1], [0, 0.7, 0.2], [0, 0.6, 0.3])
@@ -167,13 +253,6 @@ def test_what_is_not_finite_is_dropped_and_takes_no_candidates_place(bad, clip):
     rows = as_rows(found(boxes, scores, candidates_per_class=2, clip_before_nms=clip))
 
     assert rows == [(0.4, 1), (0.6, 1)]
-
-
-def test_nothing_found_is_an_empty_list():
-    detections = found(APART, np.zeros((4, 3), np.float32))
-
-    assert len(detections) == 0
-    assert detections.boxes.shape == (0, 4)
 
 
 def test_heads_go_through_softmax_and_the_coder():
@@ -255,5 +334,4 @@ def test_whatever_comes_in_the_rules_hold(ends, scores, per_class, total, order)
         iou = iou_matrix(detections.boxes[own], detections.boxes[own])
         np.fill_diagonal(iou, 0)
         assert (iou <= RULES.iou_threshold).all()
-        in_prior_order = order is ResultOrder.CLASS_PRIOR and len(detections) != total
-        assert in_prior_order or (np.diff(detections.scores[own]) <= 0).all()
+        assert order is ResultOrder.CLASS_PRIOR or (np.diff(detections.scores[own]) <= 0).all()

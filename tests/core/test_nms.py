@@ -75,6 +75,21 @@ def test_a_row_that_is_not_finite_is_dropped_and_hides_nothing(bad):
     assert nms(PAIR, f32(bad, 0.4), 0.3).tolist() == [1]
 
 
+def test_an_overlap_of_exactly_the_threshold_hides_where_the_rule_says_so():
+    half = f32([0, 0, 2, 2], [0, 0, 2, 1])
+
+    assert nms(half, f32(0.9, 0.4), 0.5, suppress_at_threshold=True).tolist() == [0]
+    assert nms(half, f32(0.9, 0.4), 0.51, suppress_at_threshold=True).tolist() == [0, 1]
+
+
+@given(candidates(), threshold, st.integers(0, 9))
+@settings(deadline=None)
+def test_a_limit_gives_the_first_of_what_would_be_kept(found, iou_threshold, limit):
+    kept = nms(*found, iou_threshold)
+
+    assert nms(*found, iou_threshold, limit=limit).tolist() == kept[:limit].tolist()
+
+
 def test_nothing_in_nothing_out():
     kept = nms(np.empty((0, 4), np.float32), np.empty(0, np.float32), 0.5)
 
@@ -123,6 +138,8 @@ def test_many_boxes_give_what_one_by_one_gives(count):
     for i in sorted(range(count), key=lambda i: (-scores[i], i)):
         if not overlaps[expected, i].any():
             expected.append(i)
+
+    assert nms(boxes, scores, 0.3, limit=90).tolist() == expected[:90]
 
     assert nms(boxes, scores, 0.3).tolist() == expected
     assert count > len(expected) > 100

@@ -2,11 +2,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from reference_specs import qfgaohao_priors, torchvision_priors
+from reference_specs import ZOO_SPECS
 
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_level_priors, build_priors, level_slices
-from mbv3ssd_deploy.core.spec import ClipRule, PriorLevel, PriorSpec
+from mbv3ssd_deploy.core.spec import ClipRule, PriorLevel, PriorRounding, PriorSpec
 
 # 2 rows, 3 columns in a frame that is 60 wide and 20 high
 WIDE = PriorSpec(60, 20, (PriorLevel(2, 3, 20.0, 10.0, 4.0, 9.0, (4.0, 0.25)),), ClipRule.NONE)
@@ -67,7 +67,26 @@ def test_the_corners_rule_cuts_boxes_at_the_edge_of_the_image():
     assert not np.allclose(free, free.clip(0, 1))
 
 
-@pytest.mark.parametrize("spec", [qfgaohao_priors(), torchvision_priors(), WIDE])
+def on_pixels(level):
+    priors = build_priors(PriorSpec(100, 100, (level,), ClipRule.NONE, PriorRounding.PIXEL_CORNERS))
+    return corners_from_centre(priors) * 100
+
+
+def test_rounded_priors_lie_on_whole_pixels_half_to_even():
+    # the square of 25 has its first pixel at 0.5, its last one at 24.5; both go to even numbers
+    corners = on_pixels(PriorLevel(1, 1, 26.0, 26.0, 25.0, 20.0**2 / 25, ()))
+
+    assert np.allclose(corners, [[0, 0, 25, 25], [3, 3, 23, 23]])
+
+
+def test_rounded_priors_are_the_same_in_every_cell():
+    # rounded where they stand, the boxes of the second cell would reach from 2 to 7
+    corners = on_pixels(PriorLevel(1, 2, 3.0, 3.0, 4.0, None, ()))
+
+    assert np.allclose(corners[:, [0, 2]], [[0, 3], [3, 6]])
+
+
+@pytest.mark.parametrize("spec", [spec.priors for spec in ZOO_SPECS.values()] + [WIDE])
 def test_levels_and_slices_make_up_the_whole(spec):
     priors, slices = build_priors(spec), level_slices(spec)
 
@@ -80,5 +99,9 @@ def test_levels_and_slices_make_up_the_whole(spec):
 
 
 def test_the_published_counts_come_out():
-    assert qfgaohao_priors().count == 3000
-    assert torchvision_priors().count == 3234
+    counts = {folder: spec.priors.count for folder, spec in ZOO_SPECS.items()}
+
+    assert counts["qfgaohao_large"] == counts["tongyu_small"] == counts["jungin500_small"] == 3000
+    assert counts["torchvision_coco"] == counts["lufficc_large"] == 3234
+    assert counts["compact_large"] == counts["ujsyehao_config"] == 2278
+    assert counts["ujsyehao_released"] == 2268

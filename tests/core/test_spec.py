@@ -49,6 +49,7 @@ def test_counts_follow_from_the_tables():
         (SPEC.coder, {"centre_variance": 0.0}, "above 0"),
         (SPEC.coder, {"size_variance": NAN}, "finite"),
         (SPEC.coder, {"max_log_size": INF}, "none for no limit"),
+        (SPEC.coder, {"min_log_size": -INF}, "smallest log size must be finite"),
         (SPEC.decode, {"score_threshold": 1.5}, "within 0..1"),
         (SPEC.decode, {"iou_threshold": NAN}, "within 0..1"),
         (SPEC.decode, {"keep_total": 0}, "at least 1, or none"),

@@ -4,15 +4,18 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_specs import qfgaohao_spec, torchvision_spec
+from reference_specs import ZOO_SPECS, qfgaohao_spec, torchvision_spec
 
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     BoxCoder,
+    BoxEdges,
     DecodeSpec,
     DetectorSpec,
     InputSpec,
+    NmsScope,
     PriorLevel,
+    PriorRounding,
     PriorSpec,
     Tap,
 )
@@ -56,6 +59,7 @@ priors = st.builds(
     frame_width=positive,
     frame_height=positive,
     levels=tuples(levels, min_size=1, max_size=3),
+    rounding=st.sampled_from(PriorRounding),
 )
 decodes = st.builds(
     DecodeSpec,
@@ -65,6 +69,9 @@ decodes = st.builds(
     keep_per_class=limits,
     keep_total=limits,
     iou_epsilon=shares,
+    box_edges=st.sampled_from(BoxEdges),
+    nms_scope=st.sampled_from(NmsScope),
+    suppress_at_threshold=st.booleans(),
 )
 specs = st.builds(
     DetectorSpec,
@@ -72,7 +79,7 @@ specs = st.builds(
     input=inputs,
     class_names=tuples(st.text(), min_size=2, max_size=5, unique=True),
     priors=priors,
-    coder=st.builds(BoxCoder, positive, positive, st.none() | positive),
+    coder=st.builds(BoxCoder, *[positive] * 2, *[st.none() | positive] * 2),
     decode=decodes,
 )
 
@@ -95,7 +102,7 @@ def refusal(data):
     return caught.value.message
 
 
-@pytest.mark.parametrize("spec", [qfgaohao_spec(), torchvision_spec()])
+@pytest.mark.parametrize("spec", ZOO_SPECS.values())
 def test_a_spec_survives_the_way_through_text(spec):
     assert spec_from_json(json.loads(json.dumps(json_from_spec(spec)))) == spec
 

@@ -5,13 +5,25 @@ import dataclasses
 import builders
 import numpy as np
 import pytest
-from reference_specs import qfgaohao_priors, qfgaohao_spec, torchvision_spec
+from reference_specs import (
+    compact_spec,
+    lufficc_spec,
+    qfgaohao_priors,
+    qfgaohao_spec,
+    torchvision_spec,
+    ujsyehao_spec,
+)
 
 from mbv3ssd_deploy.core.boxes import corners_from_centre
-from mbv3ssd_deploy.core.priors import build_level_priors
+from mbv3ssd_deploy.core.priors import build_level_priors, build_priors
 from mbv3ssd_deploy.core.spec import ClipRule, PriorLevel, PriorSpec
 from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.ncnn_graph.prior_plan import MEMORY_DATA, PRIOR_BOX, plan_priors
+from mbv3ssd_deploy.ncnn_graph.prior_plan import (
+    MEMORY_DATA,
+    PRIOR_BOX,
+    level_corners,
+    plan_priors,
+)
 from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
 
 
@@ -54,6 +66,25 @@ def test_qfgaohao_without_its_clamp_is_layers_throughout():
     plan = plan_priors(with_priors(qfgaohao_spec(), clip=ClipRule.NONE))
 
     assert set(layers(plan)) == {PRIOR_BOX}
+
+
+def test_rounded_priors_travel_as_constants():
+    spec = ujsyehao_spec()
+    plan = plan_priors(spec)
+
+    assert set(layers(plan)) == {MEMORY_DATA}
+    assert all("rounds corners to whole pixels" in level.reason for level in plan.levels)
+    pixels = [level.worst_error_px for level in plan.levels]
+    np.testing.assert_allclose(pixels, [0.426, 0.5, 0.487, 0.5, 0.294, 0.5], atol=1e-3)
+    corners = np.concatenate([level_corners(spec, i) for i in range(6)])
+    np.testing.assert_array_equal(corners, corners_from_centre(build_priors(spec.priors)))
+
+
+@pytest.mark.parametrize(("spec", "constants"), [(compact_spec(), {4}), (lufficc_spec(), {3, 4})])
+def test_compact_and_lufficc_travel_where_they_clip_as_constants(spec, constants):
+    plan = plan_priors(spec)
+
+    assert {level.level for level in plan.levels if level.layer == MEMORY_DATA} == constants
 
 
 def test_torchvision_clamps_sizes_on_two_levels():
