@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +71,15 @@ class Bundle:
 
     @property
     def checkpoint_path(self) -> Path | None:
-        """Where the checkpoint stood when the bundle was made; None when it was never known."""
+        """Where the checkpoint stood when the bundle was made; None when it was never known.
+
+        The record is relative to the real folder, behind any symbolic link; the answer is relative
+        to the current one, as people type it.
+        """
         record = self.manifest.checkpoint
-        return None if record is None else self.directory / record.path
+        if record is None:
+            return None
+        return Path(os.path.relpath(self.directory.resolve() / record.path))
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -73,14 +73,13 @@ _HINT = "name the checkpoint with --checkpoint FILE"
 
 
 def _recorded_checkpoint(bundle: Bundle) -> Path:
-    record = bundle.manifest.checkpoint
-    if record is None:
+    record, path = bundle.manifest.checkpoint, bundle.checkpoint_path
+    if record is None or path is None:
         raise BundleError(
             "this bundle was made from an ONNX file and knows no checkpoint",
             where=str(bundle.directory),
             hint=_HINT,
         )
-    path = bundle.directory / record.path
     if not path.is_file():
         raise BundleError(
             "the checkpoint that this bundle was made from is not there",

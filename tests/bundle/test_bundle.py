@@ -56,7 +56,7 @@ def test_what_was_written_is_read(whole):
     assert found == whole
     assert found.has_ncnn
     assert found.manifest.commands == ("mbv3ssd-deploy export model.pth", "mbv3ssd-deploy to-ncnn")
-    assert found.checkpoint_path == whole.directory / "../model.pth"
+    assert found.checkpoint_path.resolve() == (whole.directory / "../model.pth").resolve()
     assert read_bundle(whole.directory / "detector.json") == found
 
 
@@ -147,3 +147,13 @@ def test_a_bundle_may_know_no_checkpoint(tmp_path):
 
     assert read_bundle(tmp_path).checkpoint_path is None
     assert bundle.manifest.checkpoint is None
+
+
+def test_the_checkpoint_is_found_behind_a_symbolic_link(exported, tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    link = tmp_path / "far" / "away" / "link"
+    link.symlink_to(exported.directory, target_is_directory=True)
+
+    found = read_bundle(link).checkpoint_path
+
+    assert found.resolve() == (exported.directory / "../model.pth").resolve()
