@@ -8,7 +8,11 @@ import torch
 from builders import seeded_state_dict
 
 DATA = Path(__file__).parent / "checkpoint" / "data"
-INVENTORIES = ("torchvision_coco", "torchvision_small", "qfgaohao_large", "qfgaohao_small")
+INVENTORIES = (
+    *("torchvision_coco", "torchvision_small", "qfgaohao_large", "qfgaohao_small"),
+    *("tongyu_large", "tongyu_small", "ujsyehao_released", "lufficc_large", "jungin500_small"),
+    "compact_large",
+)
 
 
 def inventory(name):

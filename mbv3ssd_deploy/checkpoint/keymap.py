@@ -109,9 +109,14 @@ class KeyMap:
         wrong = tuple(
             ShapeMismatch(key, shapes[key], wanted[new])
             for key, new in renamed.items()
-            if shapes[key] != wanted[new] and not is_counter(new)
+            if not _fits(shapes[key], wanted[new]) and not is_counter(new)
         )
         return KeyReport(renamed, dropped, tuple(unmatched), missing, wrong)
+
+
+def _fits(found: Shape, wanted: Shape) -> bool:
+    """Whether a tensor fits: a dense layer's weights are those of a 1x1 convolution."""
+    return wanted in (found, (*found, 1, 1)) if len(found) == 2 else found == wanted
 
 
 def _renamed(

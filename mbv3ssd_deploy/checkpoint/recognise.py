@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Family
-from mbv3ssd_deploy.checkpoint.families.strangers import NOT_YET, OTHERS
+from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import listed
 from mbv3ssd_deploy.errors import CheckpointError
@@ -23,14 +23,32 @@ def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family,
     if contents.spec_json is not None:
         return next((family, ()) for family in FAMILIES if family.carries_spec)
     shapes = contents.shapes
-    for family in FAMILIES:
-        if not family.carries_spec and family.signature.fits(shapes):
-            return family, _evidence(family)
-    raise _refusal(contents)
+    fitting = [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
+    if not fitting:
+        raise _refusal(contents)
+    told = fitting if len(fitting) == 1 else [f for f in fitting if _is_told(f, contents)]
+    if len(told) != 1:
+        raise _undecided(fitting, contents)
+    return told[0], _evidence(told[0], contents)
 
 
-def _evidence(family: Family) -> tuple[str, ...]:
-    return (f"has {listed(family.signature.present)}: {family.title}",)
+def _is_told(family: Family, contents: Contents) -> bool:
+    return family.tell is not None and family.tell(contents)[0]
+
+
+def _evidence(family: Family, contents: Contents) -> tuple[str, ...]:
+    keys = f"has {listed(family.signature.present)}: {family.title}"
+    return (keys,) if family.tell is None else (keys, family.tell(contents)[1])
+
+
+def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
+    names = [family.name for family in fitting]
+    reasons = {family.tell(contents)[1] for family in fitting if family.tell is not None}
+    return CheckpointError(
+        f"the keys are those of {' and of '.join(names)}, and nothing decides between them"
+        + "".join(f"; {reason}" for reason in sorted(reasons)),
+        hint=" or ".join(f"--family {name}" for name in names),
+    )
 
 
 def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
@@ -43,18 +61,12 @@ def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
             f"this is not a {name} checkpoint: {missing or 'a telling key'} is missing",
             hint="leave --family out to see what the file looks like",
         )
-    return family, (f"--family {name}", *_evidence(family)) if family.signature.present else ()
+    evidence = _evidence(family, contents) if family.signature.present else ()
+    return family, (f"--family {name}", *evidence) if evidence else ()
 
 
 def _refusal(contents: Contents) -> CheckpointError:
     shapes = contents.shapes
-    for stranger in NOT_YET:
-        if stranger.signature.fits(shapes):
-            return CheckpointError(
-                f"this is {stranger.title} (it has {listed(stranger.signature.present)}), "
-                "which this version cannot load yet",
-                hint=f"this version loads {LOADABLE}",
-            )
     stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
     looks = f"it looks like {stranger_found.title}. " if stranger_found else ""
     return CheckpointError(

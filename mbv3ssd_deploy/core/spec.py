@@ -69,6 +69,9 @@ class TapPlace(enum.StrEnum):
 
     EXPANSION = "expansion"
     """After the block's 1x1 expansion, its BatchNorm and activation."""
+    BEFORE_ACTIVATION = "before_activation"
+    """The output of the wide convolution behind the last one, before its activation; the extra
+    levels go on from behind the activation."""
     OUTPUT = "output"
 
 

@@ -10,8 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from mbv3ssd_deploy.nets.layouts import Activation, Layout, SqueezeLayout, SqueezePlace
-from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, Part, Shortcut
+from mbv3ssd_deploy.nets.layouts import (
+    Activation,
+    LastItem,
+    Layout,
+    SqueezeLayout,
+    SqueezePlace,
+)
+from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, NetPlan, Part, Shortcut
 
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     Activation.RELU: lambda: nn.ReLU(inplace=True),
@@ -21,7 +27,7 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 class ConvBnAct(nn.Sequential):
-    """Convolution (0), BatchNorm (1) and, unless it is NONE, an activation (2).
+    """Convolution (0), BatchNorm (1), a gate if there is one, and, unless NONE, an activation.
 
     Padded by half the kernel: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride)).
     """
@@ -37,6 +43,7 @@ class ConvBnAct(nn.Sequential):
         stride: int = 1,
         groups: int = 1,
         bias: bool = False,
+        gate: nn.Module | None = None,
     ) -> None:
         items: list[nn.Module] = [
             nn.Conv2d(
@@ -44,6 +51,8 @@ class ConvBnAct(nn.Sequential):
             ),
             batch_norm(out_channels, layout),
         ]
+        if gate is not None:
+            items.append(gate)
         if activation is not Activation.NONE:
             items.append(_ACTIVATIONS[activation]())
         super().__init__(*items)
@@ -78,6 +87,14 @@ class SqueezeExcite(nn.Module):
         return x * gates
 
 
+class Square(nn.Module):
+    """The map times itself."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x * x`."""
+        return x * x
+
+
 class InvertedResidual(nn.Module):
     """A MobileNetV3 block; `block` holds its parts in the order in which they run."""
 
@@ -88,6 +105,10 @@ class InvertedResidual(nn.Module):
         if plan.shortcut is Shortcut.PROJECTION:
             self.shortcut: nn.Module = ConvBnAct(
                 plan.in_channels, plan.out_channels, activation=Activation.NONE, layout=layout
+            )
+        elif plan.shortcut is Shortcut.CONVOLUTION:
+            self.shortcut = nn.Conv2d(
+                plan.in_channels, plan.out_channels, 1, plan.stride, bias=False
             )
         else:
             self.shortcut = nn.Identity()
@@ -100,9 +121,11 @@ class InvertedResidual(nn.Module):
 
 def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
     style, act = layout.block, plan.activation
+    bias, place = layout.base_bias, style.squeeze.place
     if part is Part.EXPAND:
         return ConvBnAct(plan.in_channels, plan.expansion, activation=act, layout=layout)
     if part is Part.DEPTHWISE:
+        gated = plan.squeeze_hidden is not None and place is SqueezePlace.BEFORE_ACTIVATION
         return ConvBnAct(
             plan.expansion,
             plan.expansion,
@@ -111,13 +134,55 @@ def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
             kernel=plan.kernel,
             stride=plan.stride,
             groups=plan.expansion,
+            bias=bias,
+            gate=_build_gate(plan.expansion, plan.squeeze_hidden, layout) if gated else None,
         )
     if part is Part.PROJECT:
         output = act if style.activates_projection else Activation.NONE
-        return ConvBnAct(plan.expansion, plan.out_channels, activation=output, layout=layout)
-    after_depthwise = style.squeeze.place is SqueezePlace.AFTER_DEPTHWISE
-    channels = plan.expansion if after_depthwise else plan.out_channels
-    return SqueezeExcite(channels, plan.squeeze_hidden or 1, style.squeeze, layout)
+        return ConvBnAct(
+            plan.expansion, plan.out_channels, activation=output, layout=layout, bias=bias
+        )
+    if part is Part.SQUARE:
+        return Square()
+    after_projection = place is SqueezePlace.AFTER_PROJECTION
+    channels = plan.out_channels if after_projection else plan.expansion
+    return _build_gate(channels, plan.squeeze_hidden, layout)
+
+
+def _build_gate(channels: int, hidden: int | None, layout: Layout) -> SqueezeExcite:
+    return SqueezeExcite(channels, hidden or 1, layout.block.squeeze, layout)
+
+
+def build_last(plan: NetPlan) -> nn.Sequential:
+    """Return the backbone's last 1x1 convolution (0) and what follows it in the layout's order."""
+    layout, channels = plan.layout, plan.last_channels
+    follows: dict[LastItem, Callable[[], nn.Module]] = {
+        LastItem.SQUEEZE: lambda: _build_gate(channels, plan.last_squeeze_hidden, layout),
+        LastItem.NORM: lambda: batch_norm(channels, layout),
+        LastItem.ACTIVATION: _ACTIVATIONS[Activation.HARDSWISH],
+    }
+    convolution = nn.Conv2d(plan.blocks[-1].out_channels, channels, 1, bias=layout.base_bias)
+    return nn.Sequential(convolution, *(follows[item]() for item in layout.last))
+
+
+def build_wide(plan: NetPlan, channels: int) -> nn.Sequential:
+    """Return the wide 1x1 convolution (0) and its activation (1)."""
+    # not in place: a tap may hold what goes in
+    return nn.Sequential(nn.Conv2d(plan.last_channels, channels, 1), nn.Hardswish())
+
+
+class ChannelNorm(nn.Module):
+    """Each pixel divided by its length over the channels, times a learned factor a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1, channels, 1, 1), 20.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `x` (N, C, H, W), every pixel of length 1, scaled; all zeros stay zeros."""
+        length: torch.Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        # 1e-10 is lost in every length but 0: it keeps an all-zero pixel from dividing by it
+        return x / (length + 1e-10) * self.scale
 
 
 class ExtraLevel(nn.Sequential):
@@ -130,7 +195,16 @@ class ExtraLevel(nn.Sequential):
         super().__init__(
             ConvBnAct(plan.in_channels, hidden, activation=act, layout=layout),
             ConvBnAct(
-                hidden, hidden, activation=act, layout=layout, kernel=3, stride=2, groups=hidden
+                hidden,
+                hidden,
+                activation=act,
+                layout=layout,
+                kernel=3,
+                stride=2,
+                groups=hidden,
+                gate=_build_gate(hidden, plan.squeeze_hidden, layout)
+                if plan.squeeze_hidden
+                else None,
             ),
             ConvBnAct(hidden, plan.out_channels, activation=output, layout=layout),
         )

@@ -9,6 +9,7 @@ deviations of public code.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Activation(enum.StrEnum):
 class SqueezePlace(enum.StrEnum):
     """Where in a block the squeeze-excite gate stands."""
 
+    BEFORE_ACTIVATION = "before_activation"
+    """On the expanded channels, between the depthwise convolution's BatchNorm and activation."""
     AFTER_DEPTHWISE = "after_depthwise"
     """On the expanded channels, after the depthwise convolution's activation."""
     AFTER_PROJECTION = "after_projection"
@@ -43,6 +46,8 @@ class SqueezeHidden(enum.StrEnum):
     """A quarter of the gated channels, rounded to a multiple of 8."""
     QUARTER = "quarter"
     """A quarter of the gated channels, rounded down."""
+    ALL = "all"
+    """As wide as the gated channels."""
 
 
 class ShortcutRule(enum.StrEnum):
@@ -52,6 +57,25 @@ class ShortcutRule(enum.StrEnum):
     """Stride 1 and as many channels out as in."""
     STRIDE_ONE = "stride_one"
     """Every block of stride 1; a 1x1 convolution with BatchNorm where the channels differ."""
+    ALWAYS_CONVOLVED = "always_convolved"
+    """Every block, through a 1x1 convolution with the block's stride and no BatchNorm."""
+
+
+class LastItem(enum.StrEnum):
+    """What may follow the last 1x1 convolution of the backbone."""
+
+    SQUEEZE = "squeeze"
+    NORM = "norm"
+    ACTIVATION = "activation"
+
+
+class PredictorKind(enum.StrEnum):
+    """What a head does to a feature map."""
+
+    SEPARABLE = "separable"
+    """Depthwise 3x3, BatchNorm, ReLU6, then 1x1."""
+    CONVOLUTION = "convolution"
+    """One 3x3 convolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +109,7 @@ class BlockLayout:
     """How an inverted residual is wired.
 
     `always_expands`: a 1x1 expansion even where it would not change the number of channels.
+    `squares_ungated`: a block without a gate multiplies its map with itself instead.
     """
 
     always_expands: bool
@@ -92,31 +117,45 @@ class BlockLayout:
     activates_depthwise: bool
     activates_projection: bool
     shortcut: ShortcutRule
+    squares_ungated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ExtrasLayout:
     """An extra level: 1x1 to `hidden`, depthwise 3x3 of stride 2, 1x1 to the level's channels.
 
-    `hidden` holds one width a level; None means half of the level's channels.
+    `hidden` holds one width a level; None means half of the level's channels. `gated`: a
+    squeeze-excite gate, as in the blocks, between the depthwise BatchNorm and its activation.
     """
 
     hidden: tuple[int, ...] | None
     activation: Activation
     activates_output: bool
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HeadLayout:
-    """A predictor: depthwise 3x3, BatchNorm, ReLU6, 1x1; the last level may be a bare 1x1."""
+    """The predictors: `kind` at every level, but the last level may be a bare 1x1.
+
+    `normalises_first`: the first map is divided by its length over the channels, pixel by pixel,
+    and scaled by a learned factor a channel (ParseNet, arXiv 1506.04579).
+    """
 
     depthwise_bias: bool
     bare_last_level: bool
+    kind: PredictorKind = PredictorKind.SEPARABLE
+    normalises_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A family's wiring. `tables` is keyed by (backbone, reduced tail)."""
+    """A family's wiring. `tables` is keyed by (backbone, reduced tail).
+
+    `base_bias`: all backbone convolutions but the expansions have a bias, BatchNorm or not.
+    `last` follows the last 1x1 convolution, in this order. `wide_channels`: one more 1x1
+    convolution of that width after it, with a bias, an activation and no BatchNorm.
+    """
 
     name: str
     tables: Mapping[tuple[Backbone, bool], tuple[BlockRow, ...]]
@@ -125,6 +164,9 @@ class Layout:
     head: HeadLayout
     bn_eps: float
     bn_momentum: float
+    base_bias: bool = False
+    last: tuple[LastItem, ...] = (LastItem.NORM, LastItem.ACTIVATION)
+    wide_channels: int | None = None
 
 
 STEM_CHANNELS = 16
@@ -169,6 +211,12 @@ PAPER_SMALL = (
     BlockRow(5, 288, 96, HS, squeeze=True, stride=2),
     BlockRow(5, 576, 96, HS, squeeze=True, stride=1),
     BlockRow(5, 576, 96, HS, squeeze=True, stride=1),
+)
+# leaderj1001/MobileNetV3-Pytorch: ReLU where the paper has h-swish for the first time.
+LATE_SWISH_SMALL = (
+    *PAPER_SMALL[:3],
+    *(dataclasses.replace(row, activation=RE) for row in PAPER_SMALL[3:6]),
+    *PAPER_SMALL[6:],
 )
 PAPER_SMALL_REDUCED = (
     *PAPER_SMALL[:8],
@@ -236,7 +284,116 @@ QFGAOHAO = Layout(
     bn_momentum=0.1,
 )
 
-LAYOUTS = (TORCHVISION, QFGAOHAO)
+# tongyuhome/MobileNetV3-SSD and shaoshengsong/MobileNetV3-SSD, on leaderj1001's backbone.
+TONGYU_LARGE = Layout(
+    name="tongyu_large",
+    tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
+    block=BlockLayout(
+        always_expands=True,
+        squeeze=SqueezeLayout(
+            place=SqueezePlace.AFTER_DEPTHWISE,
+            hidden=SqueezeHidden.QUARTER,
+            norm=False,
+            pooled=True,
+        ),
+        activates_depthwise=False,
+        activates_projection=True,
+        shortcut=ShortcutRule.SAME_SHAPE,
+    ),
+    extras=ExtrasLayout(
+        hidden=(256, 128, 128, 64), activation=Activation.RELU6, activates_output=False
+    ),
+    head=HeadLayout(depthwise_bias=True, bare_last_level=True),
+    bn_eps=1e-5,
+    bn_momentum=0.1,
+    base_bias=True,
+    wide_channels=1280,
+)
+TONGYU_SMALL = dataclasses.replace(
+    TONGYU_LARGE,
+    name="tongyu_small",
+    tables=MappingProxyType({(Backbone.SMALL, False): LATE_SWISH_SMALL}),
+    last=(LastItem.SQUEEZE, LastItem.NORM, LastItem.ACTIVATION),
+)
+JUNGIN500 = Layout(
+    name="jungin500",
+    tables=MappingProxyType({(Backbone.SMALL, False): PAPER_SMALL}),
+    block=BlockLayout(
+        always_expands=True,
+        squeeze=SqueezeLayout(
+            place=SqueezePlace.AFTER_DEPTHWISE,
+            hidden=SqueezeHidden.ALL,
+            norm=False,
+            pooled=True,
+        ),
+        activates_depthwise=False,
+        activates_projection=False,
+        shortcut=ShortcutRule.ALWAYS_CONVOLVED,
+        squares_ungated=True,
+    ),
+    extras=QFGAOHAO.extras,
+    head=QFGAOHAO.head,
+    bn_eps=1e-5,
+    bn_momentum=0.1,
+    last=(LastItem.ACTIVATION, LastItem.NORM),
+)
+UJSYEHAO = Layout(
+    name="ujsyehao",
+    tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
+    block=dataclasses.replace(
+        QFGAOHAO.block, squeeze=dataclasses.replace(QFGAOHAO.block.squeeze, pooled=False)
+    ),
+    extras=TORCHVISION.extras,
+    head=HeadLayout(depthwise_bias=True, bare_last_level=False),
+    bn_eps=1e-5,
+    bn_momentum=0.1,
+)
+COMPACT = dataclasses.replace(
+    UJSYEHAO,
+    name="compact",
+    head=HeadLayout(
+        depthwise_bias=True,
+        bare_last_level=False,
+        kind=PredictorKind.CONVOLUTION,
+        normalises_first=True,
+    ),
+)
+LUFFICC = Layout(
+    name="lufficc",
+    tables=MappingProxyType({(Backbone.LARGE, False): PAPER_LARGE}),
+    block=BlockLayout(
+        always_expands=False,
+        squeeze=SqueezeLayout(
+            place=SqueezePlace.BEFORE_ACTIVATION,
+            hidden=SqueezeHidden.QUARTER_DIVISIBLE,
+            norm=False,
+            pooled=True,
+        ),
+        activates_depthwise=True,
+        activates_projection=False,
+        shortcut=ShortcutRule.SAME_SHAPE,
+    ),
+    extras=ExtrasLayout(
+        hidden=(192, 128, 128, 64),
+        activation=Activation.HARDSWISH,
+        activates_output=False,
+        gated=True,
+    ),
+    head=HeadLayout(depthwise_bias=True, bare_last_level=True),
+    bn_eps=1e-5,
+    bn_momentum=0.1,
+)
+
+LAYOUTS = (
+    TORCHVISION,
+    QFGAOHAO,
+    TONGYU_LARGE,
+    TONGYU_SMALL,
+    JUNGIN500,
+    UJSYEHAO,
+    COMPACT,
+    LUFFICC,
+)
 
 
 def layout_of(arch: ArchSpec) -> Layout:

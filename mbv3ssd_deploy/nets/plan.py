@@ -33,6 +33,8 @@ class Shortcut(enum.StrEnum):
     IDENTITY = "identity"
     PROJECTION = "projection"
     """The input through a 1x1 convolution and BatchNorm."""
+    CONVOLUTION = "convolution"
+    """The input through a 1x1 convolution with the block's stride and nothing more."""
 
 
 class Part(enum.StrEnum):
@@ -41,6 +43,8 @@ class Part(enum.StrEnum):
     EXPAND = "expand"
     DEPTHWISE = "depthwise"
     SQUEEZE = "squeeze"
+    SQUARE = "square"
+    """The map times itself."""
     PROJECT = "project"
 
 
@@ -49,6 +53,7 @@ class BlockPlan:
     """One inverted residual, all widths settled.
 
     `parts` are its items in the order in which they run; `squeeze_hidden` is None without a gate.
+    A gate before the depthwise activation is an item of the depthwise part, not one of its own.
     """
 
     in_channels: int
@@ -69,6 +74,7 @@ class ExtraPlan:
     in_channels: int
     hidden: int
     out_channels: int
+    squeeze_hidden: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,18 @@ class NetPlan:
 
     @property
     def last_feature(self) -> int:
-        """The number of the last 1x1 convolution."""
+        """The number of the last 1x1 convolution of the backbone's table."""
         return len(self.blocks) + 1
+
+    @property
+    def wide_feature(self) -> int | None:
+        """The number of the wide convolution after it, where the layout has one."""
+        return None if self.layout.wide_channels is None else self.last_feature + 1
+
+    @property
+    def last_squeeze_hidden(self) -> int:
+        """The hidden width of the gate after the last convolution, where the layout has one."""
+        return _squeeze_hidden(self.layout, self.last_channels)
 
 
 def divisible_width(channels: float, divisor: int = 8) -> int:
@@ -113,8 +129,9 @@ def plan_net(arch: ArchSpec) -> NetPlan:
         blocks.append(_plan_block(row, channels, arch.width_mult, layout))
         channels = blocks[-1].out_channels
     last = LAST_CONV_FACTOR * channels
-    _check_taps(arch, tuple(blocks))
-    taps = _tap_channels(arch, stem, tuple(blocks), last)
+    tail = (last,) if layout.wide_channels is None else (last, layout.wide_channels)
+    _check_taps(arch, tuple(blocks), len(tail))
+    taps = _tap_channels(arch, stem, tuple(blocks), tail)
     extras = _plan_extras(arch, layout, taps[-1])
     return NetPlan(layout, stem, tuple(blocks), last, extras, (*taps, *arch.extras))
 
@@ -122,14 +139,8 @@ def plan_net(arch: ArchSpec) -> NetPlan:
 def _plan_block(row: BlockRow, in_channels: int, width: float, layout: Layout) -> BlockPlan:
     expansion = divisible_width(row.expansion * width)
     out = divisible_width(row.out * width)
-    squeeze = layout.block.squeeze
-    gated = expansion if squeeze.place is SqueezePlace.AFTER_DEPTHWISE else out
-    quarter = gated // 4
-    hidden = (
-        divisible_width(quarter)
-        if squeeze.hidden is SqueezeHidden.QUARTER_DIVISIBLE
-        else max(1, quarter)
-    )
+    place = layout.block.squeeze.place
+    gated = out if place is SqueezePlace.AFTER_PROJECTION else expansion
     return BlockPlan(
         in_channels=in_channels,
         expansion=expansion,
@@ -139,23 +150,36 @@ def _plan_block(row: BlockRow, in_channels: int, width: float, layout: Layout) -
         activation=row.activation,
         parts=_parts(
             expands=layout.block.always_expands or expansion != in_channels,
-            squeeze=squeeze.place if row.squeeze else None,
+            squeeze=place if row.squeeze else None,
+            squares=layout.block.squares_ungated,
         ),
-        squeeze_hidden=hidden if row.squeeze else None,
+        squeeze_hidden=_squeeze_hidden(layout, gated) if row.squeeze else None,
         shortcut=_shortcut(layout.block.shortcut, row.stride, same_channels=in_channels == out),
     )
 
 
-def _parts(*, expands: bool, squeeze: SqueezePlace | None) -> tuple[Part, ...]:
+def _squeeze_hidden(layout: Layout, gated: int) -> int:
+    rule = layout.block.squeeze.hidden
+    if rule is SqueezeHidden.ALL:
+        return gated
+    quarter = gated // 4
+    return divisible_width(quarter) if rule is SqueezeHidden.QUARTER_DIVISIBLE else max(1, quarter)
+
+
+def _parts(*, expands: bool, squeeze: SqueezePlace | None, squares: bool) -> tuple[Part, ...]:
     first = (Part.EXPAND, Part.DEPTHWISE) if expands else (Part.DEPTHWISE,)
     if squeeze is None:
-        return (*first, Part.PROJECT)
+        return (*first, Part.SQUARE, Part.PROJECT) if squares else (*first, Part.PROJECT)
     if squeeze is SqueezePlace.AFTER_DEPTHWISE:
         return (*first, Part.SQUEEZE, Part.PROJECT)
-    return (*first, Part.PROJECT, Part.SQUEEZE)
+    if squeeze is SqueezePlace.AFTER_PROJECTION:
+        return (*first, Part.PROJECT, Part.SQUEEZE)
+    return (*first, Part.PROJECT)
 
 
 def _shortcut(rule: ShortcutRule, stride: int, *, same_channels: bool) -> Shortcut:
+    if rule is ShortcutRule.ALWAYS_CONVOLVED:
+        return Shortcut.CONVOLUTION
     if stride != 1:
         return Shortcut.NONE
     if same_channels:
@@ -163,14 +187,20 @@ def _shortcut(rule: ShortcutRule, stride: int, *, same_channels: bool) -> Shortc
     return Shortcut.PROJECTION if rule is ShortcutRule.STRIDE_ONE else Shortcut.NONE
 
 
-def _check_taps(arch: ArchSpec, blocks: tuple[BlockPlan, ...]) -> None:
-    last = len(blocks) + 1
+def _check_taps(arch: ArchSpec, blocks: tuple[BlockPlan, ...], tail: int) -> None:
+    last = len(blocks) + tail
     numbers = [tap.feature for tap in arch.taps]
     problems = [f"feature {n} does not exist, the last is {last}" for n in numbers if n > last]
     if min(numbers) < 0 or any(a >= b for a, b in itertools.pairwise(numbers)):
         problems.append(f"taps {numbers} do not ascend from 0")
-    if arch.taps[-1].place is not TapPlace.OUTPUT:
+    if arch.taps[-1].place is TapPlace.EXPANSION:
         problems.append("the last tap must be an output: the extras go on from a whole feature")
+    problems += [
+        f"feature {tap.feature} cannot be tapped before its activation: only a wide convolution "
+        "behind the last one can"
+        for tap in arch.taps
+        if tap.place is TapPlace.BEFORE_ACTIVATION and tap.feature < len(blocks) + 2
+    ]
     problems += [
         f"feature {tap.feature} has no expansion that can be tapped: only a block that expands "
         "and has no shortcut can be cut in two"
@@ -189,9 +219,9 @@ def _has_free_expansion(feature: int, blocks: tuple[BlockPlan, ...]) -> bool:
 
 
 def _tap_channels(
-    arch: ArchSpec, stem: int, blocks: tuple[BlockPlan, ...], last: int
+    arch: ArchSpec, stem: int, blocks: tuple[BlockPlan, ...], tail: tuple[int, ...]
 ) -> tuple[int, ...]:
-    outputs = (stem, *(block.out_channels for block in blocks), last)
+    outputs = (stem, *(block.out_channels for block in blocks), *tail)
     return tuple(
         blocks[tap.feature - 1].expansion
         if tap.place is TapPlace.EXPANSION
@@ -209,4 +239,5 @@ def _plan_extras(arch: ArchSpec, layout: Layout, in_channels: int) -> tuple[Extr
             where="arch.extras",
         )
     sources = (in_channels, *arch.extras[:-1])
-    return tuple(map(ExtraPlan, sources, hidden, arch.extras))
+    gates = [_squeeze_hidden(layout, width) if layout.extras.gated else None for width in hidden]
+    return tuple(map(ExtraPlan, sources, hidden, arch.extras, gates))

@@ -19,11 +19,11 @@ def feature_map_sizes(arch: ArchSpec, height: int, width: int) -> tuple[tuple[in
     if height < 1 or width < 1:
         raise SpecError(f"the input size {height} x {width} has no pixels")
     plan = plan_net(arch)
-    strides = (2, *(block.stride for block in plan.blocks), 1)
+    strides = (2, *(block.stride for block in plan.blocks), 1, 1)
     sizes: list[tuple[int, int]] = []
     for tap in arch.taps:
         # a block strides in its depthwise convolution, which comes after its expansion
-        passed = tap.feature + (tap.place is TapPlace.OUTPUT)
+        passed = tap.feature + (tap.place is not TapPlace.EXPANSION)
         size = (height, width)
         for stride in strides[:passed]:
             size = _strided(size, stride)

@@ -11,8 +11,15 @@ import torch
 from torch import nn
 
 from mbv3ssd_deploy.core.spec import ArchSpec, TapPlace
-from mbv3ssd_deploy.nets.blocks import ConvBnAct, ExtraLevel, InvertedResidual
-from mbv3ssd_deploy.nets.layouts import Activation, Layout
+from mbv3ssd_deploy.nets.blocks import (
+    ChannelNorm,
+    ConvBnAct,
+    ExtraLevel,
+    InvertedResidual,
+    build_last,
+    build_wide,
+)
+from mbv3ssd_deploy.nets.layouts import Activation, Layout, PredictorKind
 from mbv3ssd_deploy.nets.plan import NetPlan, plan_net
 
 
@@ -20,31 +27,50 @@ class FeatureMaps(nn.Module):
     """Image -> the feature maps that the heads read, largest first.
 
     `features` has one part a tap, `extra` one level each; names as in torchvision's ssdlite.
+    `rest` is what the last tap leaves of its feature: nothing, or an activation.
     """
 
     def __init__(self, arch: ArchSpec, plan: NetPlan) -> None:
         super().__init__()
-        self.features = nn.Sequential(*_parts_between_taps(arch, plan))
+        *parts, self.rest = _parts_between_taps(arch, plan)
+        self.features = nn.Sequential(*parts)
         self.extra = nn.ModuleList(ExtraLevel(extra, plan.layout) for extra in plan.extras)
+        normalises = plan.layout.head.normalises_first
+        self.first_norm = ChannelNorm(plan.map_channels[0]) if normalises else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the maps (N, C, rows, columns) for `x` (N, 3, H, W)."""
         maps: list[torch.Tensor] = []
-        for part in (*self.features, *self.extra):
+        for part in self.features:
             x = part(x)
             maps.append(x)
-        return maps
+        x = self.rest(x)
+        for level in self.extra:
+            x = level(x)
+            maps.append(x)
+        return [self.first_norm(maps[0]), *maps[1:]]
+
+
+def _features(plan: NetPlan) -> list[nn.Module]:
+    layout = plan.layout
+    stem = ConvBnAct(
+        3,
+        plan.stem_channels,
+        activation=Activation.HARDSWISH,
+        layout=layout,
+        kernel=3,
+        stride=2,
+        bias=layout.base_bias,
+    )
+    blocks = (InvertedResidual(block, layout) for block in plan.blocks)
+    wide = layout.wide_channels
+    tail = [build_last(plan), *([] if wide is None else [build_wide(plan, wide)])]
+    return [stem, *blocks, *tail]
 
 
 def _parts_between_taps(arch: ArchSpec, plan: NetPlan) -> list[nn.Sequential]:
-    layout, swish = plan.layout, Activation.HARDSWISH
-    stem = ConvBnAct(3, plan.stem_channels, activation=swish, layout=layout, kernel=3, stride=2)
-    last_in = plan.blocks[-1].out_channels
-    features: list[nn.Module] = [
-        stem,
-        *(InvertedResidual(block, layout) for block in plan.blocks),
-        ConvBnAct(last_in, plan.last_channels, activation=swish, layout=layout),
-    ]
+    """Return what leads to each tap from the one before, and what the last one leaves."""
+    features = _features(plan)
     places = {tap.feature: tap.place for tap in arch.taps}
     parts: list[nn.Sequential] = []
     current: list[nn.Module] = []
@@ -53,12 +79,17 @@ def _parts_between_taps(arch: ArchSpec, plan: NetPlan) -> list[nn.Sequential]:
             # a slice of a Sequential keeps its item numbers, and so the weights' names
             parts.append(nn.Sequential(*current, feature.block[0]))
             current = [feature.block[1:]]
+        elif places.get(number) is TapPlace.BEFORE_ACTIVATION and isinstance(
+            feature, nn.Sequential
+        ):
+            parts.append(nn.Sequential(*current, feature[:-1]))
+            current = [feature[-1]]
         else:
             current.append(feature)
             if number in places:
                 parts.append(nn.Sequential(*current))
                 current = []
-    return parts
+    return [*parts, nn.Sequential(*current)]
 
 
 class Head(nn.Module):
@@ -87,7 +118,9 @@ class Head(nn.Module):
         return torch.cat(flat, dim=1)
 
 
-def _predictor(channels: int, outputs: int, layout: Layout) -> nn.Sequential:
+def _predictor(channels: int, outputs: int, layout: Layout) -> nn.Module:
+    if layout.head.kind is PredictorKind.CONVOLUTION:
+        return nn.Conv2d(channels, outputs, 3, padding=1)
     return nn.Sequential(
         ConvBnAct(
             channels,

@@ -127,6 +127,10 @@ def test_a_missing_prior_level_is_refused():
         ({"taps": (Tap(9, TapPlace.EXPANSION),)}, "the last tap must be an output"),
         ({"layout": "qfgaohao", "extras": (64,)}, "takes 4 extra levels"),
         ({"extras": (64, 0)}, "at least 1 channel"),
+        (
+            {"taps": (Tap(12, TapPlace.BEFORE_ACTIVATION),)},
+            "feature 12 cannot be tapped before its activation",
+        ),
     ],
 )
 def test_an_arch_that_cannot_be_built_is_refused(changes, message):

@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 import torch
 from builders import tiny_net, tiny_spec
+from torch.nn import BatchNorm2d, Conv2d
 
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
-from mbv3ssd_deploy.core.spec import Backbone, Tap, TapPlace
-from mbv3ssd_deploy.nets.blocks import ConvBnAct, ExtraLevel, SqueezeExcite
+from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
+from mbv3ssd_deploy.nets.blocks import ChannelNorm, ConvBnAct, ExtraLevel, SqueezeExcite
 from mbv3ssd_deploy.nets.names import name_modules
 from mbv3ssd_deploy.nets.ssd import SsdNet
 
@@ -16,7 +17,32 @@ def net_of(arch):
     return SsdNet(arch, [6] * levels, 2)
 
 
+def large(layout, *taps):
+    return ArchSpec(
+        layout=layout,
+        backbone=Backbone.LARGE,
+        width_mult=1.0,
+        reduced_tail=False,
+        taps=taps,
+        extras=(512, 256, 256, 64),
+    )
+
+
+OUTPUT_16 = Tap(16, TapPlace.OUTPUT)
 ARCHS = {
+    "before the activation": large(
+        "tongyu_large", Tap(14, TapPlace.EXPANSION), Tap(17, TapPlace.BEFORE_ACTIVATION)
+    ),
+    "gate after the last": dataclasses.replace(
+        large("tongyu_small", Tap(9, TapPlace.EXPANSION), Tap(13, TapPlace.OUTPUT)),
+        backbone=Backbone.SMALL,
+    ),
+    "bare shortcuts": dataclasses.replace(
+        large("jungin500", Tap(8, TapPlace.OUTPUT), Tap(12, TapPlace.OUTPUT)),
+        backbone=Backbone.SMALL,
+    ),
+    "gates inside": large("lufficc", Tap(12, TapPlace.OUTPUT), OUTPUT_16),
+    "first map normalised": large("compact", Tap(14, TapPlace.EXPANSION), OUTPUT_16),
     "expansion tapped": native_spec(Backbone.LARGE, ("background", "a")).arch,
     "small": tiny_spec().arch,
     "qfgaohao": dataclasses.replace(
@@ -35,12 +61,23 @@ def test_every_name_is_a_module_of_its_kind_and_none_is_left_over(arch):
     net = net_of(arch)
     names = name_modules(arch)
     wanted = {names.stem: ConvBnAct} | dict.fromkeys(names.extras, ExtraLevel)
-    if names.last is not None:
-        wanted[names.last] = ConvBnAct
+    wanted |= {
+        name: kind
+        for name, kind in (
+            (names.last, Conv2d),
+            (names.last_norm, BatchNorm2d),
+            (names.last_squeeze, SqueezeExcite),
+            (names.wide, Conv2d),
+            (names.first_norm, ChannelNorm),
+        )
+        if name is not None
+    }
     for block in names.blocks:
-        parts = (block.expand, block.depthwise, block.project, block.shortcut)
+        parts = (block.expand, block.depthwise, block.project)
         wanted |= {name: ConvBnAct for name in parts if name is not None}
         wanted |= {block.squeeze: SqueezeExcite} if block.squeeze else {}
+        bare = arch.layout == "jungin500"
+        wanted |= {block.shortcut: Conv2d if bare else ConvBnAct} if block.shortcut else {}
 
     modules = dict(net.named_modules())
     assert {name: type(modules[name]) for name in wanted} == wanted

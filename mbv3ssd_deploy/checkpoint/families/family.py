@@ -89,6 +89,8 @@ class Family:
         draft: makes the spec from a file. Raises CheckpointError or SpecError.
         keymap: the renaming of its keys for that spec.
         carries_spec: its files are told by the spec in them, not by their keys.
+        tell: for a family whose keys are another's too: whether the values of a file are this
+            family's, and the sentence that says what told it.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Family:
     draft: Callable[[Contents, SpecRequest], Draft]
     keymap: Callable[[DetectorSpec], KeyMap]
     carries_spec: bool = False
+    tell: Callable[[Contents], tuple[bool, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

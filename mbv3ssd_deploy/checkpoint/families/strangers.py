@@ -1,43 +1,12 @@
 """Files that are recognised only to be refused by name, as data.
 
-First the families that a later version will load, then other detectors of the same code bases, then
-common networks. The first signature that fits is named.
+First other detectors of the families' code bases, then common networks. The first signature that
+fits is named.
 """
 
 from __future__ import annotations
 
 from mbv3ssd_deploy.checkpoint.families.family import Signature, Stranger
-
-NOT_YET = (
-    Stranger(
-        "a tongyuhome/MobileNetV3-SSD or shaoshengsong/MobileNetV3-SSD checkpoint",
-        Signature(present=("classification_headers.0.0.weight", "base_net.3.depth_conv.0.weight")),
-    ),
-    Stranger(
-        "a jungin500/mobilenetv3-ssd-torch checkpoint",
-        Signature(
-            present=("classification_headers.0.0.weight", "base_net.3.bottleneck_0_0.weight")
-        ),
-    ),
-    Stranger(
-        "a shaoshengsong MobileNetV3-SSD-Compact-Version checkpoint",
-        Signature(present=("rescale_factors", "pred_convs.cl_conv4_3.weight")),
-    ),
-    Stranger(
-        "a ujsyehao/mobilenetv3-ssd (mmdetection) checkpoint",
-        Signature(present=("backbone.bneck.0.conv1.weight", "bbox_head.cls_convs.0.0.weight")),
-    ),
-    Stranger(
-        "a lufficc/SSD MobileNetV3 checkpoint",
-        Signature(
-            present=(
-                "backbone.features.1.conv.0.weight",
-                "backbone.extras.0.conv.5.fc.0.weight",
-                "box_head.predictor.cls_headers.0.conv.0.weight",
-            )
-        ),
-    ),
-)
 
 _NOT_V3 = "only MobileNetV3 backbones are supported"
 _BACKBONE = "it has no detection heads: it can start a training, but there is nothing to deploy"

@@ -1,17 +1,29 @@
 """The families that this version loads, in the order in which they are tried.
 
 `native` comes first: its keys are torchvision's, and the spec in the file tells it apart. The other
-signatures exclude each other (tests hold them against every family's key list).
+signatures exclude each other (tests hold them against every family's key list), but for one pair:
+`tongyu` and `shaoshengsong` files have the same keys, and the statistics in them decide.
 """
 
 from __future__ import annotations
 
+from mbv3ssd_deploy.checkpoint.families.compact import COMPACT
+from mbv3ssd_deploy.checkpoint.families.jungin500 import JUNGIN500
+from mbv3ssd_deploy.checkpoint.families.lufficc import LUFFICC
 from mbv3ssd_deploy.checkpoint.families.native import NATIVE
 from mbv3ssd_deploy.checkpoint.families.qfgaohao import QFGAOHAO
+from mbv3ssd_deploy.checkpoint.families.tongyu import SHAOSHENGSONG, TONGYU
 from mbv3ssd_deploy.checkpoint.families.torchvision import TORCHVISION
+from mbv3ssd_deploy.checkpoint.families.ujsyehao import UJSYEHAO
 
 FAMILIES = (
     NATIVE,
     TORCHVISION,
     QFGAOHAO,
+    UJSYEHAO,
+    TONGYU,
+    SHAOSHENGSONG,
+    LUFFICC,
+    JUNGIN500,
+    COMPACT,
 )
