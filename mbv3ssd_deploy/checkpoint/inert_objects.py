@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_KEY_PARTS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Global:
@@ -53,14 +55,14 @@ def set_entries(target: object, flat: list[object]) -> None:
 
 
 def key_of(key: object) -> object:
-    """Return `key` if hashing it is cheap: nested tuples could take for ever, or the C stack.
+    """Return `key` if hashing it is cheap: large tuples take time, nested ones even the C stack.
 
     Raises:
         TypeError: it is not.
     """
     parts = key if isinstance(key, tuple) else (key,)
-    if any(isinstance(part, (tuple, list, dict, bytearray)) for part in parts):
-        raise TypeError("a key that is nested")
+    if len(parts) > _KEY_PARTS or any(isinstance(part, tuple) for part in parts):
+        raise TypeError("a key that is large")
     return key
 
 

@@ -49,8 +49,10 @@ class InertUnpickler:
             found = self._run(stream)
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             self._refuse()
-            reason = str(error) if isinstance(error, ValueError) else "its opcodes make no sense"
-            raise CheckpointError(f"the pickle in the file is broken: {reason[:200]}") from error
+            reason = str(error) if isinstance(error, ValueError) else "its pickle makes no sense"
+            raise CheckpointError(
+                f"the file is damaged or no checkpoint: {reason[:200]}"
+            ) from error
         except CheckpointError:
             self._refuse()
             raise

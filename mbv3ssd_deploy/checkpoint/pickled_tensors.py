@@ -104,7 +104,9 @@ class TensorUnpickler(InertUnpickler):
             return parts[1]  # the class; its source text is of no use to us
         if len(parts) in (_STORAGE_ID - 1, _STORAGE_ID) and parts[0] == "storage":
             array = _stored_array(parts[1:])
-            self.arrays.setdefault(array.key, array)
+            known = self.arrays.setdefault(array.key, array)
+            if (known.dtype, known.count) != (array.dtype, array.count):
+                raise CheckpointError(f"storage {array.key!r} is described in two ways")
             return array
         raise CheckpointError("the pickle has a persistent id that torch.save does not write")
 

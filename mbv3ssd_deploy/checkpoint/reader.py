@@ -30,9 +30,6 @@ from mbv3ssd_deploy.errors import CheckpointError
 LEGACY_PICKLES = 5
 """Magic number, protocol, system, object, storage keys: the parts of torch's legacy container."""
 
-PROTOCOL_4_OPCODES = range(0x8C, 0x98)
-"""SHORT_BINUNICODE to READONLY_BUFFER (Python's pickletools); `weights_only` knows none of them."""
-
 
 def read_checkpoint(path: Path) -> Contents:
     """Return the weights in the file at `path`, under its own keys.
@@ -81,12 +78,12 @@ def _read_torch(path: Path, container: Container) -> Recovered:
 
 
 def _second_reading(path: Path, container: Container, error: Exception) -> Recovered:
-    """Return what `weights_only` could not read: unknown classes, and newer pickle protocols.
+    """Return what `weights_only` could not read: unknown classes, and opcodes that it lacks.
 
     Raises:
         CheckpointError: neither is what `error` is about.
     """
-    if _wants_unknown(path, container, error) or _is_protocol_4(error):
+    if _wants_unknown(path, container, error):
         try:
             return recover(path, container)
         except CheckpointError as refusal:
@@ -113,13 +110,8 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 def _wants_unknown(path: Path, container: Container, error: Exception) -> bool:
-    named = re.search(r"(?:GLOBAL|class) (\S+) (?:was|is) not", str(error))
-    return bool(_wanted_globals(path, container) or named)
-
-
-def _is_protocol_4(error: Exception) -> bool:
-    operand = re.search(r"Unsupported operand (\d+)", str(error))
-    return operand is not None and int(operand[1]) in PROTOCOL_4_OPCODES
+    told = re.search(r"(GLOBAL|class) \S+ (was|is) not|Unsupported operand", str(error))
+    return told is not None or bool(_wanted_globals(path, container))
 
 
 def _reason(error: Exception) -> str:
