@@ -1,7 +1,8 @@
 """The names that a pickle would import, read from its opcodes; nothing is ever executed.
 
 The safety of reading rests on torch's `weights_only` and on `inert_pickle`, not on this: it only
-finds out whether a file that the first refused is one for the second. Opcodes are described in Python's `pickletools`.
+finds out whether a file that the first refused is one for the second. Opcodes are described in
+Python's `pickletools`.
 """
 
 from __future__ import annotations
