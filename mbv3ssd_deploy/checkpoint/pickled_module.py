@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from mbv3ssd_deploy.checkpoint.container import Container
 from mbv3ssd_deploy.checkpoint.inert_objects import Global, Inert
 from mbv3ssd_deploy.checkpoint.pickled_tensors import StoredTensor, TensorUnpickler
 from mbv3ssd_deploy.checkpoint.storages import Values, ZipStorages, legacy_storages
-from mbv3ssd_deploy.checkpoint.unwrap import AVERAGED, PLAIN
+from mbv3ssd_deploy.checkpoint.unwrap import AVERAGED, DEPTH, PLAIN
 from mbv3ssd_deploy.errors import CheckpointError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -70,7 +72,8 @@ def _recover_legacy(path: Path) -> Recovered:
         path.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
     ):
-        magic, protocol, system = (TensorUnpickler().load(data) for _ in range(3))  # type: ignore[arg-type]  # it reads as BinaryIO does
+        # a memory map reads as BinaryIO does
+        magic, protocol, system = (TensorUnpickler().load(data) for _ in range(3))  # type: ignore[arg-type]
         if magic != _MAGIC or protocol != _PROTOCOL:
             raise CheckpointError("it is a pickle, but not one of torch.save")
         is_little = isinstance(system, dict) and system.get("little_endian") is True
@@ -87,32 +90,47 @@ def _check_byte_order(*, is_little: bool) -> None:
 
 
 def _settled(saved: object, values: Values) -> Recovered:
-    notices: list[str] = []
-    settled = _with_tensors(saved, values, notices)
+    settling = _Settling(values)
+    settled = settling.settled(saved, "of the file")
     if isinstance(settled, Inert | Global):
         name = settled.class_name if isinstance(settled, Inert) else settled.name
         raise CheckpointError(f"the file holds {name}, which is no module and no state_dict")
-    return Recovered(settled, tuple(notices))
+    return Recovered(settled, tuple(settling.notices))
 
 
-def _with_tensors(saved: object, values: Values, notices: list[str], depth: int = 0) -> object:
-    if isinstance(saved, StoredTensor):
-        return values.of(saved, "of the file")
-    if isinstance(saved, Inert) and _is_module(saved):
-        notices.append(
-            f"the file holds a pickled module ({saved.class_name}), not a state_dict: its tensors "
+class _Settling:
+    """Puts tensors and state_dicts where `unwrap` looks for them, each object once."""
+
+    def __init__(self, values: Values) -> None:
+        self.notices: list[str] = []
+        self._values = values
+        self._done: dict[int, object] = {}
+
+    def settled(self, saved: object, name: str, depth: int = 0) -> object:
+        """Return `saved`, found under `name` and `depth` wrappings, with its tensors read."""
+        if isinstance(saved, StoredTensor):
+            return self._values.of(saved, name)
+        if id(saved) in self._done:
+            return self._done[id(saved)]
+        if isinstance(saved, Inert) and _is_module(saved):
+            self._done[id(saved)] = self._state_dict(saved)
+        elif isinstance(saved, dict) and depth <= DEPTH:
+            self._fill(saved, depth)
+        return self._done.get(id(saved), saved)
+
+    def _state_dict(self, module: Inert) -> dict[str, torch.Tensor]:
+        self.notices.append(
+            f"the file holds a pickled module ({module.class_name}), not a state_dict: its tensors "
             "were recovered, and nothing in it was run"
         )
-        return {name: values.of(tensor, name) for name, tensor in state_of(saved)}
-    if isinstance(saved, dict) and depth < len(PLAIN):
-        return {key: _entry(key, value, values, notices, depth) for key, value in saved.items()}
-    return saved
+        return {name: self._values.of(tensor, name) for name, tensor in state_of(module)}
 
-
-def _entry(key: object, value: object, values: Values, notices: list[str], depth: int) -> object:
-    if isinstance(value, StoredTensor):
-        return values.of(value, str(key))
-    return _with_tensors(value, values, notices, depth + 1) if key in (*PLAIN, *AVERAGED) else value
+    def _fill(self, saved: dict[object, object], depth: int) -> None:
+        entries: dict[object, object] = {}
+        self._done[id(saved)] = entries  # first: a dictionary may lie in itself
+        for key, value in saved.items():
+            wanted = key in (*PLAIN, *AVERAGED) or isinstance(value, StoredTensor)
+            entries[key] = self.settled(value, str(key), depth + 1) if wanted else value
 
 
 def _is_module(saved: Inert) -> bool:

@@ -16,7 +16,8 @@ AVERAGED = ("model_ema", "ema", "ema_state_dict", "shadow")
 # DistributedDataParallel, DataParallel and AveragedModel; torch.compile
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGE_COUNTER = "n_averaged"
-_DEPTH = 4
+DEPTH = 4
+"""How many wrappings may lie around a state_dict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def unwrap(saved: object) -> Unwrapped:
     wrapping: list[str] = []
     notices: list[str] = []
     inner = saved
-    for _ in range(_DEPTH):
+    for _ in range(DEPTH):
         name = _wrapper_of(inner)
         if name is None or not isinstance(inner, Mapping):
             break

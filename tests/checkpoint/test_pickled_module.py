@@ -204,6 +204,12 @@ def deep():
     return thing
 
 
+def wrapped_in_itself():
+    entries = {"code": Link}  # makes it a file for the second reading
+    entries |= dict.fromkeys(("model", "net"), entries)
+    return {"model": entries, "net": entries}
+
+
 def with_members(**members):
     thing = module()
     vars(thing).update(members)
@@ -232,6 +238,7 @@ def with_members(**members):
         (Link(), "holds .*Link, which is no module and no state_dict"),
         ({"model": Link()}, "no weights, only the entries model"),
         (module(), "no weights"),
+        (wrapped_in_itself(), "no weights, only the entries code, model, net"),
     ],
 )
 @pytest.mark.parametrize("legacy", [False, True])
