@@ -1,7 +1,8 @@
 """ncnn's enumerated parameter values by name: what `op_type=2` or `activation_type=6` means.
 
 Source: the enums in ncnn's `layer/binaryop.h` and `layer/pooling.h`, the cases in
-`layer/fused_activation.h`, and the comment on `order_type` in `layer/permute.cpp`.
+`layer/fused_activation.h`, `layer/normalize.cpp`, and the comment on `order_type` in
+`layer/permute.cpp`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ class PadMode(enum.IntEnum):
     """Up, as PyTorch's ceil_mode."""
     VALID = 1
     """Down."""
+
+
+class EpsMode(enum.IntEnum):
+    """`Normalize.eps_mode`: how `eps` keeps the divisor from being 0."""
+
+    ADDED_TO_SQUARES = 0
+    LEAST_LENGTH = 1
+    LEAST_SQUARES = 2
 
 
 PERMUTE_ORDERS = {

@@ -18,6 +18,7 @@ from mbv3ssd_deploy.ncnn_graph.lower.activation import (
 from mbv3ssd_deploy.ncnn_graph.lower.arithmetic import lower_binary
 from mbv3ssd_deploy.ncnn_graph.lower.convolution import lower_batch_normalization, lower_conv
 from mbv3ssd_deploy.ncnn_graph.lower.join import lower_concat, lower_slice, lower_split
+from mbv3ssd_deploy.ncnn_graph.lower.length import lower_reduce_l2
 from mbv3ssd_deploy.ncnn_graph.lower.linear import lower_gemm, lower_matmul
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
 from mbv3ssd_deploy.ncnn_graph.lower.pooling import (
@@ -62,6 +63,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Min": lower_binary,
         "Mul": lower_binary,
         "Pow": lower_binary,
+        "ReduceL2": lower_reduce_l2,
         "ReduceMean": lower_reduce_mean,
         "Relu": lower_relu,
         "Reshape": lower_reshape,
