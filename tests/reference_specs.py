@@ -179,9 +179,12 @@ def torchvision_spec(num_classes=91):
 
 
 def tongyu_spec(num_classes=31):
-    """Also shaoshengsong's: they differ in the input's scaling."""
     grey = InputSpec(300, 300, ChannelOrder.RGB, (127,) * 3, (1,) * 3, ResizeRule.CV2_U8)
     return dataclasses.replace(qfgaohao_spec(num_classes), family="tongyu", input=grey)
+
+
+def shaoshengsong_spec(num_classes=21):
+    return dataclasses.replace(qfgaohao_spec(num_classes), family="shaoshengsong")
 
 
 def jungin500_spec(num_classes=21):
@@ -189,7 +192,7 @@ def jungin500_spec(num_classes=21):
 
 
 def compact_spec(num_classes=21):
-    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    mean, std = (123.675, 116.28, 103.53), tuple(255 * s for s in (0.229, 0.224, 0.225))
     return dataclasses.replace(
         qfgaohao_spec(num_classes),
         family="compact",
@@ -259,7 +262,7 @@ ZOO_SPECS = {
     "lufficc_large": lufficc_spec(),
     "qfgaohao_large": qfgaohao_spec(),
     "qfgaohao_small": qfgaohao_spec(),
-    "shaoshengsong1_small": tongyu_spec(21),
+    "shaoshengsong1_small": shaoshengsong_spec(),
     "tongyu_large": tongyu_spec(6),
     "tongyu_small": tongyu_spec(31),
     "torchvision_coco": torchvision_spec(91),

@@ -1,4 +1,7 @@
-"""The zoo fixtures: outputs of the families' original code, where `../shared` lies beside us."""
+"""The zoo fixtures: outputs of the families' original code, where `../shared` lies beside us.
+
+`reduced` gives what tests/data/zoo keeps of them, everywhere; `reduce_zoo.py` says what that is.
+"""
 
 import importlib.util
 import json
@@ -10,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 ZOO = SHARED / "zoo"
+REDUCED = REPOSITORY / "tests" / "data" / "zoo"
 BCCD = SHARED / "data" / "bccd"
 
 needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason="the zoo fixtures are not here")
@@ -43,3 +47,10 @@ def oracle(folder):
 def synthetic_input(folder):
     spec = meta(folder)["synthetic_input"]
     return weights().synthetic_input(spec["shape"], spec["low"], spec["high"], spec["seed"])
+
+
+def reduced(folder):
+    """The facts and the arrays of tests/data/zoo; rows of heads are those of `img_rows` etc."""
+    with np.load(REDUCED / f"{folder}.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files}
+    return json.loads(kept.pop("about").tobytes()), kept

@@ -1,11 +1,10 @@
 """Final detections from recorded heads, against what the families' own code found in them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from reference_specs import ZOO_SPECS
 from zoo import meta, needs_zoo, oracle
+from zoo_settings import rules, with_rules
 
 from mbv3ssd_deploy.core.detections import detections_from_heads, scaled
 from mbv3ssd_deploy.core.spec import BoxEdges, NmsScope, ResultOrder
@@ -13,38 +12,11 @@ from mbv3ssd_deploy.core.spec import BoxEdges, NmsScope, ResultOrder
 SETTINGS = ("det", "det2", "det3")
 # neighbours in a ranking whose scores are nearer than this may have swapped places
 TIE = 2e-6
-# how the families' own code calls what a DecodeSpec calls thresholds and limits
-OWN_NAMES = {
-    "score_thresh": "score_threshold",
-    "prob_threshold": "score_threshold",
-    "min_score": "score_threshold",
-    "score_thr": "score_threshold",
-    "confidence_threshold": "score_threshold",
-    "nms_thresh": "iou_threshold",
-    "iou_threshold": "iou_threshold",
-    "max_overlap": "iou_threshold",
-    "iou_thr": "iou_threshold",
-    "nms_threshold": "iou_threshold",
-    "topk_candidates_per_class": "candidates_per_class",
-    "candidate_size": "candidates_per_class",
-    "top_k_per_class": "keep_per_class",
-    "detections_per_img": "keep_total",
-    "top_k": "keep_total",
-    "max_per_img": "keep_total",
-    "max_per_image": "keep_total",
-}
-
-
-def with_rules(spec, **changes):
-    return dataclasses.replace(spec, decode=dataclasses.replace(spec.decode, **changes))
 
 
 def spec_as_recorded(folder, prefix):
     setting = next(s for s in meta(folder)["detections"] if s["prefix"] == prefix)
-    changes = {OWN_NAMES[key]: value for key, value in setting.items() if key in OWN_NAMES}
-    if changes.get("keep_per_class") == -1:
-        changes["keep_per_class"] = None
-    return with_rules(ZOO_SPECS[folder], **changes)
+    return with_rules(ZOO_SPECS[folder], **rules(setting))
 
 
 def found_with(folder, spec):
