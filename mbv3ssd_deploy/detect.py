@@ -16,11 +16,10 @@ import numpy.typing as npt
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.bundle.bundle import read_bundle as read_files
-from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
+from mbv3ssd_deploy.bundle.origin import load_origin
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.progress import Progress, silent
-from mbv3ssd_deploy.core.records import record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
@@ -61,7 +60,10 @@ class Detector:
         score_threshold: float | None = None,
         progress: Progress = silent,
     ) -> list[Detections]:
-        """Return the detections of each image; with ncnn, one child process serves them all.
+        """Return the detections of each image, best first; with ncnn, one child serves them all.
+
+        PyTorch and ONNX Runtime follow the family's own rules and thresholds; ncnn follows those
+        that its DetectionOutput was made with.
 
         `score_threshold` raises the threshold of the bundle; it cannot lower that of an ncnn
         network whose DetectionOutput has already dropped what lies below.
@@ -77,20 +79,12 @@ class Detector:
         inputs = np.stack([input_from_image(image, self.spec.input) for image in images])
         found = runs[runtime](inputs, progress)
         return [
-            _above(scaled(detections, image.shape[1], image.shape[0]), score_threshold)
+            _best_first(scaled(detections, image.shape[1], image.shape[0]), score_threshold)
             for detections, image in zip(found, images, strict=True)
         ]
 
     def _run_torch(self, inputs: F32, progress: Progress) -> list[Detections]:
-        path, record = self.bundle.checkpoint_path, self.bundle.manifest.checkpoint
-        if path is None or record is None:
-            raise BundleError(
-                "the bundle knows no checkpoint, so PyTorch has nothing to run",
-                where=str(self.bundle.directory),
-                hint="use --runtime onnx or ncnn, or export the checkpoint again",
-            )
-        options = record_from_json(LoadOptions, dict(record.options), where=str(path))
-        net = load_detector(path, options).net
+        net = load_origin(self.bundle).net
         return self._from_heads(TorchRuntime(net), inputs, progress)
 
     def _run_onnx(self, inputs: F32, progress: Progress) -> list[Detections]:
@@ -137,8 +131,9 @@ def read_bundle(path: Path | str) -> Detector:
     return Detector(read_files(Path(path)))
 
 
-def _above(detections: Detections, threshold: float | None) -> Detections:
-    if threshold is None:
-        return detections
-    keep = detections.scores > threshold
-    return Detections(detections.boxes[keep], detections.scores[keep], detections.labels[keep])
+def _best_first(detections: Detections, threshold: float | None) -> Detections:
+    """One order for all runtimes, whatever the family's own is; only scores above `threshold`."""
+    order = np.lexsort((detections.labels, -detections.scores))
+    if threshold is not None:
+        order = order[detections.scores[order] > threshold]
+    return Detections(detections.boxes[order], detections.scores[order], detections.labels[order])

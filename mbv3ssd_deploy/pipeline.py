@@ -95,7 +95,7 @@ def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
         DeployError: the checkpoint, the export or the write failed; an older bundle is untouched.
     """
     options = LoadOptions() if options is None else options
-    _refuse_foreign_folder(directory)
+    _refuse_foreign_folder(directory, (BODY, PARAM, BIN))
     progress("export", 0, 4)
     loaded = load_detector(checkpoint, options)
     progress("export", 1, 4)
@@ -191,9 +191,9 @@ def convert(  # noqa: PLR0913 -- one argument a decision of the user
     return verify(directory, images, progress=progress)
 
 
-def _refuse_foreign_folder(directory: Path) -> None:
-    """An export replaces a bundle whole; a folder that is none may hold files of the same names."""
-    ours = [name for name in (BODY, PARAM, BIN) if (directory / name).exists()]
+def _refuse_foreign_folder(directory: Path, names: Sequence[str]) -> None:
+    """A bundle is replaced whole; a folder that is none may hold files of the same names."""
+    ours = [name for name in names if (directory / name).exists()]
     if ours and not (directory / MANIFEST).exists():
         raise BundleError(
             f"holds {', '.join(ours)} but no {MANIFEST}: not a bundle, and nothing is overwritten",
@@ -242,6 +242,7 @@ def _bundle_and_body(source: Path, command: str) -> tuple[Bundle, OnnxBody]:
         return bundle, read_body(bundle.body_path)
     directory = source.parent
     if not (directory / MANIFEST).exists():
+        _refuse_foreign_folder(directory, [n for n in (BODY, PARAM, BIN) if n != source.name])
         body = read_body(source)
         return Bundle(directory, _manifest_without_checkpoint(body, command)), body
     if source.name == BODY:

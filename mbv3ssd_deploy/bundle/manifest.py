@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mbv3ssd_deploy.core.records import Json, json_from_record, record_from_json
+from mbv3ssd_deploy.core.records import Json, json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
 
@@ -123,12 +123,8 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     Raises:
         BundleError: not JSON, another schema, or keys that are missing, unknown or ill-typed.
     """
-    try:
-        plain = json.loads(data)
-    except ValueError as error:
-        raise BundleError(
-            f"is not JSON: {error}", where=where, hint="run `mbv3ssd-deploy export` again"
-        ) from error
+    again = "run `mbv3ssd-deploy export` again"
+    plain = parse_json(data, where=where, error=BundleError, hint=again)
     if not isinstance(plain, dict) or "schema" not in plain:
         raise BundleError(
             "is not a detector.json of this tool", where=where, hint="run `mbv3ssd-deploy export`"

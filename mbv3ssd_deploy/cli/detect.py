@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +78,35 @@ def command(
     talk.json(results)
     if talk.as_json:
         return
-    for image, one in zip(found.images, detections, strict=True):
-        target = folder / f"{image.path.stem}.png"
+    targets = _targets(folder, [image.path for image in found.images])
+    for image, one, target in zip(found.images, detections, targets, strict=True):
         write_image(target, draw_detections(image.pixels, one, names))
         talk.result(f"{image.path}: {_in_words(one, names)}  -> {target}")
+
+
+def _targets(folder: Path, paths: list[Path]) -> list[Path]:
+    """Where the drawn copies go: a name each, and never over one of the images.
+
+    Raises:
+        OutputError: a copy would replace an image that was given.
+    """
+    from mbv3ssd_deploy.errors import OutputError
+
+    seen: Counter[str] = Counter()
+    targets = []
+    for path in paths:
+        seen[path.stem] += 1
+        number = "" if seen[path.stem] == 1 else f"-{seen[path.stem]}"
+        targets.append(folder / f"{path.stem}{number}.png")
+    originals = {path.resolve() for path in paths}
+    for target in targets:
+        if target.resolve() in originals:
+            raise OutputError(
+                "the drawn copy would replace the image itself",
+                where=str(target),
+                hint="choose another folder with -o",
+            )
+    return targets
 
 
 def _json_from_detections(

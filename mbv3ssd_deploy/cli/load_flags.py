@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    pass
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -136,12 +132,10 @@ def read_spec_changes(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: not a JSON object.
     """
+    from mbv3ssd_deploy.core.records import parse_json
     from mbv3ssd_deploy.errors import SpecError
 
-    try:
-        changes = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SpecError(f"is not JSON: {error}", where=str(path)) from error
+    changes = parse_json(path.read_bytes(), where=str(path), error=SpecError)
     if not isinstance(changes, dict):
         raise SpecError(
             "is not a JSON object",

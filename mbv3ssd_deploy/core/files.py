@@ -50,28 +50,34 @@ def publish_files(
     The last file of `files` is renamed last: let it be the one that vouches for the others.
 
     Raises:
-        OutputError: no space, no permission, or a name is taken by a folder; nothing has changed.
+        OutputError: no space, no permission, or a name is taken by a folder. Nothing has changed,
+            unless the disk fails between two renames; the message tells which of the two it was.
     """
     staged: dict[Path, Path] = {}
+    published: list[str] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            target = directory / name
+        for target in (directory / name for name in (*files, *remove)):
             if target.is_dir():
                 raise IsADirectoryError(f"{target} is a folder")
-            staged[target] = _stage(target, data)
+        for name, data in files.items():
+            staged[directory / name] = _stage(directory / name, data)
         with _interrupts_deferred():
-            for name in remove:
-                (directory / name).unlink(missing_ok=True)
             for target, partial in list(staged.items()):
                 partial.replace(target)
                 del staged[target]
+                published.append(target.name)
+            for name in remove:
+                (directory / name).unlink(missing_ok=True)
+            _flush(directory)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
             f"cannot write: {reason}",
             where=str(directory),
-            hint="what was there before is untouched; free some space or choose another folder",
+            hint=f"already replaced: {', '.join(published)}; run the command again"
+            if published
+            else "what was there before is untouched; free some space or choose another folder",
         ) from error
     finally:
         for partial in staged.values():
@@ -93,6 +99,15 @@ def _stage(target: Path, data: bytes) -> Path:
         partial.unlink(missing_ok=True)
         raise
     return partial
+
+
+def _flush(directory: Path) -> None:
+    """Make the renames themselves last through a power cut."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -1,13 +1,15 @@
 """Frozen dataclasses as plain JSON, both ways.
 
 The JSON mirrors the dataclasses: one key a field, enums by value, tuples as lists. Reading is
-strict: a missing, unknown or ill-typed key is an error, and all of them are reported at once.
+strict: a missing, unknown or ill-typed key is an error, and all of them are reported at once. Only
+a field with a default may be missing: what an older version wrote did not know it yet.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -38,6 +40,20 @@ def record_from_json(
     if problems:
         raise error("; ".join(problems), where=where)
     return typing.cast("Record", record)
+
+
+def parse_json(text: str | bytes, *, where: str, error: type[DeployError], hint: str = "") -> Any:  # noqa: ANN401 -- any JSON value
+    """Return the value of a JSON text.
+
+    Raises:
+        DeployError: of class `error`, where it is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as problem:  # UnicodeDecodeError is one
+        raise error(f"is not JSON: {problem}", where=where, hint=hint) from problem
+    except RecursionError as problem:
+        raise error("is nested too deeply to be read", where=where, hint=hint) from problem
 
 
 def merged_json(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Json:
@@ -136,8 +152,9 @@ def _build_dataclass(kind: type, data: Any, path: str, problems: list[str]) -> A
     hints = typing.get_type_hints(kind)
     dot = f"{path}." if path else ""
     fields = [f.name for f in dataclasses.fields(kind)]
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     before = len(problems)
-    problems += [f"{dot}{field} is missing" for field in fields if field not in data]
+    problems += [f"{dot}{field} is missing" for field in needed if field not in data]
     problems += [f"{dot}{key} is unknown" for key in data if key not in fields]
     values = {f: _build(hints[f], data[f], dot + f, problems) for f in fields if f in data}
     if len(problems) > before:

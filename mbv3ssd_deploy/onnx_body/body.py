@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
+from mbv3ssd_deploy.core.records import json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError
 
@@ -163,10 +163,8 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def _spec_of(model: onnx.ModelProto, source: str) -> DetectorSpec:
     where = f"{source}: metadata {SPEC_KEY}"
-    try:
-        data = json.loads(metadata_of(model)[SPEC_KEY])
-    except ValueError as error:
-        raise FormatError(f"not JSON: {error}", where=where, hint=_EXPORT_HINT) from error
+    text = metadata_of(model)[SPEC_KEY]
+    data = parse_json(text, where=where, error=FormatError, hint=_EXPORT_HINT)
     return record_from_json(DetectorSpec, data, where=where, error=FormatError)
 
 
@@ -185,11 +183,9 @@ def _foreign_problems(model: onnx.ModelProto) -> Iterator[str]:
     custom = [f"{n.domain}::{n.op_type}" for n in graph.node if n.domain not in DEFAULT_DOMAINS]
     if custom:
         yield f"it has ops that are not ONNX's own: {_some(sorted(set(custom)))}"
-    outside = [
-        tensor.name
-        for tensor in graph.initializer
-        if onnx.external_data_helper.uses_external_data(tensor)
-    ]
+    attributes = (a for node in graph.node for a in node.attribute)
+    tensors = [*graph.initializer, *(a.t for a in attributes if a.type == a.TENSOR)]
+    outside = [t.name for t in tensors if onnx.external_data_helper.uses_external_data(t)]
     if outside:
         yield f"it keeps weights in other files, which is not supported: {_some(outside)}"
 

@@ -69,6 +69,8 @@ class OnnxRuntime:
     def run(self, batch: F32) -> RunResult:
         """Return every output of the model by name, loc (N,P,4) and conf (N,P,C) for a body.
 
+        A model of a fixed batch runs in steps; the last one is filled up with its own last image.
+
         Raises:
             RuntimeFailedError: ONNX Runtime gave up, or the input has the wrong size.
         """
@@ -81,7 +83,8 @@ class OnnxRuntime:
             raise self._failure("could not run the model", error) from error
         seconds = time.perf_counter() - began
         arrays = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        tensors = {n: frozen(a) for n, a in zip(self._outputs, arrays, strict=True)}
+        count = len(batch)
+        tensors = {n: frozen(a[:count]) for n, a in zip(self._outputs, arrays, strict=True)}
         return RunResult(
             runtime=f"ONNX Runtime {onnxruntime.__version__}",
             provider=self._provider,
@@ -90,12 +93,12 @@ class OnnxRuntime:
         )
 
     def _steps(self, batch: F32) -> list[F32]:
-        """Cut `batch` into pieces of the model's own batch size."""
+        """Cut `batch` into pieces of the model's own batch size, the last one filled up."""
         size = self._input.shape[0]
         size = size if isinstance(size, int) else len(batch)
-        if len(batch) % size:
-            raise ValueError(f"{len(batch)} images do not fill batches of {size}")
-        return [np.ascontiguousarray(batch[i : i + size]) for i in range(0, len(batch), size)]
+        missing = -len(batch) % size
+        full = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        return [full[i : i + size] for i in range(0, len(full), size)]
 
     def _failure(self, what: str, error: Exception) -> RuntimeFailedError:
         lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mbv3ssd_deploy.bundle.bundle import BODY, MANIFEST, Bundle
+from mbv3ssd_deploy.bundle.origin import load_origin
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector
 from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.errors import DatasetError, FormatError
@@ -25,7 +26,7 @@ from mbv3ssd_deploy.verification.contract import compare_specs
 from mbv3ssd_deploy.verification.ncnn_checks import checks_of
 from mbv3ssd_deploy.verification.ncnn_files import read_files, tail_reasons
 from mbv3ssd_deploy.verification.reasons import Code, Reason
-from mbv3ssd_deploy.verification.reference import Reference, load_reference
+from mbv3ssd_deploy.verification.reference import Reference
 from mbv3ssd_deploy.verification.report import Row, Status, VerificationReport
 from mbv3ssd_deploy.verification.rules import Check
 from mbv3ssd_deploy.verification.runtime_check import RuntimeCheck
@@ -66,7 +67,7 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
             "there is no image to verify on", hint="--images takes one image or a folder of images"
         )
     began = time.perf_counter()
-    loaded = load_reference(bundle, checkpoint)
+    loaded = load_origin(bundle, checkpoint)
     reference = Reference(loaded.spec, bundle.spec, TorchRuntime(loaded.net))
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
         checks = tuple(_checks(bundle, loaded, device, Path(scratch)))
