@@ -1,5 +1,7 @@
 """Whole detectors, from the checkpoint to detections in the real ncnn."""
 
+import dataclasses
+
 import builders
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ from onnx_text import onnx_outputs, run_ncnn, type_counts
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import Backbone
+from mbv3ssd_deploy.core.spec import Backbone, Tap, TapPlace
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, tail_options
 from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
 from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.lower import lower_body
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import attach_ssd_tail
+from mbv3ssd_deploy.nets import layouts
 from mbv3ssd_deploy.onnx_body.export import export_body
 from mbv3ssd_deploy.onnx_body.simplify import simplify_body
 
@@ -63,6 +66,54 @@ def test_native(backbone):
     # seeded weights drive activations of the large net into the thousands: ONNX Runtime itself is
     # then 0.02 away from float64, ncnn 0.003; logits reach 20
     assert_ncnn_agrees(body, builders.tiny_input(spec), graph, atol=0.05)
+
+
+EXPANSION, OUTPUT = TapPlace.EXPANSION, TapPlace.OUTPUT
+# taps, and the layers that only this wiring needs (+) or has no use for (-)
+LAYOUTS = {
+    "tongyu_small": (((9, EXPANSION), (13, OUTPUT)), {"+BatchNorm", "+HardSwish"}),
+    "tongyu_large": (((14, EXPANSION), (17, TapPlace.BEFORE_ACTIVATION)), {"+HardSwish"}),
+    "jungin500": (((8, OUTPUT), (12, OUTPUT)), {"+BatchNorm"}),
+    "lufficc": (((12, OUTPUT), (16, OUTPUT)), {"+ReLU", "+HardSwish"}),
+    "ujsyehao": (((14, EXPANSION), (16, OUTPUT)), {"-Pooling", "-InnerProduct"}),
+    "compact": (
+        ((14, EXPANSION), (16, OUTPUT)),
+        {"-Pooling", "-InnerProduct", "+Normalize", "+MemoryData"},
+    ),
+}
+
+
+@torch.no_grad()
+def calmed(net, spec):
+    """`net` with BatchNorm statistics measured on a batch: no wiring drives values up any more."""
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    net.train()(torch.from_numpy(builders.tiny_input(spec, batch=8)))
+    for norm in norms:  # a channel that slept may wake up on another image
+        norm.running_var.clamp_(min=0.1)
+    return net.eval()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout(name):
+    taps, differs = LAYOUTS[name]
+    base = builders.tiny_spec()
+    layout = next(layout for layout in layouts.LAYOUTS if layout.name == name)
+    arch = dataclasses.replace(
+        base.arch,
+        layout=name,
+        backbone=next(backbone for backbone, _ in layout.tables),
+        taps=tuple(Tap(*tap) for tap in taps),
+    )
+    spec = dataclasses.replace(base, arch=arch)
+    body = export_body(calmed(builders.tiny_net(spec=spec), spec), spec)
+    graph = graph_with_tail(body)
+
+    needed = NEEDED | {kind[1:] for kind in differs if kind[0] == "+"}
+    needed -= {kind[1:] for kind in differs if kind[0] == "-"}
+    assert set(type_counts(graph)) == needed | {"PriorBox"}
+    assert_ncnn_agrees(body, builders.tiny_input(spec), graph)
 
 
 @pytest.mark.parametrize("opset", [11, 18])
