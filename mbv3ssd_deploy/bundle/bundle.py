@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,13 +96,13 @@ def read_bundle(path: Path) -> Bundle:
         raise BundleError(
             "there is no such bundle folder",
             where=str(directory),
-            hint=f"make it with `{MADE_BY[BODY]} -o {directory}`",
+            hint=f"make it with `{MADE_BY[BODY]} -o {shlex.quote(str(directory))}`",
         )
     if not manifest_path.is_file():
         raise BundleError(
             f"this folder has no {MANIFEST}, so it is not a bundle",
             where=str(directory),
-            hint=f"make one with `{MADE_BY[BODY]} -o {directory}`",
+            hint=f"make one with `{MADE_BY[BODY]} -o {shlex.quote(str(directory))}`",
         )
     manifest = parse_manifest(manifest_path.read_bytes(), where=str(manifest_path))
     _check_files(directory, manifest)

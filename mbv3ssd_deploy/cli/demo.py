@@ -46,4 +46,4 @@ def command(folder: Path, count: int, talk: Talk) -> None:
     talk.note("the demo checkpoint is seeded, not trained: its boxes mean nothing by themselves")
     talk.written([checkpoint])
     talk.result(f"wrote {len(images)} images to {folder / 'images'}")
-    talk.next_step(f"cd {folder} && mbv3ssd-deploy export model.pth")
+    talk.next_step("export", checkpoint, "-o", folder / "deploy")

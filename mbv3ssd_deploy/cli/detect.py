@@ -46,6 +46,9 @@ def command(
 ) -> None:
     """Run BUNDLE on IMAGES (files or folders) and draw what it finds on copies.
 
+    PyTorch and ONNX Runtime follow the family's own rules; ncnn follows the thresholds that
+    `to-ncnn` gave its DetectionOutput. --conf can only raise these.
+
     With --json nothing is drawn: one object an image, boxes as x1, y1, x2, y2 in pixels of the
     image, label 0 is the background and never shown, scores within 0..1.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbv3ssd_deploy.cli.load_flags import load_flags
-from mbv3ssd_deploy.cli.talk import Talk, command_line, talking
+from mbv3ssd_deploy.cli.talk import Talk, command_line, named, talking
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
@@ -62,8 +62,7 @@ def command(
         )
     show_exported(exported, talk)
     talk.json(json_from_exported(exported))
-    target = "" if str(bundle) == "deploy" else f" {bundle}"
     if batch == 1:
-        talk.next_step(f"mbv3ssd-deploy to-ncnn{target}")
+        talk.next_step("to-ncnn", *named(bundle))
     else:
-        talk.next_step(f"mbv3ssd-deploy verify{target} --images PHOTOS/")
+        talk.next_step("verify", *named(bundle), "--images", "PHOTOS/")

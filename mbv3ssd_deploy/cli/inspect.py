@@ -83,7 +83,7 @@ def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> Detecto
         "keys": json_from_record(loaded.report),
     }
     talk.json(plain)
-    talk.next_step(f"mbv3ssd-deploy export {path}")
+    talk.next_step("export", path)
     return loaded.spec
 
 
@@ -109,7 +109,7 @@ def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
             "detector": json_from_record(body.spec),
         }
     )
-    talk.next_step(f"mbv3ssd-deploy to-ncnn {path}")
+    talk.next_step("to-ncnn", path)
     return body.spec
 
 

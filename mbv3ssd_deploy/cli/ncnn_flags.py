@@ -12,6 +12,26 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class RawHeads(click.ParamType["str"]):
+    """`--raw-heads` alone means concat; a word behind it is easily meant as the bundle."""
+
+    name = "outputs"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return "concat" or "levels"."""
+        if value not in ("concat", "levels"):
+            self.fail(
+                f"{value!r} is neither concat nor levels; write --raw-heads=concat, "
+                "or put the bundle before the flag",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
 _UNIT = click.FloatRange(0.0, 1.0)
 _COUNT = click.IntRange(min=1)
 
@@ -33,7 +53,8 @@ _OPTIONS = (
         "--raw-heads",
         is_flag=False,
         flag_value="concat",
-        type=click.Choice(["concat", "levels"]),
+        type=RawHeads(),
+        metavar="[=concat|=levels]",
         help="End in `loc` and `conf`, or level by level, for post-processing of your own.",
     ),
 )

@@ -134,7 +134,7 @@ def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
     talk.result(report.headline)
     talk.result(f"wrote {bundle / 'verify.json'}")
     if report.exit_code == 0:
-        talk.next_step(f"mbv3ssd-deploy detect {bundle} PHOTOS/")
+        talk.next_step("detect", bundle, "PHOTOS/")
 
 
 def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:

@@ -76,9 +76,11 @@ class Talk:
         for path in paths:
             self.result(f"wrote {path}  ({size_in_words(path.stat().st_size)})")
 
-    def next_step(self, command: str) -> None:
-        """Print the command to type next."""
-        self.result(f"next: {command}")
+    def next_step(self, *words: str | Path) -> None:
+        """Print the command to type next; words with blanks are quoted."""
+        import shlex
+
+        self.result("next: mbv3ssd-deploy " + shlex.join(map(str, words)))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -150,6 +152,11 @@ def talking(function: Command) -> Command:
         return function(*args, talk=Talk(verbosity, as_json), **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+def named(bundle: Path) -> tuple[Path, ...]:
+    """Return the word that names `bundle` in the next command; none for the default."""
+    return () if str(bundle) == "deploy" else (bundle,)
 
 
 def command_line() -> str:

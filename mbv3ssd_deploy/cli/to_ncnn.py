@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
-from mbv3ssd_deploy.cli.talk import Talk, command_line, talking
+from mbv3ssd_deploy.cli.talk import Talk, command_line, named, talking
 
 
 @click.command(name="to-ncnn", short_help="The body becomes an ncnn network, SSD tail included.")
@@ -36,6 +36,4 @@ def command(source: Path, talk: Talk, **wanted: object) -> None:
         lowered = lower_to_ncnn(source, request, command=command_line(), progress=progress)
     show_lowered(lowered, talk)
     talk.json(json_from_lowered(lowered))
-    directory = lowered.bundle.directory
-    named = "" if str(directory) == "deploy" else f" {directory}"
-    talk.next_step(f"mbv3ssd-deploy verify{named} --images PHOTOS/")
+    talk.next_step("verify", *named(lowered.bundle.directory), "--images", "PHOTOS/")

@@ -72,15 +72,18 @@ class NcnnRuntime:
     def run(self, batch: F32, *, progress: Progress = silent) -> RunResult:
         """Return loc (N,P,4) and conf (N,P,C) logits of `batch`, float32 (N,3,H,W).
 
-        They come from the blobs `mbox_loc` and `mbox_conf`, or `loc` and `conf` in a graph that
-        ends in raw heads. `progress` is told after every image.
+        They come from the blobs `mbox_loc` and `mbox_conf`; in a graph that ends in raw heads from
+        `loc` and `conf`, or from the levels `loc_0`, `conf_0` and so on. `progress` is told after
+        every image.
 
         Raises:
             RuntimeFailedError: ncnn refused the model or died, or the model has no such blobs.
         """
-        names = next((pair for pair in _HEADS if self._blobs.issuperset(pair)), _HEADS[0])
-        images, told = self._call(batch, names, progress)
-        heads = [self._heads(blobs[names[0]], blobs[names[1]]) for blobs in images]
+        loc_names, conf_names = self._head_blobs()
+        images, told = self._call(batch, (*loc_names, *conf_names), progress)
+        heads = [
+            self._heads(_joined(blobs, loc_names), _joined(blobs, conf_names)) for blobs in images
+        ]
         loc, conf = (np.stack(arrays) for arrays in zip(*heads, strict=True))
         return RunResult(
             runtime=told.version,
@@ -148,6 +151,15 @@ class NcnnRuntime:
         what = f"ncnn failed: {told.failed}" if told.failed else f"ncnn {result.ending}"
         return RuntimeFailedError(f"{what}{place}{words}", where=str(self._param), hint=_REMAKE)
 
+    def _head_blobs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The blobs that hold loc, and those that hold conf."""
+        levels = sum(f"loc_{i}" in self._blobs for i in range(len(self._blobs)))
+        if levels and not any(self._blobs.issuperset(pair) for pair in _HEADS):
+            loc, conf = ([f"{name}_{i}" for i in range(levels)] for name in ("loc", "conf"))
+            return tuple(loc), tuple(conf)
+        pair = next((pair for pair in _HEADS if self._blobs.issuperset(pair)), _HEADS[0])
+        return (pair[0],), (pair[1],)
+
     def _check_names(self, names: Sequence[str]) -> None:
         """Ask only for what is there; a .param in which nothing can be read is left to ncnn."""
         missing = [name for name in names if name not in self._blobs]
@@ -212,6 +224,13 @@ def blob_names(param_text: str) -> tuple[frozenset[str], tuple[str, ...]]:
         used.update(words[4:first_top])
         made.update(dict.fromkeys(words[first_top : first_top + int(words[3])]))
     return frozenset(made), tuple(name for name in made if name not in used)
+
+
+def _joined(blobs: Mapping[str, F32], names: tuple[str, ...]) -> F32:
+    """Return one head: a blob as it is, or all levels (channels,h,w) one behind the other."""
+    if len(names) == 1 and blobs[names[0]].ndim < 3:
+        return blobs[names[0]]
+    return np.concatenate([blobs[name].transpose(1, 2, 0).ravel() for name in names])
 
 
 def _read_blobs(path: Path, names: Sequence[str]) -> Mapping[str, F32]:

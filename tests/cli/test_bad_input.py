@@ -309,3 +309,54 @@ def test_an_interrupt_leaves_a_whole_bundle(place, after_s):
     assert partial == []
     if process.returncode not in {0, 1} and place.files() != before:
         assert place.run("inspect", "deploy").exit_code == 0
+
+
+def test_the_bundle_behind_raw_heads_is_answered_with_what_to_write(place):
+    result = place.run("to-ncnn", "--raw-heads", "deploy")
+
+    assert result.exit_code == 2
+    assert "--raw-heads=concat" in result.stderr
+
+
+def test_a_lone_body_beside_files_of_our_names_is_refused(place):
+    other = place.folder / "other"
+    other.mkdir()
+    (other / "mine.onnx").write_bytes((place.folder / "deploy/body.onnx").read_bytes())
+    (other / "model.ncnn.param").write_bytes(b"hand-made")
+
+    result = place.run("to-ncnn", "other/mine.onnx")
+
+    assert result.exit_code == 3
+    assert (other / "model.ncnn.param").read_bytes() == b"hand-made"
+    assert sorted(path.name for path in other.iterdir()) == ["mine.onnx", "model.ncnn.param"]
+
+
+def test_detect_never_draws_over_an_original(place):
+    before = (place.folder / "images/scene0.png").read_bytes()
+
+    result = place.run("detect", "deploy", "images/scene0.png", "-o", "images")
+
+    assert result.exit_code == 3
+    assert "-o" in result.stderr
+    assert (place.folder / "images/scene0.png").read_bytes() == before
+
+
+def test_detect_with_torch_refuses_a_changed_checkpoint(place):
+    torch.save({}, place.folder / "tiny.pth")
+
+    result = place.run("detect", "deploy", "images", "--runtime", "torch")
+
+    assert result.exit_code == 3
+    assert "changed" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "inspect"])
+def test_json_nested_without_end_is_a_sentence(place, command):
+    deep = "[" * 100_000 + "]" * 100_000
+    (place.folder / "deep.json").write_text(deep)
+    (place.folder / "deploy/detector.json").write_text(deep)
+
+    words = ("tiny.pth", "--spec", "deep.json") if command == "export" else ("deploy",)
+    result = place.run(command, *words)
+
+    assert result.exit_code == 3, result.output

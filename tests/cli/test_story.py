@@ -217,3 +217,45 @@ def test_env_can_be_pasted(place):
     assert result.exit_code == 0
     for name in ("python", "torch", "onnxruntime", "ncnn", "mbv3ssd-deploy"):
         assert name in result.output
+
+
+@pytest.mark.parametrize("raw_heads", ["--raw-heads=concat", "--raw-heads=levels"])
+def test_detect_reads_raw_heads(place, raw_heads):
+    before = json.loads(
+        place.run("detect", "deploy", "images", "--runtime", "onnx", "--json").stdout
+    )
+    place.run("to-ncnn", raw_heads, "--fp32")
+
+    result = place.run("detect", "deploy", "images", "--json")
+
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found[0]["detections"][0]["score"] == pytest.approx(
+        before[0]["detections"][0]["score"], abs=2e-3
+    )
+
+
+def test_detect_takes_a_body_of_any_batch(place):
+    place.run("export", "tiny.pth", "-o", "out", "--batch", "2")
+
+    result = place.run("detect", "out", "images", "--runtime", "onnx", "--json")
+
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)) == 3
+
+
+def test_the_next_command_can_be_pasted(place):
+    result = place.run("export", "tiny.pth", "-o", "my bundle")
+
+    assert "next: mbv3ssd-deploy to-ncnn 'my bundle'" in result.output
+
+
+def test_equal_names_are_drawn_side_by_side(place):
+    other = place.folder / "other"
+    other.mkdir()
+    (other / "scene0.png").write_bytes((place.folder / "images/scene0.png").read_bytes())
+
+    place.run("detect", "deploy", "images/scene0.png", "other", "-o", "drawn")
+
+    names = sorted(path.name for path in (place.folder / "drawn").iterdir())
+    assert names == ["scene0-2.png", "scene0.png"]
