@@ -13,6 +13,7 @@ import numpy as np
 from mbv3ssd_deploy.ncnn_graph.edit import GraphView, float_param, rewrite_all
 from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import is_plain_linear, scaled_and_shifted
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
+from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 
 
 def fold_batch_norms(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
@@ -26,7 +27,14 @@ def _rewrite(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     before = view.producer(layer.inputs[0])
     if not is_plain_linear(before) or not view.is_private(layer.inputs[0]):
         return None
+    if before.type == "InnerProduct" and not _is_vector(view.graph, layer.inputs[0]):
+        return None
     numbers = {weight.role: weight.data.astype(np.float64) for weight in layer.weights}
     scale = numbers["slope"] / np.sqrt(numbers["var"] + float_param(layer, "eps"))
     shift = numbers["bias"] - scale * numbers["mean"]
     return (scaled_and_shifted(before, scale, shift, layer.outputs[0]),)
+
+
+def _is_vector(graph: NcnnGraph, blob: str) -> bool:
+    """Return whether `blob` is known to be (w); BatchNorm scales the rows of an (h, w)."""
+    return len(infer_shapes(graph).blobs.get(blob, ())) == 1

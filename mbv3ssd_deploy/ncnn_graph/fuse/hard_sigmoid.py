@@ -20,6 +20,7 @@ from mbv3ssd_deploy.ncnn_graph.codes import BinaryOpType
 from mbv3ssd_deploy.ncnn_graph.edit import GraphView, float_param, int_param, rewrite_all
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
+from mbv3ssd_deploy.ncnn_graph.names import UniqueNames
 
 _SAME = 1e-5
 
@@ -49,8 +50,7 @@ def recognise_hard_sigmoids(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGr
 def _rewrite(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     if layer.type == "Clip":
         gate = _gate(view, layer.outputs[0], 1.0)
-        is_bare = gate is not None and gate.source == layer.inputs[0]
-        return None if gate is None or is_bare else (_hard_sigmoid(layer, gate, layer.outputs[0]),)
+        return None if gate is None else (_hard_sigmoid(layer, gate, layer.outputs[0]),)
     if not _is_product(layer):
         return None
     product = _product_of(view, layer)
@@ -67,9 +67,10 @@ def _replacement(
 ) -> tuple[NcnnLayer, ...]:
     if not others:
         return (_hard_sigmoid(layer, gate, layer.outputs[0]),)
-    blob = f"{layer.outputs[0]}/gate"
-    if view.has_blob(blob):
-        raise ValueError(f"a blob is already called {blob!r}")
+    layers = view.graph.layers
+    blobs = UniqueNames(blob for other in layers for blob in other.outputs)
+    blob = blobs.take(f"{layer.outputs[0]}/gate")
+    name = UniqueNames(other.name for other in layers).take(f"{layer.name}/gate")
     multiply = build_layer(
         "BinaryOp",
         layer.name,
@@ -77,7 +78,7 @@ def _replacement(
         layer.outputs,
         {"op_type": int(BinaryOpType.MUL)},
     )
-    return _hard_sigmoid(layer, gate, blob, name=f"{layer.name}/gate"), multiply
+    return _hard_sigmoid(layer, gate, blob, name=name), multiply
 
 
 def _hard_sigmoid(layer: NcnnLayer, gate: _Affine, blob: str, name: str = "") -> NcnnLayer:
@@ -93,10 +94,11 @@ def _gate(view: GraphView, blob: str, scale: float) -> _Affine | None:
     if abs(scale * float_param(clip, "max") - 1.0) > _SAME:
         return None
     inner = _affine_of(view, clip.inputs[0])
+    gate = _Affine(scale * inner.slope, scale * inner.shift, inner.source)
+    # Clip(x, 0, 1) itself: a HardSigmoid would be no gain.
+    is_bare = gate == _Affine(1.0, 0.0, clip.inputs[0])
     # ncnn's HardSwish and HardSigmoid divide by alpha and take it to be positive.
-    return (
-        _Affine(scale * inner.slope, scale * inner.shift, inner.source) if inner.slope > 0 else None
-    )
+    return None if is_bare or inner.slope <= 0 else gate
 
 
 def _affine_of(view: GraphView, blob: str) -> _Affine:

@@ -3,7 +3,7 @@
 Before: `MemoryData three 0 1 three 0=1`, `BinaryOp add 2 1 x three y 0=0`
 After:  `BinaryOp add 1 1 x y 0=0 1=1 2=3.00000000e+00`
 
-A constant on the left of -, / or power turns the operation round: 3 - x is RSUB with b = 3.
+A constant on the left of - or / turns the operation round: 3 - x is RSUB with b = 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ _TURNED: Final[Mapping[int, BinaryOpType]] = MappingProxyType(
         BinaryOpType.MIN: BinaryOpType.MIN,
         BinaryOpType.SUB: BinaryOpType.RSUB,
         BinaryOpType.DIV: BinaryOpType.RDIV,
-        BinaryOpType.POW: BinaryOpType.RPOW,
     }
 )
 

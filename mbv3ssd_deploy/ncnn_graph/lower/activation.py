@@ -29,6 +29,8 @@ def lower_hard_sigmoid(node: OnnxNode, scope: Scope) -> None:
     The defaults are ONNX's, 0.2 and 0.5 (operator HardSigmoid).
     """
     alpha, beta = node.number("alpha", 0.2), node.number("beta", 0.5)
+    if alpha <= 0:
+        raise node.refusal(f"alpha is {alpha:g}, and ncnn divides by it, taking it for positive")
     _emit(node, scope, "HardSigmoid", alpha=alpha, beta=beta)
 
 

@@ -1,4 +1,4 @@
-"""Add, Sub, Mul, Div, Max, Min and Pow, between tensors and with constants.
+"""Add, Sub, Mul, Div, Max, Min between tensors and with constants, and the square.
 
 ncnn's broadcasting is not numpy's. All its releases agree on equal shapes, on a single number, and
 on a gate of one number a channel, (c, 1, 1) against (c, h, w). Constants are brought into one of
@@ -27,7 +27,6 @@ BINARY_OPS: Final[Mapping[str, BinaryOpType]] = MappingProxyType(
         "Div": BinaryOpType.DIV,
         "Max": BinaryOpType.MAX,
         "Min": BinaryOpType.MIN,
-        "Pow": BinaryOpType.POW,
     }
 )
 
@@ -49,6 +48,21 @@ def lower_binary(node: OnnxNode, scope: Scope) -> None:
     _check_broadcast(node, scope, out)
     blobs = tuple(_operand(node, scope, tensor, out) for tensor in node.inputs)
     scope.emit("BinaryOp", node, blobs, {"op_type": int(BINARY_OPS[node.op_type])})
+
+
+def lower_pow(node: OnnxNode, scope: Scope) -> None:
+    """A square -> a product: ncnn's own power is wrong where the base is negative.
+
+    Before: `Pow(x, 2)`
+    After: `BinaryOp 2 1 x x y 0=2`
+    """
+    base, exponent = node.inputs
+    power = scope.constant(exponent)
+    same = scope.dims(node, base) == scope.dims(node, node.outputs[0])
+    if power is None or not same or not np.all(power == 2):
+        raise node.refusal("squares alone are lowered: ncnn's power fails on negative numbers")
+    x = scope.blob(base)
+    scope.emit("BinaryOp", node, (x, x), {"op_type": int(BinaryOpType.MUL)})
 
 
 def _check_broadcast(node: OnnxNode, scope: Scope, out: Dims) -> None:

@@ -14,8 +14,9 @@ from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, facts_of_model
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
 from mbv3ssd_deploy.ncnn_graph.lower.scope import CONF_BLOB, LOC_BLOB, Scope
-from mbv3ssd_deploy.ncnn_graph.lower.table import LOWERINGS, POST_PROCESSING
-from mbv3ssd_deploy.onnx_body.body import OnnxBody
+from mbv3ssd_deploy.ncnn_graph.lower.table import LOWERINGS
+from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
+from mbv3ssd_deploy.onnx_body.body import POST_PROCESSING, OnnxBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ def lower_model(model: onnx.ModelProto, outputs: Mapping[str, str]) -> LoweredBo
     scope = Scope(facts, outputs)
     _raise_whole([_unknown(node) for node in facts.nodes if node.op_type not in LOWERINGS])
     _raise_whole(_lower_nodes(facts, scope))
+    _raise_whole(_misshapen(facts, scope))
     graph = _with_output_names(scope, outputs)
     return LoweredBody(graph, MappingProxyType(scope.blob_of))
 
@@ -96,6 +98,19 @@ def _lower_nodes(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
             except UnsupportedOpError as error:
                 refused.append(error)
     return refused
+
+
+def _misshapen(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
+    """Refuse the nodes whose blobs have other shapes than their tensors; see `Scope`'s rule."""
+    found = infer_shapes(NcnnGraph(tuple(scope.layers))).blobs
+    return [
+        node.refusal(f"ncnn makes {tensor!r} {list(made)}, and ONNX {list(wanted)}")
+        for node in facts.nodes
+        for tensor in node.outputs
+        if tensor in scope.blob_of and tensor in facts.shapes
+        for wanted, made in [(facts.shapes[tensor][1:], found.get(scope.blob_of[tensor]))]
+        if made is not None and made != wanted
+    ]
 
 
 def _raise_whole(refused: list[UnsupportedOpError]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,9 @@ from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode, node_from_proto
 
 Array = npt.NDArray[Any]
+
+LARGEST_CONSTANT: Final = 64 * 2**20
+"""Bytes. The largest weight of a MobileNetV3-SSD takes less than a tenth of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
 
     Raises:
         SpecError: not exactly one input, or an input whose shape is open or whose batch is not 1.
+        UnsupportedOpError: a computed constant is larger than `LARGEST_CONSTANT`.
     """
     opset = next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"})
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
@@ -112,11 +117,36 @@ def _fold_constants(
     rest = []
     for proto in model.graph.node:
         given = [name for name in proto.input if name]
-        is_constant = bool(given) and all(name in constants for name in given)
-        if not proto.domain and (proto.op_type == "Constant" or is_constant):
+        if _is_constant(proto, constants):
+            _refuse_huge(proto, opset, {name: constants[name] for name in given})
             evaluator = ReferenceEvaluator(proto, opsets={"": opset})
             values = evaluator.run(None, {name: constants[name] for name in given})
             constants.update(zip(proto.output, map(np.asarray, values), strict=False))
         else:
             rest.append(node_from_proto(proto))
     return tuple(rest)
+
+
+def _is_constant(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
+    """Return whether `proto` follows from `constants`; one with a graph inside may run for long."""
+    given = [name for name in proto.input if name]
+    if proto.domain or any(a.type in {a.GRAPH, a.GRAPHS} for a in proto.attribute):
+        return False
+    return proto.op_type == "Constant" or (bool(given) and all(n in constants for n in given))
+
+
+def _refuse_huge(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> None:
+    """Raise before a few bytes of file become gigabytes of memory, as ConstantOfShape can."""
+    tensors = [numpy_helper.from_array(value, name) for name, value in given.items()]
+    outputs = [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name]
+    graph = onnx.helper.make_graph([proto], "constant", [], outputs, tensors)
+    imports = [onnx.helper.make_opsetid("", opset)]
+    inferred = _inferred(onnx.helper.make_model(graph, opset_imports=imports)).graph
+    shapes, types = _shapes_and_types([*inferred.output])
+    for name, shape in shapes.items():
+        size = math.prod(shape) * onnx.helper.tensor_dtype_to_np_dtype(types[name]).itemsize
+        if size > LARGEST_CONSTANT:
+            raise node_from_proto(proto).refusal(
+                f"the constant {name!r} {list(shape)} would take {size / 2**20:.0f} MiB;"
+                f" at most {LARGEST_CONSTANT / 2**20:.0f} are computed"
+            )

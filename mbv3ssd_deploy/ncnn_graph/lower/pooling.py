@@ -80,6 +80,8 @@ def _emit_window_pooling(node: OnnxNode, scope: Scope, kind: PoolingType) -> Non
     rounds_up = bool(node.integer("ceil_mode", 0)) and not _is_even(window, dims)
     if rounds_up and kind is PoolingType.AVERAGE:
         raise node.refusal("its last windows hang over the edge (ceil_mode), which ncnn counts")
+    if rounds_up and _ends_in_padding(window, dims):
+        raise node.refusal("its last windows lie in the padding (ceil_mode): ONNX drops them")
     params: dict[str, Param] = {
         "pooling_type": int(kind),
         "pad_mode": int(PadMode.FULL if rounds_up else PadMode.VALID),
@@ -98,3 +100,14 @@ def _is_even(window: Window, dims: tuple[int, ...]) -> bool:
     return all(
         (size - window.kernel[axis]) % window.stride[axis] == 0 for axis, size in enumerate(padded)
     )
+
+
+def _ends_in_padding(window: Window, dims: tuple[int, ...]) -> bool:
+    """Return whether, rounded up, a last window starts behind the map (ONNX, operator MaxPool)."""
+    for axis, size in enumerate(dims[1:]):
+        end = window.pads_before[axis] + size
+        room = end + window.pads_after[axis] - window.kernel[axis]
+        last = -(-room // window.stride[axis]) * window.stride[axis]
+        if last >= end:
+            return True
+    return False

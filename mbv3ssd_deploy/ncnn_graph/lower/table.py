@@ -15,7 +15,7 @@ from mbv3ssd_deploy.ncnn_graph.lower.activation import (
     lower_sigmoid,
     lower_softmax,
 )
-from mbv3ssd_deploy.ncnn_graph.lower.arithmetic import lower_binary
+from mbv3ssd_deploy.ncnn_graph.lower.arithmetic import lower_binary, lower_pow
 from mbv3ssd_deploy.ncnn_graph.lower.convolution import lower_batch_normalization, lower_conv
 from mbv3ssd_deploy.ncnn_graph.lower.join import lower_concat, lower_slice, lower_split
 from mbv3ssd_deploy.ncnn_graph.lower.length import lower_reduce_l2
@@ -62,7 +62,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "MaxPool": lower_max_pool,
         "Min": lower_binary,
         "Mul": lower_binary,
-        "Pow": lower_binary,
+        "Pow": lower_pow,
         "ReduceL2": lower_reduce_l2,
         "ReduceMean": lower_reduce_mean,
         "Relu": lower_relu,
@@ -77,25 +77,3 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Unsqueeze": lower_reshape,
     }
 )
-
-POST_PROCESSING: Final = frozenset(
-    {
-        "ArgMax",
-        "Exp",
-        "Expand",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Greater",
-        "If",
-        "Less",
-        "Loop",
-        "NonMaxSuppression",
-        "NonZero",
-        "ScatterElements",
-        "ScatterND",
-        "TopK",
-        "Where",
-    }
-)
-"""Operators that a body never holds, and an exported decoder or NMS does."""

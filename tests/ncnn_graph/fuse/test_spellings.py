@@ -119,6 +119,39 @@ def test_a_clip_that_others_read_stays():
     assert_lowers(model, graph)
 
 
+SQUARED = {
+    "a clip squared": ("c = Clip(x, zero, one) y = Mul(c, c)", ["Clip", "BinaryOp"]),
+    "two gates": (
+        "a = Add(x, half) c = Clip(a, zero, one) d = Div(x, six) e = Clip(d, zero, one) y=Mul(e,c)",
+        ["BinaryOp", "HardSigmoid", "HardSigmoid"],
+    ),
+    "a clip of sixths squared": (
+        "a = Add(x, three) c = Clip(a, zero, six) p = Mul(c, c) y = Mul(p, sixth)",
+        ["BinaryOp", "BinaryOp", "Clip", "HardSigmoid"],
+    ),
+}
+PRODUCTS = table_of({case: nodes for case, (nodes, _) in SQUARED.items()})
+
+
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_products_of_gates(case):
+    assert sorted(types(PRODUCTS.graphs[case])) == sorted(SQUARED[case][1])
+    PRODUCTS.assert_numbers(case)
+
+
+def test_a_gate_gets_a_name_that_is_free():
+    nodes = "a = Add(x, three) c = Clip(a, zero, six) g = Sigmoid(x) p = Mul(g, c) y = Div(p, six)"
+    model = model_of(nodes)
+    for node in model.graph.node:
+        node.name = {"g": "y/gate", "y": "y"}.get(node.output[0], "")
+        node.output[:] = ["y/gate" if name == "g" else name for name in node.output]
+        node.input[:] = ["y/gate" if name == "g" else name for name in node.input]
+    graph = fused(model)
+
+    assert {"y/gate", "y/gate_2"} <= {layer.name for layer in graph.layers}
+    assert_lowers(model, graph)
+
+
 CLIPS = {
     "relu6": ("a = Max(x, zero) y = Min(a, six)", ["Clip"]),
     "relu": ("y = Max(zero, x)", ["ReLU"]),
@@ -142,7 +175,7 @@ def scalar_model(node):
     return onnx_model(MAP.format(nodes=nodes), {"c": np.float32(0.75)})
 
 
-OPS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+OPS = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 NODES = [f"{op}({order})" for op in OPS for order in ("a, c", "c, a")]
 SCALARS = Table({node: scalar_model(node) for node in NODES}, fused)
 

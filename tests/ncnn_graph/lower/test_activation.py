@@ -66,3 +66,11 @@ def test_a_limit_computed_from_the_input_is_refused():
 
     with pytest.raises(UnsupportedOpError):
         lowered(onnx_model(text))
+
+
+@pytest.mark.parametrize("alpha", [0.0, -0.2])
+def test_a_hard_sigmoid_that_does_not_rise_is_refused(alpha):
+    model = onnx_model(MAP.format(node=f"HardSigmoid<alpha={alpha}, beta=0.5>(x)"))
+
+    with pytest.raises(UnsupportedOpError, match=f"alpha is {alpha:g}"):
+        lowered(model)

@@ -4,7 +4,7 @@ from onnx_text import Table, assert_lowers, fused, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import UnsupportedOpError
 
-# a is well above 0, so that powers and quotients are sound numbers
+# a is well above 0, so that quotients are sound numbers
 MAP = (
     "g (float[1,5,6,7] x) => (float[1,5,6,7] y) "
     "{{ a = HardSigmoid<alpha=0.03>(x) y = {op}({operands}) }}"
@@ -19,7 +19,7 @@ SHAPES = {
     "plane": (6, 7),
     "whole": (1, 5, 6, 7),
 }
-OPS = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")
+OPS = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 
 
 def constant(shape):
@@ -106,3 +106,40 @@ def test_three_operands_are_refused():
 
     with pytest.raises(UnsupportedOpError, match="3 operands"):
         lowered(onnx_model(text))
+
+
+SQUARES = Table(
+    {
+        shape: onnx_model(
+            "g (float[1,5,6,7] x) => (float[1,5,6,7] y) { y = Pow(x, two) }",
+            {"two": np.full(shape, 2, np.float32)},
+        )
+        for shape in ((), (1,), (5, 1, 1))
+    },
+    fused,
+)
+
+
+@pytest.mark.parametrize("case", SQUARES)
+def test_a_square_is_a_product_for_negative_numbers_too(case):
+    assert types(SQUARES.graphs[case]) == ["BinaryOp"]
+    SQUARES.assert_numbers(case)
+
+
+POWERS = {
+    "a root": ("Pow(x, c)", "1,5,6,7", np.float32(0.5)),
+    "a cube": ("Pow(x, c)", "1,5,6,7", np.float32([3])),
+    "not the same everywhere": ("Pow(x, c)", "1,5,6,7", np.float32([2, 2, 2, 2, 2, 2, 3])),
+    "a power of two": ("Pow(c, x)", "1,5,6,7", np.float32(2)),
+    "a power of itself": ("Pow(x, x)", "1,5,6,7", np.float32(2)),
+    "a square that is stretched": ("Pow(x, c)", "2,5,6,7", np.full((2, 1, 1, 1), 2, np.float32)),
+}
+
+
+@pytest.mark.parametrize("case", POWERS)
+def test_other_powers_are_refused(case):
+    node, shape, constant = POWERS[case]
+    text = f"g (float[1,5,6,7] x) => (float[{shape}] y) {{ y = {node} }}"
+
+    with pytest.raises(UnsupportedOpError, match="Pow node"):
+        lowered(onnx_model(text, {"c": constant}))

@@ -171,3 +171,45 @@ def test_the_model_is_not_changed():
 
     assert model.SerializeToString(deterministic=True) == before
     onnx.checker.check_model(model)
+
+
+def test_a_blob_of_another_shape_than_its_tensor_is_refused():
+    text = "g (float[1,5,6] x) => (float[1,5,7] y, float[1,5,6] z) { y = Relu(x) z = Sigmoid(x) }"
+
+    with pytest.raises(UnsupportedOpError, match=r"'y' \[5, 6\], and ONNX \[5, 7\]") as caught:
+        lowered(onnx_model(text))
+
+    assert (caught.value.node, caught.value.op_type) == ("Relu_y", "Relu")
+
+
+HUGE = {
+    "filled": ("c = ConstantOfShape(size)", {"size": np.array([2, 2**30])}),
+    "stretched": ("c = Expand(w, size)", {"w": (1, 5), "size": np.array([2**28, 5])}),
+    "repeated": ("c = Tile(w, size)", {"w": (1, 5), "size": np.array([2**28, 1])}),
+    "multiplied": ("c = Mul(w, v)", {"w": (2**13, 1), "v": (1, 2**13)}),
+    "of a computed size": (
+        "s = Concat<axis=0>(size, size) c = ConstantOfShape(s)",
+        {"size": np.array([2**16])},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HUGE)
+def test_a_huge_constant_is_refused_before_it_is_computed(case):
+    nodes, weights = HUGE[case]
+    text = f"g (float[1,5] x) => (float[1,5] y) {{ {nodes} y = Add(x, c) }}"
+
+    with pytest.raises(UnsupportedOpError, match=r"constant 'c' .* MiB"):
+        lowered(onnx_model(text, weights))
+
+
+def test_a_constant_with_a_graph_inside_is_not_run():
+    branch = "{{ => (float[1,5] {0}) {{ {0} = Identity(w) }} }}"
+    then, other = (branch.format(name)[1:-1] for name in ("t", "e"))
+    text = (
+        "g (float[1,5] x) => (float[1,5] y) {"
+        f"c = If <then_branch = t_{then}, else_branch = e_{other}> (yes) y = Add(x, c) }}"
+    )
+
+    with pytest.raises(UnsupportedOpError, match="If node"):
+        lowered(onnx_model(text, {"w": (1, 5), "yes": np.array([True])[0]}))

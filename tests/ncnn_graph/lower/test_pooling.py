@@ -9,6 +9,10 @@ TEXT = "g (float[1,5,9,11] x) => (float[{shape}] y) {{ y = {node} }}"
 CASES = {
     "max": ("MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x)", "1,5,5,6"),
     "max ceil": ("MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(x)", "1,5,5,6"),
+    "max ceil and padding": (
+        "MaxPool<kernel_shape=[4,3], strides=[4,2], pads=[1,1,1,1], ceil_mode=1>(x)",
+        "1,5,3,6",
+    ),
     "max floor": ("MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)", "1,5,4,5"),
     "max same": ('MaxPool<kernel_shape=[2,2], strides=[2,2], auto_pad="SAME_UPPER">(x)', "1,5,5,6"),
     "average": ("AveragePool<kernel_shape=[2,3], strides=[2,1]>(x)", "1,5,4,9"),
@@ -55,6 +59,11 @@ REFUSED = {
         "AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(x)",
         "1,5,5,6",
         "hang over the edge",
+    ),
+    "windows in the padding": (
+        "MaxPool<kernel_shape=[2,2], strides=[5,3], pads=[1,1,1,1], ceil_mode=1>(x)",
+        "1,5,2,4",
+        "lie in the padding",
     ),
     "dilation": ("MaxPool<kernel_shape=[2,2], dilations=[2,2]>(x)", "1,5,7,9", "dilated"),
 }
