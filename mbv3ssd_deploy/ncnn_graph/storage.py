@@ -12,6 +12,7 @@ from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 
 # ncnn's own tools write smaller weights as 0: denormal numbers slow arithmetic down.
 SMALLEST_WEIGHT = 1e-30
+FLOAT16_SMALLEST_NORMAL = 2.0**-14
 CONVERTED = frozenset({"Convolution", "ConvolutionDepthWise", "InnerProduct"})
 
 
@@ -20,7 +21,8 @@ def with_storage(graph: NcnnGraph, storage: Storage) -> NcnnGraph:
 
     Biases, scales and constants have no storage word in the file and stay float32. Weights below
     1e-30 become 0. A blob with a number that float16 cannot hold (beyond 65504) stays float32, and
-    so does nothing else; int8 weights are left as they are.
+    so does one whose numbers are all below 6.1e-5, where float16 loses digits and then everything;
+    int8 weights are left as they are.
 
     Raises:
         ValueError: for INT8, which needs scales; that is calibration's work.
@@ -41,8 +43,10 @@ def _layer_with(layer: NcnnLayer, storage: Storage) -> NcnnLayer:
 def _weight_with(weight: Weight, storage: Storage) -> Weight:
     if weight.storage is Storage.INT8:
         return weight
-    size = np.abs(weight.data)
-    data = np.where(size < SMALLEST_WEIGHT, np.float32(0), weight.data).astype(np.float32)
-    if storage is Storage.FLOAT16 and float(size.max(initial=0)) > FLOAT16_MAX:
+    small = np.abs(weight.data) < SMALLEST_WEIGHT
+    data = np.where(small, np.float32(0), weight.data).astype(np.float32)
+    largest = float(np.abs(data).max(initial=0))
+    fits = largest == 0 or FLOAT16_SMALLEST_NORMAL <= largest <= FLOAT16_MAX
+    if storage is Storage.FLOAT16 and not fits:
         storage = Storage.FLOAT32
     return Weight(weight.role, data, storage)

@@ -52,6 +52,20 @@ def test_a_weight_beyond_float16_stays_float32():
     assert layer.weights[0].storage is Storage.FLOAT32
 
 
+@pytest.mark.parametrize("numbers", [[6e-5, 1e-7], [-1e-9, 3e-9]])
+def test_weights_that_float16_would_lose_stay_float32(numbers):
+    (layer,) = with_storage(inner_product(numbers), Storage.FLOAT16).layers
+
+    assert layer.weights[0].storage is Storage.FLOAT32
+
+
+@pytest.mark.parametrize("numbers", [[6.2e-5, 1e-7], [0.0, 0.0], [0.0, -1e-31]])
+def test_small_weights_that_float16_holds_become_float16(numbers):
+    (layer,) = with_storage(inner_product(numbers), Storage.FLOAT16).layers
+
+    assert layer.weights[0].storage is Storage.FLOAT16
+
+
 def test_back_to_float32():
     (layer,) = with_storage(inner_product([0.5], Storage.FLOAT16), Storage.FLOAT32).layers
 
