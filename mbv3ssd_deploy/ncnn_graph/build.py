@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import SpecError
@@ -25,6 +26,10 @@ from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
 from mbv3ssd_deploy.ncnn_graph.storage import with_storage
 from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
+
+LEAST_SCORE_THRESHOLD: Final = 1e-6
+"""ncnn decodes no prior whose background reaches 1 - threshold. The step of float32 below 1 is
+6e-8: under a threshold near that, the background is rounded to 1 with a class still above it."""
 
 
 class Outputs(enum.StrEnum):
@@ -68,15 +73,23 @@ def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
     No limit becomes P, the number of priors: ncnn throws on -1 (docs/formats/ncnn-param.md).
 
     Raises:
-        SpecError: a threshold outside 0..1 or a top-k below 1.
+        SpecError: a threshold outside 0..1, a score threshold that is too low for ncnn, or a top-k
+            below 1.
     """
     decode, everything = spec.decode, spec.priors.count
     score = decode.score_threshold if request.score_threshold is None else request.score_threshold
     iou = decode.iou_threshold if request.iou_threshold is None else request.iou_threshold
-    top_k = request.nms_top_k or decode.candidates_per_class or everything
-    keep = request.keep_top_k or decode.keep_total or everything
+    top_k = decode.candidates_per_class if request.nms_top_k is None else request.nms_top_k
+    keep = decode.keep_total if request.keep_top_k is None else request.keep_top_k
+    top_k, keep = (everything if limit is None else limit for limit in (top_k, keep))
     if not (0.0 <= score <= 1.0 and 0.0 <= iou <= 1.0):
         raise SpecError("--conf and --nms must lie within 0..1")
+    if request.outputs is Outputs.DETECTIONS and score < LEAST_SCORE_THRESHOLD:
+        raise SpecError(
+            f"the score threshold must be at least {LEAST_SCORE_THRESHOLD:g}: ncnn leaves boxes"
+            " undecoded below",
+            hint="set one with --conf",
+        )
     if min(top_k, keep) < 1:
         raise SpecError("--top-k and --keep-top-k must be at least 1")
     return TailOptions(
