@@ -21,7 +21,7 @@ import numpy as np
 from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_level_priors
-from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel, PriorRounding, PriorSpec
+from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel, PriorRounding
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
@@ -140,10 +140,7 @@ def level_corners(spec: DetectorSpec, index: int) -> F64:
 
 
 def _plan_level(spec: DetectorSpec, index: int, mode: PriorMode) -> LevelPlan:
-    level, truth = spec.priors.levels[index], level_corners(spec, index)
-    fits = [_fit(params, level, truth) for params in _candidates(spec, level)]
-    # min() keeps the first of equals: without clipping, which ncnn computes with less rounding
-    best = min(fits, key=lambda fit: fit.worst_error > PRIOR_TOLERANCE and fit.worst_error)
+    level, best = spec.priors.levels[index], _best_fit(spec, index)
     size = (spec.input.width, spec.input.height) * 2
     plan = LevelPlan(
         level=index,
@@ -156,24 +153,32 @@ def _plan_level(spec: DetectorSpec, index: int, mode: PriorMode) -> LevelPlan:
         inexact=int(np.count_nonzero(best.distances.max(axis=1) > PRIOR_TOLERANCE)),
         reason="",
     )
-    return _decided(plan, mode, spec.priors)
+    return _decided(plan, mode, spec)
 
 
-def _decided(plan: LevelPlan, mode: PriorMode, priors: PriorSpec) -> LevelPlan:
+def _decided(plan: LevelPlan, mode: PriorMode, spec: DetectorSpec) -> LevelPlan:
     if mode is PriorMode.CONSTANT:
         layer, reason = MEMORY_DATA, "constants were asked for"
     elif plan.inexact:
         layer = MEMORY_DATA
-        reason = f"PriorBox would miss {_error_text(plan)}: {_family_rule(priors)}"
+        reason = f"PriorBox would miss {_error_text(plan)}: {_cause(spec, plan.level)}"
     else:
         layer, reason = PRIOR_BOX, f"exact, worst corner {plan.worst_error:.1e} of the image"
     return replace(plan, layer=layer, reason=reason)
 
 
-def _family_rule(priors: PriorSpec) -> str:
+def _cause(spec: DetectorSpec, index: int) -> str:
+    """Return why no PriorBox makes level `index`."""
+    priors, (_, width, height) = spec.priors, _whole_frame(spec)
     if priors.rounding is PriorRounding.PIXEL_CORNERS:
         return "the family rounds corners to whole pixels, ncnn rounds nothing"
-    return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
+    bare = replace(spec, priors=replace(priors, clip=ClipRule.NONE))
+    if _best_fit(bare, index).worst_error <= PRIOR_TOLERANCE:
+        return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
+    frame = priors.frame_width, priors.frame_height
+    if not math.isclose(frame[0] * height, frame[1] * width, rel_tol=1e-12):
+        return f"the frame {frame[0]:g} x {frame[1]:g} has no form in whole pixels, which ncnn asks"
+    return "ncnn's float32 arithmetic is too coarse for its numbers"
 
 
 def _error_text(plan: LevelPlan) -> str:
@@ -181,6 +186,13 @@ def _error_text(plan: LevelPlan) -> str:
         f"{plan.inexact} of {plan.count} priors, "
         f"prior {plan.worst_prior} by {plan.worst_error_px:.3g} px"
     )
+
+
+def _best_fit(spec: DetectorSpec, index: int) -> _Fit:
+    level, truth = spec.priors.levels[index], level_corners(spec, index)
+    fits = [_fit(params, level, truth) for params in _candidates(spec, level)]
+    # min() keeps the first of equals: without clipping, which ncnn computes with less rounding
+    return min(fits, key=lambda fit: fit.worst_error > PRIOR_TOLERANCE and fit.worst_error)
 
 
 def _fit(params: Mapping[str, Param], level: PriorLevel, truth: F64) -> _Fit:

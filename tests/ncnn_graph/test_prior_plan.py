@@ -189,3 +189,20 @@ def test_the_priors_of_the_table_are_those_of_the_spec():
     assert sum(level.count for level in plan_priors(qfgaohao_spec()).levels) == (
         qfgaohao_priors().count
     )
+
+
+def test_a_frame_without_whole_sizes_is_named_as_the_cause():
+    level = PriorLevel(7, 9, 299.7 / 9, 201.3 / 7, 60.0, 100.0, (2.0, 0.5))
+    (plan,) = plan_priors(one_level(level, frame=(299.7, 201.3), clip=ClipRule.CENTRE_FORM)).levels
+
+    assert plan.layer == MEMORY_DATA
+    assert "the frame 299.7 x 201.3 has no form in whole pixels" in plan.reason
+    assert "clips" not in plan.reason
+
+
+def test_numbers_too_coarse_for_float32_are_named_as_the_cause():
+    level = PriorLevel(1, 1, 320.0, 320.0, 1.1e7, None, (3.0,))
+    (plan,) = plan_priors(one_level(level)).levels
+
+    assert plan.layer == MEMORY_DATA
+    assert "float32 arithmetic" in plan.reason
