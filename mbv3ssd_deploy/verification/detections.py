@@ -73,6 +73,7 @@ class DetectionDiff:
         score_p50: median of |score difference| over the matched boxes.
         score_p99: its 99th percentile.
         score_max: its largest.
+        score_max_at: its largest over the boxes matched at each of `MATCH_IOUS`, or stricter.
         worst_iou: the smallest overlap of two matched boxes; 1 when nothing matched.
         worst_image: where that is.
         worst_lost: the surest of the lost boxes.
@@ -89,6 +90,7 @@ class DetectionDiff:
     score_p50: float
     score_p99: float
     score_max: float
+    score_max_at: tuple[float, ...]
     worst_iou: float
     worst_image: str
     worst_lost: tuple[Stray, ...]
@@ -106,6 +108,10 @@ class DetectionDiff:
     def share_at(self, iou: float) -> float:
         """Return the share of the counted boxes that were found again; 0 when none counts."""
         return self.matched_at(iou) / self.counted if self.counted else 0.0
+
+    def score_at(self, iou: float) -> float:
+        """Return the largest |score difference| of the boxes that `matched_at` counts."""
+        return self.score_max_at[MATCH_IOUS.index(iou)]
 
 
 @dataclass(slots=True)
@@ -140,6 +146,9 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
         _add_image(tally, pair, cut)
     matches = [match for tier in tally.pairs for match in tier]
     gaps = np.abs([match.score_difference for match in matches]) if matches else np.zeros(1)
+    worst_scores = [
+        max((abs(match.score_difference) for match in tier), default=0.0) for tier in tally.pairs
+    ]
     return DetectionDiff(
         reference=sum(len(pair.reference) for pair in each),
         actual=sum(len(pair.actual) for pair in each),
@@ -151,6 +160,7 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
         score_p50=float(np.percentile(gaps, 50)),
         score_p99=float(np.percentile(gaps, 99)),
         score_max=float(gaps.max()),
+        score_max_at=tuple(np.maximum.accumulate(worst_scores).tolist()),
         worst_iou=tally.worst[0],
         worst_image=tally.worst[1],
         worst_lost=_surest(tally.lost),

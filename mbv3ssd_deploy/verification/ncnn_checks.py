@@ -115,7 +115,7 @@ def checks_of(
     wanted = wanted_blobs(bundle, record)
     if PRIOR_BLOB in wanted and PRIOR_BLOB not in files.missing:
         yield PriorCheck(NcnnRuntime(*shipped, exact=True), spec, record)
-    half = Storage(record.storage) is Storage.FLOAT16
+    half = record.storage == Storage.FLOAT16
     as_shipped = Check.NCNN_SHIPPED_FP16 if half else Check.NCNN_SHIPPED_FP32
     if files.missing:
         text = f"there is no blob {' or '.join(files.missing)}"
@@ -155,16 +155,16 @@ def _candidate(
 
 
 def _weights_row(files: NcnnFiles, record: NcnnRecord) -> Row:
-    note = ""
-    if files.twin is not None and not files.reasons:
-        rounded = ", rounded to half" if Storage(record.storage) is Storage.FLOAT16 else ""
+    reasons, note = (*files.reasons, *files.layout), ""
+    if files.twin is not None and not reasons:
+        rounded = ", rounded to half" if record.storage == Storage.FLOAT16 else ""
         count = f"{files.twin.numbers} numbers in {files.twin.weights} blobs"
         note = f"{count} are what body.onnx gives{rounded}"
     return Row(
         Check.NCNN_WEIGHTS,
         "ncnn weights",
         record.storage,
-        judged(files.reasons),
+        judged(reasons),
         note=note,
-        reasons=files.reasons,
+        reasons=reasons,
     )

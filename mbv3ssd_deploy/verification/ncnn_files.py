@@ -9,15 +9,16 @@ from pathlib import Path
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.errors import DeployError, FormatError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, Outputs, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Param, Storage
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
-from mbv3ssd_deploy.ncnn_graph.param_text import render_param
+from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
 from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
 from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.verification.candidates import PRIOR_BLOB, TAIL_BLOBS, raw_blobs
 from mbv3ssd_deploy.verification.contract import compare_detection_output
+from mbv3ssd_deploy.verification.graphs import carrier_reasons, graph_reasons, storage_reasons
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.twins import Twin, with_full_precision
 
@@ -31,16 +32,18 @@ class NcnnFiles:
         twin: the graph at full precision; None where there is nothing to hold the weights against.
         missing: blobs that must be there, and are not.
         reasons: why the files could not be read, or their weights not be held against body.onnx's.
+        layout: where the layers are not what body.onnx gives, or not what detector.json says.
     """
 
     graph: NcnnGraph | None
     twin: Twin | None
     missing: tuple[str, ...]
     reasons: tuple[Reason, ...]
+    layout: tuple[Reason, ...] = ()
 
 
 def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
-    """Read the ncnn files of `bundle`, and lower its body again to hold their weights against."""
+    """Read the ncnn files of `bundle`, and lower its body again to hold them against."""
     try:
         graph = read_ncnn(bundle.param_path, bundle.bin_path)
     except FormatError as error:
@@ -48,12 +51,22 @@ def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
     blobs = {blob for layer in graph.layers for blob in layer.outputs}
     missing = tuple(name for name in wanted_blobs(bundle, record) if name not in blobs)
     try:
-        again = build_ncnn(read_body(bundle.body_path), _request(record)).graph
+        again = build_ncnn(read_body(bundle.body_path), _request(record))
     except DeployError as error:
-        text = f"body.onnx gives nothing to hold the weights against: {error}"
+        text = f"body.onnx gives nothing to hold the files against: {error}"
         return NcnnFiles(graph, None, missing, (Reason(Code.MODEL_UNREADABLE, text),))
-    twin = with_full_precision(graph, again)
-    return NcnnFiles(graph, twin, missing, twin.reasons)
+    twin = with_full_precision(graph, again.graph)
+    layout = _layout_reasons(graph, again, record)
+    return NcnnFiles(graph, twin, missing, twin.reasons, layout)
+
+
+def _layout_reasons(shipped: NcnnGraph, again: NcnnModel, record: NcnnRecord) -> tuple[Reason, ...]:
+    as_written = parse_param(again.param.decode(), source="body.onnx lowered again")
+    return (
+        *graph_reasons(shipped, as_written),
+        *storage_reasons(shipped, again.graph, record),
+        *carrier_reasons(record, again.plan),
+    )
 
 
 def wanted_blobs(bundle: Bundle, record: NcnnRecord) -> tuple[str, ...]:

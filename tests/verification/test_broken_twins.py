@@ -12,9 +12,12 @@ import onnx.numpy_helper
 import pytest
 from workbench import edit_layers, with_contract
 
+from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.core.spec import ChannelOrder
-from mbv3ssd_deploy.ncnn_graph.graph import Weight
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Weight
+from mbv3ssd_deploy.ncnn_graph.param_text import render_param
 from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
+from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict
 from mbv3ssd_deploy.verification.rules import Check
@@ -83,7 +86,7 @@ def test_a_transposed_head(workbench):
     edit_layers(bundle, without_permute)
     report = workbench.verify(bundle)
 
-    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.HEAD_TRANSPOSED)
     assert any("loc of level 0" in reason.text for reason in report.reasons)
 
@@ -277,7 +280,7 @@ def test_a_missing_output(workbench, blob):
 
     report = workbench.verify(bundle)
 
-    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.OUTPUT_MISSING)
     assert any(f"there is no blob {blob}" in reason.text for reason in report.reasons)
 
@@ -302,7 +305,7 @@ def test_no_softmax(workbench):
     edit_layers(bundle, without_softmax)
     report = workbench.verify(bundle)
 
-    assert failed(report) == {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
+    assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.SCORES_NOT_SOFTMAX)
 
 
@@ -318,3 +321,156 @@ def test_a_graph_that_crashes_ncnn_is_a_row_not_a_crash(workbench):
 
     assert failed(report) >= {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16, Check.NCNN_PRIORS}
     assert codes(report, Check.NCNN_EXACT) == {Code.RUNTIME_FAILED}
+
+
+def only_first(matches, change):
+    """An edit of the first layer that matches."""
+    changed = []
+
+    def edit(layer):
+        if changed or not matches(layer):
+            return layer
+        changed.append(layer)
+        return change(layer)
+
+    return edit
+
+
+def with_params(**params):
+    """A change that sets parameters; None leaves one out."""
+
+    def change(layer):
+        merged = {key: v for key, v in (layer.params | params).items() if v is not None}
+        return replace(layer, params=merged)
+
+    return change
+
+
+def is_masked_stride_2(layer):
+    return layer.type == "ConvolutionDepthWise" and "featmask" in layer.params
+
+
+LAYER_EDITS = {
+    "an activation that clips too late": (
+        only_first(
+            lambda layer: layer.params.get("activation_type") == 3,
+            with_params(activation_params=(0.0, 1000.0)),
+        ),
+        "is (0, 1000), not (0, 6)",
+    ),
+    "priors that may be rounded": (
+        only_first(lambda layer: layer.name == "mbox_priorbox", with_params(featmask=None)),
+        "featmask of Concat 'mbox_priorbox' is 0, not 6",
+    ),
+    "a mask that is gone": (
+        only_first(is_masked_stride_2, with_params(featmask=None)),
+        "is 0, not 1",
+    ),
+    "masks on all convolutions": (
+        lambda layer: with_params(featmask=1)(layer) if "Conv" in layer.type else layer,
+        "is 1, not 0; and ",
+    ),
+    "another input width": (
+        only_first(lambda layer: layer.type == "Input", with_params(w=128)),
+        "w of Input 'input' is 128, not 96",
+    ),
+    "another input height": (
+        only_first(lambda layer: layer.type == "Input", with_params(h=64)),
+        "h of Input 'input' is 64, not 96",
+    ),
+    "variances of width and centre exchanged": (
+        only_first(
+            lambda layer: layer.type == "DetectionOutput",
+            with_params(variances_0=0.2, variances_1=0.2, variances_2=0.1, variances_3=0.1),
+        ),
+        "variances_0 of DetectionOutput 'detection_out' is 0.2",
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", LAYER_EDITS)
+def test_a_layer_that_is_not_what_body_onnx_gives(workbench, edit):
+    bundle = workbench.copy("layer")
+    change, words = LAYER_EDITS[edit]
+    edit_layers(bundle, change)
+    record = bundle.manifest.ncnn
+
+    (reason,) = read_files(bundle, record).layout
+
+    assert reason.code is Code.GRAPH_DIFFERS
+    assert words in reason.text
+    assert "run `mbv3ssd-deploy to-ncnn` again" in reason.text
+
+
+def test_what_no_image_shows_fails_by_its_graph(workbench):
+    bundle = workbench.copy("masks")
+    edit_layers(bundle, with_params(featmask=None))
+
+    report = workbench.verify(bundle, limit=1)
+
+    assert failed(report) == {Check.NCNN_WEIGHTS}
+    assert codes(report) == {Code.GRAPH_DIFFERS}
+
+
+def add_behind_detections(bundle, *layers):
+    """Rewrite the ncnn files with `layers` leading from blob "raw_out" to "detection_out"."""
+    graph = read_ncnn(bundle.param_path, bundle.bin_path)
+    *body, last = graph.layers
+    graph = NcnnGraph((*body, replace(last, outputs=("raw_out",)), *layers))
+    bundle.param_path.write_text(render_param(graph))
+
+
+def test_a_layer_too_many(workbench):
+    bundle = workbench.copy("noop")
+    add_behind_detections(bundle, NcnnLayer("Noop", "idle", ("raw_out",), ("detection_out",)))
+
+    (reason,) = read_files(bundle, bundle.manifest.ncnn).layout
+
+    assert reason.code is Code.GRAPH_DIFFERS
+    assert "is raw_out, not detection_out; Noop 'idle' is not in it" in reason.text
+
+
+def test_halved_scores(workbench):
+    bundle = workbench.copy("halved")
+    parts = ("labels", "scores", "corners")
+    half = {"op_type": 2, "with_scalar": 1, "b": 0.5}
+    add_behind_detections(
+        bundle,
+        NcnnLayer("Slice", "cut", ("raw_out",), parts, {"slices": (1, 1, 4), "axis": 1}),
+        NcnnLayer("BinaryOp", "halve", ("scores",), ("halves",), half),
+        NcnnLayer(
+            "Concat", "join", ("labels", "halves", "corners"), ("detection_out",), {"axis": 1}
+        ),
+    )
+
+    report = workbench.verify(bundle, limit=1)
+
+    assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT}
+    assert Code.GRAPH_DIFFERS in codes(report, Check.NCNN_WEIGHTS)
+    assert codes(report, Check.NCNN_EXACT) == {Code.SCORES_DIFFER}
+
+
+def with_record(bundle, **changes):
+    """The bundle as if detector.json said something else of the ncnn files."""
+    record = replace(bundle.manifest.ncnn, **changes)
+    return Bundle(bundle.directory, replace(bundle.manifest, ncnn=record))
+
+
+@pytest.mark.parametrize("storage", ["float32", "int8", "half"])
+def test_a_storage_that_is_not_the_files(workbench, storage):
+    bundle = with_record(workbench.good(), storage=storage)
+
+    report = workbench.verify(bundle, limit=1)
+
+    assert Check.NCNN_WEIGHTS in failed(report)
+    assert codes(report, Check.NCNN_WEIGHTS) == {Code.RECORD_DIFFERS}
+
+
+def test_a_carrier_of_priors_that_is_not_the_files(workbench):
+    levels = list(workbench.good().manifest.ncnn.priors)
+    levels[2] = replace(levels[2], layer="MemoryData")
+
+    report = workbench.verify(with_record(workbench.good(), priors=tuple(levels)), limit=1)
+
+    assert codes(report) == {Code.RECORD_DIFFERS}
+    assert "level 2 is MemoryData in detector.json and PriorBox in the graph" in str(report.reasons)

@@ -132,6 +132,16 @@ def test_score_differences_are_of_matched_boxes():
     assert diff.score_p50 == pytest.approx(0.02, abs=1e-6)
 
 
+def test_score_differences_are_told_for_each_overlap():
+    # IoU 0.9610, as above
+    actual = found(moved(CAT, 0.004, 0.7), moved(DOG, 0, 0.83))
+
+    diff = compare((found(CAT, DOG), actual))
+
+    assert diff.score_at(0.99) == pytest.approx(0.03, abs=1e-6)
+    assert diff.score_at(0.95) == diff.score_at(0.5) == pytest.approx(0.2, abs=1e-6)
+
+
 def test_a_stricter_match_is_never_stolen_by_a_looser_one():
     # the surer box lost its partner; its neighbour's partner overlaps it by more than 0.5
     sure, neighbour = moved(CAT, 0, 0.9), moved(CAT, 0.05, 0.8)

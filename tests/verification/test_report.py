@@ -88,6 +88,17 @@ def test_boxes_that_the_reference_does_not_have_fail_too():
     assert codes(box_reasons(HALF, diff_of(found(30), found(60)))) == [Code.BOXES_DIFFER]
 
 
+def test_a_score_beyond_its_tolerance_fails_by_its_own_code():
+    near, off, far = (diff_of(found(30), found(30, score)) for score in (0.8985, 0.897, 0.5))
+
+    assert box_reasons(EXACT, near) == ()
+    (reason,) = box_reasons(EXACT, off)
+    assert reason.code is Code.SCORES_DIFFER
+    assert "is off by 0.003; at most 0.002 is allowed" in reason.text
+    assert box_reasons(HALF, off) == ()
+    assert codes(box_reasons(HALF, far)) == [Code.SCORES_DIFFER]
+
+
 def test_flicker_excuses_a_few_boxes_and_no_more():
     steady, faint = found(100), found(3, score=0.31)
     both = Detections(
