@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.bundle.bundle import read_bundle as read_files
 from mbv3ssd_deploy.bundle.origin import load_origin
+from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.progress import Progress, silent
@@ -26,9 +26,6 @@ from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
 from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
-
-F32 = npt.NDArray[np.float32]
-U8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from mbv3ssd_deploy.bundle.bundle import (
     BIN,
@@ -36,6 +35,7 @@ from mbv3ssd_deploy.bundle.manifest import (
     PriorLevelRecord,
 )
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_detector
+from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.progress import Progress, silent
@@ -46,7 +46,7 @@ from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, bytes_from_body, read_body
-from mbv3ssd_deploy.onnx_body.export import export_body
+from mbv3ssd_deploy.onnx_body.export import DEFAULT_OPSET, export_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
@@ -55,9 +55,7 @@ from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
 from mbv3ssd_deploy.verification.verify import verify_bundle
 
-F32 = npt.NDArray[np.float32]
 DEFAULT_BUNDLE = Path("deploy")
-DEFAULT_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,11 @@ Two things there are left to chance, and have an order here:
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from mbv3ssd_deploy.core.arrays import F32, I64
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.nms import best_first, nms
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
 ROW = 6
 
 

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
+from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
-
-F32 = npt.NDArray[np.float32]
 
 
 def priors_from_priorbox(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, cast
 
+from mbv3ssd_deploy.ncnn_graph.codes import PERMUTE_ORDERS
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
 from mbv3ssd_deploy.ncnn_graph.problems import Problem
@@ -28,10 +29,7 @@ Rule = Callable[[Params, tuple[Shape, ...]], Shape | None]
 Raises ValueError with the reason when the inputs do not fit the layer."""
 
 SAME_LOWER: Final = -234
-_ROW_PADS: Final = ("pad_top", "pad_bottom")
-_COL_PADS: Final = ("pad_left", "pad_right")
-# What each order_type lists, innermost first, is the old axis that becomes the new w, h, c.
-PERMUTED: Final = ("whc", "hwc", "wch", "cwh", "hcw", "chw")
+_MAP_ORDERS: Final = {order: axes for axes, order in PERMUTE_ORDERS.items() if len(axes) == 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +213,10 @@ def _permute(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     shape, order = inputs[0], _int(params, "order_type")
     if len(shape) == 2 and order in {0, 1}:
         return shape[::-1] if order else shape
-    if len(shape) != 3 or not 0 <= order < len(PERMUTED):
+    if len(shape) != 3 or order not in _MAP_ORDERS:
         return None
     sizes = dict(zip("chw", shape, strict=True))
-    return tuple(sizes[axis] for axis in reversed(PERMUTED[order]))
+    return tuple(sizes[axis] for axis in reversed(_MAP_ORDERS[order]))
 
 
 def _flatten(_: Params, inputs: tuple[Shape, ...]) -> Shape:

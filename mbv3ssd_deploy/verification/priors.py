@@ -11,10 +11,10 @@ from mbv3ssd_deploy.core.arrays import F32, F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre, iou_matrix
 from mbv3ssd_deploy.core.priors import build_priors, level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.ncnn_graph.prior_plan import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 
-PRIOR_TOLERANCE = 1e-6
-"""The largest distance of a corner coordinate that is still the same prior, of the image."""
+__all__ = ["PRIOR_TOLERANCE", "PriorDiff", "PriorLevelDiff", "compare_priors"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.ncnn_graph.codes import BinaryOpType
 from mbv3ssd_deploy.ncnn_graph.edit import GraphView, float_param, int_param, rewrite_all
-from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import F64, is_plain_linear, scaled_and_shifted
+from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import is_plain_linear, scaled_and_shifted
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
 
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.ncnn_graph.edit import int_param
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
-
-F64 = npt.NDArray[np.float64]
 
 LINEAR_TYPES: Final = frozenset({"Convolution", "ConvolutionDepthWise", "InnerProduct"})
 

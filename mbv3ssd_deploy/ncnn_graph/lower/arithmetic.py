@@ -14,10 +14,11 @@ from typing import Final
 
 import numpy as np
 
+from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.codes import BinaryOpType
 from mbv3ssd_deploy.ncnn_graph.graph import Weight
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import F32, Scope
+from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope
 
 BINARY_OPS: Final[Mapping[str, BinaryOpType]] = MappingProxyType(
     {

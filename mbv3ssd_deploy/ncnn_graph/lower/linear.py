@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import F32, Scope
+from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope
 
 
 def lower_gemm(node: OnnxNode, scope: Scope) -> None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
+from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
 from mbv3ssd_deploy.ncnn_graph.lower.model import Array, OnnxFacts
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
 from mbv3ssd_deploy.ncnn_graph.names import UniqueNames
-
-F32 = npt.NDArray[np.float32]
 
 INPUT_BLOB = "input"
 LOC_BLOB = "loc"
