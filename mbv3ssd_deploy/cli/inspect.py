@@ -66,12 +66,13 @@ def _write_spec(spec: DetectorSpec, target: Path) -> None:
 
 def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> DetectorSpec:
     from mbv3ssd_deploy.checkpoint.load import load_detector
-    from mbv3ssd_deploy.cli.render import show_checkpoint, show_spec
+    from mbv3ssd_deploy.cli.render import show_checkpoint, show_provenance, show_spec
     from mbv3ssd_deploy.core.records import json_from_record
 
     loaded = load_detector(path, options)
     show_checkpoint(loaded, talk)
     show_spec(loaded.spec, talk)
+    show_provenance(loaded, talk)
     plain: dict[str, Any] = {
         "kind": "checkpoint",
         "path": str(path),
@@ -79,6 +80,7 @@ def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> Detecto
         "family": loaded.checkpoint.family,
         "evidence": list(loaded.checkpoint.evidence),
         "notices": list(loaded.notices),
+        "provenance": dict(loaded.provenance),
         "detector": json_from_record(loaded.spec),
         "keys": json_from_record(loaded.report),
     }

@@ -26,6 +26,12 @@ def show_checkpoint(loaded: LoadedDetector, talk: Talk) -> None:
         talk.note(f"notice: {line}")
 
 
+def show_provenance(loaded: LoadedDetector, talk: Talk) -> None:
+    """Say where each part of the spec comes from."""
+    rows = [(field, source) for field, source in loaded.provenance.items()]
+    talk.table("Where it comes from", ("part", "source"), rows)
+
+
 def show_exported(exported: Exported, talk: Talk) -> None:
     """Say what an export found and wrote."""
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
@@ -167,13 +173,27 @@ def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:
     ]
     header = ("level", "map", "boxes/cell", "priors", "min", "max", "ratios", "step x, y")
     frame = f"{spec.priors.frame_width:g} x {spec.priors.frame_height:g}"
-    talk.table(f"Priors in a frame of {frame}, clip rule {spec.priors.clip}", header, rows)
-    decode = spec.decode
+    title = (
+        f"Priors in a frame of {frame}, clip {spec.priors.clip}, rounding {spec.priors.rounding}"
+    )
+    talk.table(title, header, rows)
+    _show_decode(spec, talk)
+
+
+def _show_decode(spec: DetectorSpec, talk: Talk) -> None:
+    decode, coder = spec.decode, spec.coder
     talk.result(
-        f"decode: score above {decode.score_threshold:g}, IoU {decode.iou_threshold:g}, "
+        f"decode: score above {decode.score_threshold:g}, IoU {decode.iou_threshold:g} "
+        f"(epsilon {decode.iou_epsilon:g}), NMS scope {decode.nms_scope}, "
         f"candidates a class {_limit(decode.candidates_per_class)}, "
-        f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}; "
-        f"variances {_numbers(spec.coder.variances)}"
+        f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}"
+    )
+    talk.result(
+        f"boxes: variances {_numbers(coder.variances)}, log size at least "
+        f"{_bound(coder.min_log_size)}, at most {_bound(coder.max_log_size)}, "
+        f"edges {decode.box_edges}, "
+        f"{'clipped before NMS' if decode.clip_before_nms else 'not clipped'}, "
+        f"order {decode.order}"
     )
 
 
@@ -217,6 +237,10 @@ def _numbers(values: tuple[float, ...]) -> str:
     if len(set(values)) == 1:
         return f"{values[0]:g}"
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _bound(value: float | None) -> str:
+    return "any" if value is None else f"{value:.4g}"
 
 
 def _limit(count: int | None) -> str:
