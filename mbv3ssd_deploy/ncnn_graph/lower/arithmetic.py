@@ -59,8 +59,8 @@ def lower_pow(node: OnnxNode, scope: Scope) -> None:
     """
     base, exponent = node.inputs
     power = scope.constant(exponent)
-    same = scope.dims(node, base) == scope.dims(node, node.outputs[0])
-    if power is None or not same or not np.all(power == 2):
+    is_square = power is not None and bool(np.all(power == 2))
+    if not is_square or scope.dims(node, base) != scope.dims(node, node.outputs[0]):
         raise node.refusal("squares alone are lowered: ncnn's power fails on negative numbers")
     x = scope.blob(base)
     scope.emit("BinaryOp", node, (x, x), {"op_type": int(BinaryOpType.MUL)})
