@@ -34,7 +34,7 @@ class TensorDiff:
         bad_elements: how many broke the tolerance.
         max_abs: the largest distance; infinite when a value that is not finite met another value.
         cosine: the smallest cosine of a run's two tensors; NaN where one is not finite.
-        worst_index: where the largest distance is.
+        worst_index: the element that goes furthest beyond what it must keep.
         expected_at_worst: the reference's value there.
         actual_at_worst: the other run's value there.
         needed_atol: the smallest `atol` that would have passed with the same `rtol`.
@@ -95,14 +95,14 @@ def compare_tensors(
     gap = _gaps(a, b, finite)
     # 0 instead of rtol * inf: an infinite allowance forgives anything
     allowance = tolerance.rtol * np.abs(np.where(finite, a, 0.0))
-    worst = np.unravel_index(int(np.argmax(gap)), gap.shape)
+    worst = np.unravel_index(int(np.argmax(gap - allowance)), gap.shape)
     return TensorDiff(
         name=name,
         image=image,
         tolerance=tolerance,
         elements=int(gap.size),
         bad_elements=int(np.count_nonzero(gap > tolerance.atol + allowance)),
-        max_abs=float(gap[worst]),
+        max_abs=float(gap.max()),
         cosine=_cosine(a, b),
         worst_index=tuple(int(i) for i in worst),
         expected_at_worst=float(a[worst]),
@@ -141,10 +141,11 @@ def merged_diffs(diffs: Iterable[TensorDiff]) -> TensorDiff:
         raise ValueError("no diffs to merge")
     if len({(diff.name, diff.tolerance) for diff in each}) > 1:
         raise ValueError("only diffs of one tensor under one tolerance merge")
-    worst = max(each, key=lambda diff: diff.max_abs)  # the first of equals
+    worst = max(each, key=lambda diff: (diff.needed_atol, diff.max_abs))  # the first of equals
     cosines = [diff.cosine for diff in each]
     return replace(
         worst,
+        max_abs=max(diff.max_abs for diff in each),
         elements=sum(diff.elements for diff in each),
         bad_elements=sum(diff.bad_elements for diff in each),
         cosine=math.nan if any(map(math.isnan, cosines)) else min(cosines),

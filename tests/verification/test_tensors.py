@@ -123,3 +123,15 @@ def test_diffs_of_different_tensors_do_not_merge():
 
     with pytest.raises(ValueError, match="one tensor"):
         merged_diffs([loc, conf])
+
+
+def test_the_element_that_breaks_the_tolerance_is_named_not_the_largest_distance():
+    expected = np.array([1000.0, 0.0], np.float32)
+    actual = np.array([1000.5, 0.01], np.float32)
+
+    diff = compare_tensors("t", expected, actual, Tolerance(1e-3, 1e-3))
+
+    assert diff.bad_elements == 1
+    assert diff.worst_index == (1,)
+    assert diff.max_abs == pytest.approx(0.5)
+    assert diff.needed_atol == pytest.approx(0.01)
