@@ -145,4 +145,5 @@ def _read_safetensors(path: Path) -> dict[str, object]:
             where=str(path),
             hint="copy or download it again",
         ) from error
-    return {**entries_from_metadata(metadata), "state_dict": tensors}
+    entries = entries_from_metadata(metadata)
+    return {**entries, "state_dict": tensors} if entries else tensors

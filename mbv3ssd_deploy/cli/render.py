@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbv3ssd_deploy.cli.talk import Talk, size_in_words
+from mbv3ssd_deploy.cli.talk import Talk, named, size_in_words
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.bundle.bundle import Bundle
@@ -120,7 +120,8 @@ def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
 
 def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
     """Print the table, the reasons and the verdict."""
-    from mbv3ssd_deploy.verification.report import HEADER
+    from mbv3ssd_deploy.verification.report import HEADER, Status
+    from mbv3ssd_deploy.verification.rules import RULES, Check
 
     for left_out in report.skipped:
         talk.note(f"skipped {left_out.image}: {left_out.reason}")
@@ -131,16 +132,25 @@ def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
     )
     shown = tuple(name for name in HEADER if name not in ("ran on", "note"))
     talk.table("", shown, [tuple(row[name] for name in shown) for row in cells])
-    for row in cells:
-        said = ": ".join(words for words in (row["ran on"], row["note"]) if words)
-        talk.result(f"  {row['check']}: {said}")
+    for row, found in zip(cells, report.rows, strict=True):
+        said = [words for words in (row["ran on"], row["note"]) if words]
+        if found.check in RULES and found.status is not Status.SKIPPED:
+            said.append(f"must keep {RULES[found.check].sentence()}")
+        talk.result(f"  {row['check']}: {'; '.join(said)}")
     for reason in report.reasons:
         talk.result(f"  {reason}")
     talk.result(f"rule: {report.pass_rule}")
     talk.result(report.headline)
     talk.result(f"wrote {bundle / 'verify.json'}")
+    states = {row.check: row.status for row in report.rows}
     if report.exit_code == 0:
         talk.next_step("detect", bundle, "PHOTOS/")
+    elif (states.get(Check.NCNN_SHIPPED_FP16), states.get(Check.NCNN_EXACT)) == (
+        Status.FAIL,
+        Status.PASS,
+    ):
+        talk.result("the graph is right; float16 weights are too coarse for this checkpoint")
+        talk.next_step("to-ncnn", *named(bundle), "--fp32")
 
 
 def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:

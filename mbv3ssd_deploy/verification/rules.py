@@ -61,6 +61,14 @@ class Rule:
     flicker_share: float
     score: float
 
+    def sentence(self) -> str:
+        """Return the rule in words, with its numbers."""
+        heads = f"raw heads within {self.heads}, " if self.heads_are is Heads.BIND else ""
+        return (
+            f"{heads}{self.box_share:.0%} of the boxes at IoU {self.box_iou:g}, "
+            f"their scores within {self.score:g}"
+        )
+
 
 # As shipped, heads only tell. A half keeps 11 bits: with half weights heads lie 1e-2 away and more.
 # With float32 weights nearly as much is possible, because ncnn's default options still take halves
