@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from mbv3ssd_deploy.ncnn_graph.layer_page import render_layer_page
 
 from mbv3ssd_deploy.cli.main import cli
+from mbv3ssd_deploy.ncnn_graph.layer_page import render_layer_page
 
 DOCS = Path(__file__).parent
 
@@ -33,13 +33,12 @@ and nothing else; `-q` prints nothing but errors; `-v` says more.
 
 def cli_page() -> str:
     """Return docs/cli.md: every command's help, as the user sees it."""
-    root = click.Context(cli, info_name="mbv3ssd-deploy", terminal_width=88, max_content_width=88)
+    width = {"terminal_width": 88, "max_content_width": 88}
+    root = click.Context(cli, info_name="mbv3ssd-deploy", **cli.context_settings, **width)
     parts = [_CLI_HEAD, _section("mbv3ssd-deploy", cli.get_help(root))]
     for name in cli.list_commands(root):
         command = cli.get_command(root, name) or cli
-        inner = click.Context(
-            command, info_name=name, parent=root, terminal_width=88, max_content_width=88
-        )
+        inner = click.Context(command, info_name=name, parent=root, **width)
         parts.append(_section(f"mbv3ssd-deploy {name}", command.get_help(inner)))
     return "\n".join(parts)
 
