@@ -287,7 +287,7 @@ def _ncnn_record(model: NcnnModel, request: NcnnRequest, proof: PriorDiff | None
     measured = () if proof is None else proof.levels
     return NcnnRecord(
         storage=request.storage.value,
-        outputs=request.outputs.value,
+        outputs=request.outputs,
         priors_mode=request.priors,
         priors=tuple(
             PriorLevelRecord(

@@ -15,6 +15,7 @@ from typing import Any
 from mbv3ssd_deploy.core.records import Json, json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.ncnn_graph.build import Outputs
 
 SCHEMA = 1
 PRIOR_ORDER = "level, row, column, box within the cell"
@@ -77,7 +78,7 @@ class NcnnRecord:
     """
 
     storage: str
-    outputs: str
+    outputs: Outputs
     priors_mode: str
     priors: tuple[PriorLevelRecord, ...]
     score_threshold: float

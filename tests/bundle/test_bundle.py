@@ -157,3 +157,11 @@ def test_the_checkpoint_is_found_behind_a_symbolic_link(exported, tmp_path):
     found = read_bundle(link).checkpoint_path
 
     assert found.resolve() == (exported.directory / "../model.pth").resolve()
+
+
+def test_outputs_that_nobody_knows_are_named(whole):
+    path = whole.directory / "detector.json"
+    path.write_text(path.read_text().replace('"outputs": "detections"', '"outputs": "boxes"'))
+
+    with pytest.raises(BundleError, match=r"ncnn\.outputs is 'boxes', not one of 'detections'"):
+        read_bundle(whole.directory)
