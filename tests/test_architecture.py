@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mbv3ssd_deploy"
 FLOORS = (
     ("errors",),
-    ("core",),
+    ("core", "charts"),
     ("nets", "data", "onnx_body"),
     ("checkpoint", "ncnn_graph"),
     ("bundle", "train"),
@@ -28,6 +28,8 @@ HEAVY = {
     "ncnn": {"runtimes"},
     "onnxsim": {"onnx_body"},
     "onnx": {"onnx_body", "ncnn_graph"},
+    "matplotlib": {"charts"},
+    "yaml": {"data"},
 }
 
 
