@@ -26,6 +26,7 @@ class Contents:
         tensors: on the CPU, values not yet checked.
         spec_json: the spec that a native file carries, else None.
         notices: what a user should know.
+        classifier_json: the spec that a native classifier carries, else None.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Contents:
     tensors: Mapping[str, torch.Tensor]
     spec_json: Json | None
     notices: tuple[str, ...]
+    classifier_json: Json | None = None
 
     @property
     def shapes(self) -> dict[str, Shape]:

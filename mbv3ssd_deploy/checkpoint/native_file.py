@@ -11,13 +11,15 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.files import write_file
-from mbv3ssd_deploy.core.records import Json
+from mbv3ssd_deploy.core.records import Json, json_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.core.spec_json import json_from_spec
 from mbv3ssd_deploy.errors import CheckpointError
 
 FORMAT = "mbv3ssd-deploy/native"
+CLASSIFIER_FORMAT = "mbv3ssd-deploy/native-classifier"
+"""What `train-backbone` makes: a classifier, from whose backbone a training starts."""
 SCHEMA = 1
 _KEYS = ("format", "schema", "spec")
 _METADATA_PREFIX = "mbv3ssd_deploy."
@@ -26,7 +28,7 @@ _METADATA_PREFIX = "mbv3ssd_deploy."
 def write_native(
     path: Path,
     net: torch.nn.Module,
-    spec: DetectorSpec,
+    spec: DetectorSpec | ClassifierSpec,
     *,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -37,7 +39,7 @@ def write_native(
     Args:
         path: the file to make or replace.
         net: the network; its state_dict is written, moved to the CPU.
-        spec: what `net` was built from.
+        spec: what `net` was built from; a classifier's makes a file that says so.
         extra: more entries of the torch container (an optimiser's state, say); readers ignore them.
 
     Raises:
@@ -45,7 +47,8 @@ def write_native(
         ValueError: `extra` with a safetensors name, or a key of ours in it.
     """
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    head: Json = {"format": FORMAT, "schema": SCHEMA, "spec": json_from_spec(spec)}
+    kind = FORMAT if isinstance(spec, DetectorSpec) else CLASSIFIER_FORMAT
+    head: Json = {"format": kind, "schema": SCHEMA, "spec": json_from_record(spec)}
     if path.suffix == ".safetensors":
         if extra:
             raise ValueError("safetensors files hold tensors only")
@@ -58,13 +61,13 @@ def write_native(
     write_file(path, buffer.getvalue())
 
 
-def spec_json_from_mapping(entries: Mapping[str, object]) -> Json | None:
-    """Return the spec JSON of a native file's entries; None if the file is not native.
+def spec_json_from_mapping(entries: Mapping[str, object], kind: str = FORMAT) -> Json | None:
+    """Return the spec JSON of a native file's entries; None if the file is not of that kind.
 
     Raises:
         CheckpointError: a native file of a newer schema, or one without its spec.
     """
-    if entries.get("format") != FORMAT:
+    if entries.get("format") != kind:
         return None
     schema, spec = entries.get("schema"), entries.get("spec")
     if schema != SCHEMA:

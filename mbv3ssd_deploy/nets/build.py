@@ -66,12 +66,17 @@ def check_priors_fit(spec: DetectorSpec) -> None:
         )
 
 
-def _initialise(net: SsdNet) -> None:
-    for module in net.backbone.features.modules():
+def initialise_features(features: nn.Module) -> None:
+    """Start the convolutions of a backbone from He's normal distribution (fan out), biases at 0."""
+    for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _initialise(net: SsdNet) -> None:
+    initialise_features(net.backbone.features)
     for part in (net.backbone.extra, net.head):
         for module in part.modules():
             if isinstance(module, nn.Conv2d):

@@ -32,7 +32,7 @@ class FeatureMaps(nn.Module):
 
     def __init__(self, arch: ArchSpec, plan: NetPlan) -> None:
         super().__init__()
-        *parts, self.rest = _parts_between_taps(arch, plan)
+        *parts, self.rest = parts_between_taps(arch, plan)
         self.features = nn.Sequential(*parts)
         self.extra = nn.ModuleList(ExtraLevel(extra, plan.layout) for extra in plan.extras)
         normalises = plan.layout.head.normalises_first
@@ -68,7 +68,7 @@ def _features(plan: NetPlan) -> list[nn.Module]:
     return [stem, *blocks, *tail]
 
 
-def _parts_between_taps(arch: ArchSpec, plan: NetPlan) -> list[nn.Sequential]:
+def parts_between_taps(arch: ArchSpec, plan: NetPlan) -> list[nn.Sequential]:
     """Return what leads to each tap from the one before, and what the last one leaves."""
     features = _features(plan)
     places = {tap.feature: tap.place for tap in arch.taps}
