@@ -115,7 +115,7 @@ def _keymap(spec: DetectorSpec) -> KeyMap:
     names = name_modules(spec.arch)
     rules = [
         KeyRule("rescale_factors", f"{names.first_norm}.scale"),
-        *backbone_rules("base", names),
+        *backbone_rules("base.", names),
         *flat_extra_rules("aux_convs.extra_convs", names),
     ]
     for kind, targets in (("cl", names.classification), ("loc", names.regression)):

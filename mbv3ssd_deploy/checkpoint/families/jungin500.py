@@ -30,7 +30,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
 from mbv3ssd_deploy.checkpoint.families.xiaolai import extra_rules
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
-from mbv3ssd_deploy.nets.names import BlockNames, name_modules
+from mbv3ssd_deploy.nets.names import BlockNames, NetNames, name_modules
 from mbv3ssd_deploy.nets.shapes import feature_map_sizes
 
 LAST_CONV = "base_net.14.weight"
@@ -60,16 +60,21 @@ def _draft(contents: Contents, request: SpecRequest) -> Draft:
 
 def _keymap(spec: DetectorSpec) -> KeyMap:
     names = name_modules(spec.arch)
+    return KeyMap((*base_rules("base_net.", names), *extra_rules(names), *header_rules(names)))
+
+
+def base_rules(source: str, names: NetNames) -> list[KeyRule]:
+    """Return the rules of the base net, one list whose items are `source`0, `source`1, ..."""
     after = FIRST_BLOCK + len(names.blocks)
     rules = [
-        move_leaves("base_net.0", f"{names.stem}.0"),
-        move_leaves("base_net.1", f"{names.stem}.1"),
-        move_leaves(f"base_net.{after}", str(names.last)),
-        move_leaves(f"base_net.{after + 2}", str(names.last_norm)),
+        move_leaves(f"{source}0", f"{names.stem}.0"),
+        move_leaves(f"{source}1", f"{names.stem}.1"),
+        move_leaves(f"{source}{after}", str(names.last)),
+        move_leaves(f"{source}{after + 2}", str(names.last_norm)),
     ]
     for number, block in enumerate(names.blocks, start=FIRST_BLOCK):
-        rules += _block_rules(f"base_net.{number}", block)
-    return KeyMap((*rules, *extra_rules(names), *header_rules(names)))
+        rules += _block_rules(f"{source}{number}", block)
+    return rules
 
 
 def _block_rules(source: str, block: BlockNames) -> list[KeyRule]:

@@ -106,16 +106,17 @@ def _keymap(spec: DetectorSpec) -> KeyMap:
     for number, block in enumerate(names.blocks, start=1):
         parts = (block.expand, block.depthwise, block.project)
         source = f"backbone.features.{number}"
-        rules += _block_rules(source, [part for part in parts if part is not None], block.squeeze)
+        rules += block_rules(source, [part for part in parts if part is not None], block.squeeze)
     for number, extra in enumerate(names.extras):
         parts = (f"{extra}.0", f"{extra}.1", f"{extra}.2")
-        rules += _block_rules(f"backbone.extras.{number}", parts, f"{extra}.1.2")
+        rules += block_rules(f"backbone.extras.{number}", parts, f"{extra}.1.2")
     rules += predictor_rules(f"{PREDICTOR}.cls_headers", names.classification, ".conv")
     rules += predictor_rules(f"{PREDICTOR}.reg_headers", names.regression, ".conv")
     return KeyMap(tuple(rules))
 
 
-def _block_rules(source: str, parts: Sequence[str], squeeze: str | None) -> list[KeyRule]:
+def block_rules(source: str, parts: Sequence[str], squeeze: str | None) -> list[KeyRule]:
+    """Return the rules of d-li14's block `source`, which has two parts or, expanding, three."""
     places = EXPANDED if len(parts) == len(EXPANDED) else PLAIN
     rules = [
         move_leaves(f"{source}.conv.{theirs}", f"{part}.{item}")

@@ -26,10 +26,10 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     header_rules,
 )
 from mbv3ssd_deploy.checkpoint.families.xiaolai import POOLED_GATE, block_rules, extra_rules
-from mbv3ssd_deploy.checkpoint.keymap import KeyMap, move_leaves
+from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
-from mbv3ssd_deploy.nets.names import name_modules
+from mbv3ssd_deploy.nets.names import NetNames, name_modules
 from mbv3ssd_deploy.nets.shapes import feature_map_sizes
 
 # The last convolution tells the backbone: each stands where the other has a block or nothing.
@@ -70,16 +70,21 @@ def _draft(contents: Contents, request: SpecRequest) -> Draft:
 
 def _keymap(spec: DetectorSpec) -> KeyMap:
     names = name_modules(spec.arch)
+    return KeyMap((*base_rules("base_net.", names), *extra_rules(names), *header_rules(names)))
+
+
+def base_rules(source: str, names: NetNames) -> list[KeyRule]:
+    """Return the rules of the base net, one list whose items are `source`0, `source`1, ..."""
     after = FIRST_BLOCK + len(names.blocks)
     rules = [
-        move_leaves("base_net.0", f"{names.stem}.0"),
-        move_leaves("base_net.1", f"{names.stem}.1"),
-        move_leaves(f"base_net.{after}", str(names.last)),
-        move_leaves(f"base_net.{after + 1}", str(names.last_norm)),
+        move_leaves(f"{source}0", f"{names.stem}.0"),
+        move_leaves(f"{source}1", f"{names.stem}.1"),
+        move_leaves(f"{source}{after}", str(names.last)),
+        move_leaves(f"{source}{after + 1}", str(names.last_norm)),
     ]
     for number, block in enumerate(names.blocks, start=FIRST_BLOCK):
-        rules += block_rules(f"base_net.{number}", block, POOLED_GATE)
-    return KeyMap((*rules, *extra_rules(names), *header_rules(names)))
+        rules += block_rules(f"{source}{number}", block, POOLED_GATE)
+    return rules
 
 
 QFGAOHAO = Family(

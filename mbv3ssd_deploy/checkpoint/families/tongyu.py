@@ -79,13 +79,7 @@ def _draft(contents: Contents, request: SpecRequest, *, family: str, std: float)
 
 def _keymap(spec: DetectorSpec) -> KeyMap:
     names = name_modules(spec.arch)
-    rules = [
-        move_leaves("base_net.0", f"{names.stem}.0"),
-        move_leaves("base_net.1", f"{names.stem}.1"),
-        *_tail_rules(names, FIRST_BLOCK + len(names.blocks)),
-    ]
-    for number, block in enumerate(names.blocks, start=FIRST_BLOCK):
-        rules += _block_rules(f"base_net.{number}", block)
+    rules = base_rules("base_net.", names)
     for number, extra in enumerate(names.extras):
         rules += [
             move_leaves(f"extras.{number}.conv.{theirs}", f"{extra}.{part}.{item}")
@@ -95,7 +89,21 @@ def _keymap(spec: DetectorSpec) -> KeyMap:
     return KeyMap((*rules, *header_rules(names)))
 
 
-def _block_rules(source: str, block: BlockNames) -> list[KeyRule]:
+def base_rules(source: str, names: NetNames) -> list[KeyRule]:
+    """Return the rules of the base net, one list whose items are `source`0, `source`1, ..."""
+    after = FIRST_BLOCK + len(names.blocks)
+    rules = [
+        move_leaves(f"{source}0", f"{names.stem}.0"),
+        move_leaves(f"{source}1", f"{names.stem}.1"),
+        *_tail_rules(source, names, after),
+    ]
+    for number, block in enumerate(names.blocks, start=FIRST_BLOCK):
+        rules += block_rules(f"{source}{number}", block)
+    return rules
+
+
+def block_rules(source: str, block: BlockNames) -> list[KeyRule]:
+    """Return the rules of leaderj1001's block `source`."""
     parts = (("conv", block.expand), ("depth_conv", block.depthwise), ("point_conv", block.project))
     rules = [
         move_leaves(f"{source}.{theirs}.{item}", f"{ours}.{item}")
@@ -103,27 +111,28 @@ def _block_rules(source: str, block: BlockNames) -> list[KeyRule]:
         for item in (0, 1)
     ]
     if block.squeeze is not None:
-        rules += _gate_rules(f"{source}.squeeze_block", block.squeeze)
+        rules += gate_rules(f"{source}.squeeze_block", block.squeeze)
     return rules
 
 
-def _gate_rules(source: str, target: str) -> list[KeyRule]:
+def gate_rules(source: str, target: str) -> list[KeyRule]:
+    """Return the rules of leaderj1001's gate `source`."""
     return [
         move_leaves(f"{source}.dense.{item}", f"{target}.{name}")
         for item, name in ((0, "fc1"), (2, "fc2"))
     ]
 
 
-def _tail_rules(names: NetNames, after: int) -> list[KeyRule]:
+def _tail_rules(source: str, names: NetNames, after: int) -> list[KeyRule]:
     """Return the rules behind the blocks: the last convolution, its gate if any, the wide one."""
     norm = after + 1 + (names.last_squeeze is not None)
     rules = [
-        move_leaves(f"base_net.{after}", str(names.last)),
-        move_leaves(f"base_net.{norm}", str(names.last_norm)),
-        move_leaves(f"base_net.{norm + 2}", str(names.wide)),
+        move_leaves(f"{source}{after}", str(names.last)),
+        move_leaves(f"{source}{norm}", str(names.last_norm)),
+        move_leaves(f"{source}{norm + 2}", str(names.wide)),
     ]
     gate = names.last_squeeze
-    return rules if gate is None else [*rules, *_gate_rules(f"base_net.{after + 1}", gate)]
+    return rules if gate is None else [*rules, *gate_rules(f"{source}{after + 1}", gate)]
 
 
 def _told_apart(contents: Contents, *, divided: bool) -> tuple[bool, str]:

@@ -132,7 +132,7 @@ def _draft(contents: Contents, request: SpecRequest) -> Draft:
 def _keymap(spec: DetectorSpec) -> KeyMap:
     names = name_modules(spec.arch)
     rules = [
-        *backbone_rules("backbone", names),
+        *backbone_rules("backbone.", names),
         *flat_extra_rules("backbone.extra_convs", names),
         KeyRule(r"bbox_head\.loss_weights", None, "weighs the losses of the training"),
     ]

@@ -7,6 +7,7 @@ in front of it, so that there is a gate for each pixel; the later ones have it a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from mbv3ssd_deploy.checkpoint.keymap import KeyRule, move_leaves
@@ -51,21 +52,26 @@ def extra_rules(names: NetNames) -> list[KeyRule]:
     ]
 
 
-def backbone_rules(source: str, names: NetNames) -> list[KeyRule]:
-    """Return the rules of the whole network `source`, whose classifier feeds no detector."""
+def backbone_rules(
+    source: str, names: NetNames, gate: Sequence[tuple[str, str]] = BARE_GATE
+) -> list[KeyRule]:
+    """Return the rules of the whole network, whose keys begin with `source`.
+
+    Its classifier feeds no detector.
+    """
     rules = [
-        move_leaves(f"{source}.conv1", f"{names.stem}.0"),
-        move_leaves(f"{source}.bn1", f"{names.stem}.1"),
-        move_leaves(f"{source}.conv2", str(names.last)),
-        move_leaves(f"{source}.bn2", str(names.last_norm)),
+        move_leaves(f"{source}conv1", f"{names.stem}.0"),
+        move_leaves(f"{source}bn1", f"{names.stem}.1"),
+        move_leaves(f"{source}conv2", str(names.last)),
+        move_leaves(f"{source}bn2", str(names.last_norm)),
         KeyRule(
-            rf"{source}\.(linear3|bn3|linear4)\..+",
+            rf"{re.escape(source)}(linear3|bn3|linear4)\..+",
             None,
             "part of the classifier, which no detector runs",
         ),
     ]
     for number, block in enumerate(names.blocks):
-        rules += block_rules(f"{source}.bneck.{number}", block)
+        rules += block_rules(f"{source}bneck.{number}", block, gate)
     return rules
 
 
