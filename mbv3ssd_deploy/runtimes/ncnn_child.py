@@ -34,16 +34,22 @@ _INEXACT = (
 )
 """Options that trade digits for speed; which of them exist depends on the version of ncnn."""
 
+_BF16 = ("use_bf16_packed", "use_bf16_storage")
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to run. `exact` switches off all that trades digits for speed."""
+    """What to run.
+
+    `exact` switches off all that trades digits for speed; `bf16` keeps everything in bfloat16.
+    """
 
     param: str
     bin: str
     input_name: str
     outputs: list[str]
     exact: bool
+    bf16: bool
     threads: int
 
 
@@ -82,6 +88,9 @@ def _load_net(job: Job) -> Any:  # noqa: ANN401 -- the package has no types
     for option in _INEXACT if job.exact else ():
         if hasattr(net.opt, option):
             setattr(net.opt, option, False)
+    for option in _BF16 if job.bf16 else ():
+        if hasattr(net.opt, option):
+            setattr(net.opt, option, True)
     for load, path in ((net.load_param, job.param), (net.load_model, job.bin)):
         code = load(path)
         if code != 0:

@@ -27,6 +27,13 @@ _REMAKE = "make the files anew with `mbv3ssd-deploy to-ncnn`"
 _HEADS = (("mbox_loc", "mbox_conf"), ("loc", "conf"))
 """Blobs that hold the raw heads: of a graph with its SSD tail, of one that ends in raw heads."""
 
+_OPTIONS = {
+    (True, False): "exact float32",
+    (False, False): "ncnn's default options",
+    (False, True): "bfloat16",
+}
+"""What a run is called, by `exact` and `bf16`."""
+
 
 class NcnnRuntime:
     """One pair of ncnn files. Each call is a child process of its own, which loads them anew."""
@@ -37,6 +44,7 @@ class NcnnRuntime:
         bin_path: Path,
         *,
         exact: bool,
+        bf16: bool = False,
         threads: int = 1,
         input_name: str = "input",
         timeout_s: float | None = None,
@@ -48,6 +56,7 @@ class NcnnRuntime:
             param_path: the .param file.
             bin_path: the .bin file.
             exact: compute in float32 without Winograd; False runs with ncnn's own defaults.
+            bf16: keep everything in bfloat16 where this CPU can; not together with `exact`.
             threads: for one layer.
             input_name: the blob that takes the image.
             timeout_s: for a whole call; None gives it a minute, and half a minute an image.
@@ -56,7 +65,10 @@ class NcnnRuntime:
         Raises:
             RuntimeUnavailableError: there is no ncnn here.
             FormatError: a file is missing.
+            ValueError: `exact` and `bf16`.
         """
+        if exact and bf16:
+            raise ValueError("bfloat16 is not exact")
         if python == sys.executable and importlib.util.find_spec("ncnn") is None:
             raise RuntimeUnavailableError(
                 "the package ncnn is not installed", hint="python -m pip install ncnn"
@@ -65,7 +77,8 @@ class NcnnRuntime:
             if not path.is_file():
                 raise FormatError("no such file", where=str(path), hint=_REMAKE)
         self._param, self._bin = param_path.resolve(), bin_path.resolve()
-        self._exact, self._threads, self._input_name = exact, threads, input_name
+        self._exact, self._bf16 = exact, bf16
+        self._threads, self._input_name = threads, input_name
         self._timeout_s, self._python = timeout_s, python
         self._blobs, self._ends = blob_names(self._param.read_text(errors="replace"))
 
@@ -79,18 +92,32 @@ class NcnnRuntime:
         Raises:
             RuntimeFailedError: ncnn refused the model or died, or the model has no such blobs.
         """
+        return self.run_with(batch, (), progress=progress)[0]
+
+    def run_with(
+        self, batch: F32, names: Sequence[str], *, progress: Progress = silent
+    ) -> tuple[RunResult, tuple[Mapping[str, F32], ...]]:
+        """Return the heads as `run` does and, of the same pass, the blobs as `run_blobs` does.
+
+        The seconds are those of heads and blobs together.
+
+        Raises:
+            RuntimeFailedError: as `run` and `run_blobs`.
+        """
         loc_names, conf_names = self._head_blobs()
-        images, told = self._call(batch, (*loc_names, *conf_names), progress)
+        wanted = tuple(dict.fromkeys((*loc_names, *conf_names, *names)))
+        images, told = self._call(batch, wanted, progress)
         heads = [
             self._heads(_joined(blobs, loc_names), _joined(blobs, conf_names)) for blobs in images
         ]
         loc, conf = (np.stack(arrays) for arrays in zip(*heads, strict=True))
-        return RunResult(
+        result = RunResult(
             runtime=told.version,
-            provider="cpu, exact float32" if self._exact else "cpu, ncnn's default options",
+            provider=f"cpu, {_OPTIONS[self._exact, self._bf16]}",
             tensors=MappingProxyType({"loc": frozen(loc), "conf": frozen(conf)}),
             seconds=told.seconds,
         )
+        return result, images
 
     def run_blobs(
         self, batch: F32, names: Sequence[str], *, progress: Progress = silent
@@ -130,6 +157,7 @@ class NcnnRuntime:
             "input_name": self._input_name,
             "outputs": list(names),
             "exact": self._exact,
+            "bf16": self._bf16,
             "threads": self._threads,
         }
 

@@ -286,3 +286,26 @@ def test_blob_names_reads_what_it_can():
     assert ends == ("mbox_loc", "mbox_conf", "mbox_conf_softmax")
     assert blob_names("") == (frozenset(), ())
     assert blob_names("7767517\n1 1\nInput input 0\nReLU x one two a b\n") == (frozenset(), ())
+
+
+def test_heads_and_other_blobs_of_one_pass(heads):
+    runtime = NcnnRuntime(*heads, exact=True)
+
+    result, blobs = runtime.run_with(IMAGE.repeat(2, axis=0), ("mbox_conf_softmax", "stem"))
+
+    np.testing.assert_array_equal(
+        result.tensors["conf"], runtime.run(IMAGE).tensors["conf"][[0, 0]]
+    )
+    assert len(blobs) == 2
+    assert blobs[0]["stem"].shape == (4, LEVEL, LEVEL)
+    np.testing.assert_allclose(blobs[1]["mbox_conf_softmax"].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_bfloat16_is_near_and_is_said(heads):
+    result = NcnnRuntime(*heads, exact=False, bf16=True).run(IMAGE)
+    exact = NcnnRuntime(*heads, exact=True).run(IMAGE).tensors["loc"]
+
+    assert result.provider == "cpu, bfloat16"
+    np.testing.assert_allclose(result.tensors["loc"], exact, atol=0.05 * np.abs(exact).max())
+    with pytest.raises(ValueError, match="bfloat16 is not exact"):
+        NcnnRuntime(*heads, exact=True, bf16=True)
