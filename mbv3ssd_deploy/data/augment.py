@@ -1,0 +1,223 @@
+"""SSD's augmentation: colours, zoom-out, crops by overlap, mirror (arXiv 1512.02325, section 2.2).
+
+Zoom-out and crop only choose a `Window` of an endless plane that is the image inside its frame
+and the fill colour outside; pixels are moved once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32, I64, U8, Bools
+from mbv3ssd_deploy.core.boxes import iou_matrix
+from mbv3ssd_deploy.data.colours import ColourOptions, distort_colours
+
+IMAGENET_MEAN = (123.0, 117.0, 104.0)
+"""RGB; what zoom-out puts around an image, as in SSD's own code."""
+
+_LEAST_SIDE_PX = 1.0
+_ROUNDS, _TRIES = 8, 50
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentOptions:
+    """What is done to a training image, and how often.
+
+    Attributes:
+        colours: brightness, contrast, saturation, hue and channels.
+        zoom_out_chance: of putting the image on a larger plane.
+        zoom_out_most: the plane's side is at most so many times the image's.
+        fill_rgb: the plane's colour, 0..255.
+        crop_overlaps: one is drawn per image: an object must overlap the crop by so much (IoU);
+            0.0 means any crop, None the whole picture. Empty: never crop.
+        crop_least: a crop's side is at least this share of the picture's.
+        crop_ratios: least and most width / height of a crop.
+        flip_chance: of mirroring left and right.
+    """
+
+    colours: ColourOptions = ColourOptions()  # noqa: RUF009 -- frozen, so it may be shared
+    zoom_out_chance: float = 0.5
+    zoom_out_most: float = 4.0
+    fill_rgb: tuple[float, float, float] = IMAGENET_MEAN
+    crop_overlaps: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
+    crop_least: float = 0.3
+    crop_ratios: tuple[float, float] = (0.5, 2.0)
+    flip_chance: float = 0.5
+
+
+NO_AUGMENTATION = AugmentOptions(
+    colours=ColourOptions(chance=0.0),
+    zoom_out_chance=0.0,
+    crop_overlaps=(),
+    flip_chance=0.0,
+)
+"""Leaves every image as it is."""
+
+
+class Augmented(NamedTuple):
+    """A training image with what is left in it: RGB uint8, corners in its pixels, labels."""
+
+    image: U8
+    boxes: F32
+    labels: I64
+
+
+class Window(NamedTuple):
+    """A rectangle of whole pixels in the image's frame; it may reach beyond the image."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Its width in pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Its height in pixels."""
+        return self.bottom - self.top
+
+
+def augment(
+    rng: np.random.Generator,
+    image_rgb: U8,
+    boxes: F32,
+    labels: I64,
+    options: AugmentOptions = AugmentOptions(),
+) -> Augmented:
+    """Return the image distorted, zoomed out, cropped and mirrored as chance has it.
+
+    A pure function of the generator's state and the arguments, which stay as they are. Objects
+    whose centre the crop leaves out are dropped, the others' boxes are cut at its edge; an image
+    that had objects keeps at least one.
+
+    Args:
+        rng: source of every choice.
+        image_rgb: uint8 (H, W, 3).
+        boxes: float32 (n, 4) corners in pixels, inside the image.
+        labels: int64 (n,).
+        options: how much of everything.
+
+    Returns:
+        An image of any size, and m <= n boxes within it.
+    """
+    image = distort_colours(rng, image_rgb, options.colours)
+    height, width = image.shape[:2]
+    window = draw_zoom_out(rng, Window(0, 0, width, height), options)
+    window = draw_crop(rng, window, boxes, options)
+    image = cut_window(image, window, options.fill_rgb)
+    boxes, kept = boxes_in_window(boxes, window)
+    if rng.random() < options.flip_chance:
+        image, boxes = mirrored(image, boxes)
+    return Augmented(image, boxes, labels[kept])
+
+
+def draw_zoom_out(rng: np.random.Generator, frame: Window, options: AugmentOptions) -> Window:
+    """Return a plane around `frame`, up to `zoom_out_most` times as wide and high, or `frame`."""
+    if rng.random() >= options.zoom_out_chance:
+        return frame
+    ratio = 1 + (options.zoom_out_most - 1) * rng.random()
+    width, height = round(frame.width * ratio), round(frame.height * ratio)
+    left = frame.left - int(rng.integers(width - frame.width + 1))
+    top = frame.top - int(rng.integers(height - frame.height + 1))
+    return Window(left, top, left + width, top + height)
+
+
+def draw_crop(
+    rng: np.random.Generator, window: Window, boxes: F32, options: AugmentOptions
+) -> Window:
+    """Return a part of `window` that some object overlaps by as much as was drawn, or `window`.
+
+    A crop that holds no object's centre is never taken, unless there are no objects at all.
+    """
+    if not options.crop_overlaps:
+        return window
+    for _ in range(_ROUNDS):
+        overlap = options.crop_overlaps[int(rng.integers(len(options.crop_overlaps)))]
+        if overlap is None:
+            return window
+        for _ in range(_TRIES):
+            crop = _any_crop(rng, window, options)
+            if crop is not None and _is_allowed(crop, boxes, overlap):
+                return crop
+    return window
+
+
+def boxes_in_window(boxes: F32, window: Window) -> tuple[F32, Bools]:
+    """Return the boxes whose centre lies in `window`, cut at its edge and in its frame.
+
+    Args:
+        boxes: float32 (n, 4) corners.
+        window: the new frame; its corner becomes 0, 0.
+
+    Returns:
+        Boxes float32 (m, 4), and bool (n,): which of the boxes these are.
+    """
+    corner = np.array([window.left, window.top, window.left, window.top], np.float32)
+    most = np.array([window.width, window.height, window.width, window.height], np.float32)
+    moved = np.clip(boxes - corner, 0, most)
+    large = np.all(moved[:, 2:] - moved[:, :2] >= _LEAST_SIDE_PX, axis=1)
+    kept: Bools = _centres_inside(boxes, window) & large
+    return moved[kept], kept
+
+
+def cut_window(image_rgb: U8, window: Window, fill_rgb: tuple[float, float, float]) -> U8:
+    """Return the pixels of `window`: the image's where it has any, `fill_rgb` elsewhere."""
+    height, width = image_rgb.shape[:2]
+    inner = Window(
+        max(window.left, 0),
+        max(window.top, 0),
+        min(window.right, width),
+        min(window.bottom, height),
+    )
+    pixels = image_rgb[inner.top : inner.bottom, inner.left : inner.right]
+    if inner == window:
+        return pixels
+    plane = np.empty((window.height, window.width, 3), np.uint8)
+    plane[:] = np.round(fill_rgb).astype(np.uint8)
+    if inner.width > 0 and inner.height > 0:
+        rows = slice(inner.top - window.top, inner.bottom - window.top)
+        columns = slice(inner.left - window.left, inner.right - window.left)
+        plane[rows, columns] = pixels
+    return plane
+
+
+def mirrored(image_rgb: U8, boxes: F32) -> tuple[U8, F32]:
+    """Return image and boxes with left and right exchanged; twice gives what there was."""
+    width = image_rgb.shape[1]
+    flipped = boxes.copy()
+    flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
+    return np.ascontiguousarray(image_rgb[:, ::-1]), flipped
+
+
+def _any_crop(rng: np.random.Generator, window: Window, options: AugmentOptions) -> Window | None:
+    """Return a random part of `window`, or None where its shape is too narrow or too flat."""
+    shares = options.crop_least + (1 - options.crop_least) * rng.random(2)
+    width, height = int(window.width * shares[0]), int(window.height * shares[1])
+    least, most = options.crop_ratios
+    if min(width, height) < 1 or not least <= width / height <= most:
+        return None
+    left = window.left + int(rng.integers(window.width - width + 1))
+    top = window.top + int(rng.integers(window.height - height + 1))
+    return Window(left, top, left + width, top + height)
+
+
+def _is_allowed(crop: Window, boxes: F32, overlap: float) -> bool:
+    if not len(boxes):
+        return True
+    area = np.array([crop], np.float32)
+    if overlap > 0 and iou_matrix(boxes, area).max() < overlap:
+        return False
+    return bool(boxes_in_window(boxes, crop)[1].any())
+
+
+def _centres_inside(boxes: F32, window: Window) -> Bools:
+    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    inside: Bools = (x > window.left) & (x < window.right) & (y > window.top) & (y < window.bottom)
+    return inside

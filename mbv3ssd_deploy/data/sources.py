@@ -1,0 +1,61 @@
+"""The one way in: `voc:ROOT[,ROOT...]`, `coco:ANNOTATIONS.json,IMAGES` or `yolo:data.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.data.class_names import check_class_names
+from mbv3ssd_deploy.data.dataset import Dataset, Split
+from mbv3ssd_deploy.data.voc import read_voc
+from mbv3ssd_deploy.errors import DatasetError
+
+_FORMS = "voc:ROOT[,ROOT...], coco:ANNOTATIONS.json,IMAGES or yolo:data.yaml"
+
+
+def read_dataset(
+    source: str,
+    split: Split,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Dataset:
+    """Read one split of a data set; `docs/datasets.md` describes the formats.
+
+    What is wrong in single annotations and images is left out and listed in `Dataset.problems`
+    (`data.summary.summary_of_problems` puts it in words).
+
+    Args:
+        source: the format, a colon, and where the data lies.
+        split: which part.
+        class_names: by label, background first; by default what the data set lists or holds.
+        seed: of the split that is made where the data set has none.
+        progress: told how far it is.
+
+    Raises:
+        DatasetError: the source cannot be understood or found, the split is unknown or empty, class
+            names cannot be told apart, or nothing usable is left.
+        ValueError: `class_names` does not begin with "background".
+    """
+    kind, colon, place = source.partition(":")
+    if class_names is not None:
+        check_class_names(class_names[1:], where="the class names given")
+    if not colon or not place:
+        raise _unknown_source(source)
+    if kind == "voc":
+        roots = [Path(part) for part in place.split(",") if part]
+        return read_voc(roots, split, class_names=class_names, seed=seed, progress=progress)
+    raise _unknown_source(source)
+
+
+def _unknown_source(source: str) -> DatasetError:
+    folder = Path(source)
+    hint = f"say {_FORMS}"
+    if folder.is_dir():
+        hint = f"a folder in VOC layout, or from LabelImg, is voc:{source}"
+    elif folder.suffix in (".yaml", ".yml"):
+        hint = f"YOLO's description of a data set is yolo:{source}"
+    elif folder.suffix == ".json":
+        hint = f"COCO's annotations are coco:{source},IMAGES with the folder of the images"
+    return DatasetError("this does not say which format the data set has", where=source, hint=hint)

@@ -1,0 +1,48 @@
+"""What was wrong with a data set, in a few lines: each kind counted, its first case named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from mbv3ssd_deploy.data.dataset import DatasetProblem
+
+PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "split-made": "the data set names no split: one was made",
+        "missing-split": "folders without this split",
+        "missing-image": "annotations without an image, left out",
+        "missing-annotation": "images without an annotation, left out",
+        "no-label-file": "images without a label file, taken as images without objects",
+        "broken-annotation": "annotations that cannot be read, left out",
+        "broken-image": "images that cannot be read, left out",
+        "duplicate-image": "images listed twice, kept once",
+        "size-mismatch": "annotations drawn for an image of another size, left out",
+        "category-holes": "category ids with holes, numbered anew",
+        "broken-object": "objects that cannot be read, left out",
+        "blank-in-class": "class names with blanks around them, taken off",
+        "unknown-class": "objects of a class that is not asked for, left out",
+        "not-a-number": "boxes that are no numbers, left out",
+        "inverted-box": "inverted boxes, left out",
+        "empty-box": "boxes of zero area, left out",
+        "box-outside": "boxes outside their image, left out",
+        "box-cut": "boxes partly outside their image, cut at its edge",
+    }
+)
+"""What each `DatasetProblem.kind` means; a summary keeps this order."""
+
+
+def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return a line per kind: how many, what it means, and the first case with its place."""
+    counts = Counter(problem.kind for problem in problems)
+    first: dict[str, DatasetProblem] = {}
+    for problem in problems:
+        first.setdefault(problem.kind, problem)
+    order = [kind for kind in PROBLEM_KINDS if kind in counts]
+    order += sorted(set(counts) - set(PROBLEM_KINDS))
+    return tuple(
+        f"{counts[kind]} x {PROBLEM_KINDS.get(kind, kind)}; "
+        f"{'first: ' if counts[kind] > 1 else ''}{first[kind].place}: {first[kind].reason}"
+        for kind in order
+    )

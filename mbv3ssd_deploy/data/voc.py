@@ -1,0 +1,258 @@
+"""Data sets in the layout of Pascal VOC, and folders as LabelImg leaves them.
+
+    ROOT/JPEGImages/STEM.jpg  ROOT/Annotations/STEM.xml  ROOT/ImageSets/Main/SPLIT.txt
+
+Coordinates count pixels from 1 and include the last one (VOC2007 development kit, section 4.2):
+xmin = 1, xmax = width is the whole width, so the continuous corners are x1 = xmin - 1, x2 = xmax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
+from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
+from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
+from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
+from mbv3ssd_deploy.data.made_split import belongs_to, made_split
+from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
+from mbv3ssd_deploy.errors import DatasetError, FormatError
+
+CLASS_LIST = "labels.txt"
+
+_LINE_WITH_FLAG = re.compile(r"(\S.*?)\s+(?:-1|0|1)")
+
+
+@dataclass(frozen=True, slots=True)
+class _VocFolder:
+    """One root: its files by stem, and its lists by split; no lists where it came without."""
+
+    root: Path
+    images: Mapping[str, Path]
+    annotations: Mapping[str, Path]
+    lists: Mapping[str, Path]
+
+
+def read_voc(
+    roots: Sequence[Path],
+    split: Split,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Dataset:
+    """Read one split of one or several VOC folders, joined in the order given.
+
+    Args:
+        roots: folders in VOC layout, or with `.xml` files beside the images.
+        split: which list; trainval is made of train and val where it is missing.
+        class_names: by label, background first. By default those of `labels.txt` in a root, else
+            every class that is found in any annotation of the roots, sorted.
+        seed: of the split that is made where the folder has no lists.
+        progress: told how far it is.
+
+    Raises:
+        DatasetError: no such folder, an unknown or empty split, class names that cannot be told
+            apart, or nothing usable is left.
+    """
+    name = "voc:" + ",".join(map(str, roots))
+    folders = [_list_folder(root) for root in roots]
+    problems: list[DatasetProblem] = []
+    images: list[AnnotatedImage] = []
+    for folder in folders:
+        prefix = f"{folder.root.name}/" if len(folders) > 1 else ""
+        stems = _stems_of_split(folder, split, seed, problems)
+        images += _annotated(folder, stems, prefix, problems, progress)
+    if not images and any(problem.kind == "missing-split" for problem in problems):
+        raise _no_such_split(folders, split)
+    names = class_names or _listed_classes(folders)
+    if names is None:
+        names = class_names_found(_classes_in(folders, images, progress), where=name)
+    samples = list(checked_samples(images, labels_by_name(names), problems, progress))
+    return dataset_from_samples(name, names, samples, problems)
+
+
+def _list_folder(root: Path) -> _VocFolder:
+    if not root.is_dir():
+        raise DatasetError(
+            "there is no such folder",
+            where=str(root),
+            hint="name the folder that holds JPEGImages, Annotations and ImageSets, or one with "
+            "images and .xml files side by side",
+        )
+    image_folder, annotation_folder = root / "JPEGImages", root / "Annotations"
+    images = _files_by_stem(image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS)
+    annotations = _files_by_stem(
+        annotation_folder if annotation_folder.is_dir() else root, (".xml",)
+    )
+    if not images or not annotations:
+        missing = "image" if not images else "annotation (.xml)"
+        raise DatasetError(
+            f"there is no {missing} in JPEGImages and Annotations, nor in the folder itself",
+            where=str(root),
+            hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
+        )
+    lists = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
+    return _VocFolder(root, images, annotations, lists)
+
+
+def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {
+        path.stem: path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in extensions and not path.name.startswith(".")
+    }
+
+
+def _stems_of_split(
+    folder: _VocFolder, split: Split, seed: int, problems: list[DatasetProblem]
+) -> list[str]:
+    """Return the names in the split, in the list's order; a folder without lists is split here."""
+    if not any(part in folder.lists for part in Split):
+        reason = (
+            "no ImageSets/Main: the hash of each file name decides, "
+            f"about 70 % train, 15 % val, 15 % test (seed {seed})"
+        )
+        problems.append(DatasetProblem(str(folder.root), reason, "split-made"))
+        every = sorted({*folder.images, *folder.annotations})
+        return [stem for stem in every if belongs_to(made_split(stem, seed), split)]
+    parts = [split] if split in folder.lists else []
+    if not parts and split is Split.TRAINVAL:
+        parts = [part for part in (Split.TRAIN, Split.VAL) if part in folder.lists]
+    if not parts:
+        reason = f"no ImageSets/Main/{split}.txt"
+        problems.append(DatasetProblem(str(folder.root), reason, "missing-split"))
+        return []
+    known = folder.images.keys() | folder.annotations.keys()
+    stems: dict[str, str] = {}
+    for part in parts:
+        path = folder.lists[part]
+        for place, stem in _lines_of_list(path, known):
+            if stem in stems:
+                reason = f"{stem} stands at {stems[stem]} too"
+                problems.append(DatasetProblem(place, reason, "duplicate-image"))
+            else:
+                stems[stem] = place
+    if not stems:
+        raise DatasetError(
+            "the split is empty: its list names no image",
+            where=", ".join(str(folder.lists[part]) for part in parts),
+        )
+    return list(stems)
+
+
+def _lines_of_list(path: Path, known: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Yield place and stem for each line; a flag (1, 0, -1) behind the stem is taken off."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"the list cannot be read: {error}", where=str(path)) from error
+    for number, line in enumerate(lines, start=1):
+        stem = line.strip()
+        flagged = _LINE_WITH_FLAG.fullmatch(stem)
+        if flagged and stem not in known:
+            stem = flagged.group(1)
+        if stem:
+            yield f"{path}:{number}", stem
+
+
+def _annotated(
+    folder: _VocFolder,
+    stems: Sequence[str],
+    prefix: str,
+    problems: list[DatasetProblem],
+    progress: Progress,
+) -> list[AnnotatedImage]:
+    """Return the images of the split that have both files, with what their annotation says."""
+    step = f"reading annotations of {folder.root.name}"
+    progress(step, 0, len(stems))
+    found = []
+    for done, stem in enumerate(stems, start=1):
+        annotation = _annotation_of(folder, stem, problems)
+        if annotation is not None:
+            image = folder.images[stem]
+            place = str(folder.annotations[stem])
+            found.append(
+                AnnotatedImage(prefix + stem, image, place, annotation.objects, annotation.size)
+            )
+        progress(step, done, len(stems))
+    return found
+
+
+def _annotation_of(
+    folder: _VocFolder, stem: str, problems: list[DatasetProblem]
+) -> VocAnnotation | None:
+    """Return what is said of an image, or None and a problem where one of the two is missing."""
+    path, image = folder.annotations.get(stem), folder.images.get(stem)
+    if path is None:
+        reason = f"there is no {stem}.xml for it"
+        place = str(image or folder.root / "JPEGImages" / f"{stem}.jpg")
+        problems.append(DatasetProblem(place, reason, "missing-annotation"))
+        return None
+    if image is None:
+        problems.append(DatasetProblem(str(path), f"there is no image {stem}", "missing-image"))
+        return None
+    try:
+        return read_voc_annotation(path, problems)
+    except FormatError as error:
+        problems.append(DatasetProblem(error.where, error.message, "broken-annotation"))
+        return None
+
+
+def _listed_classes(folders: Sequence[_VocFolder]) -> tuple[str, ...] | None:
+    """Return the classes of the roots' `labels.txt`, None where there is no such file."""
+    lists = {
+        folder.root / CLASS_LIST: read_class_list(folder.root / CLASS_LIST)
+        for folder in folders
+        if (folder.root / CLASS_LIST).is_file()
+    }
+    if len(set(lists.values())) > 1:
+        raise DatasetError(
+            "the folders list different classes",
+            where=", ".join(map(str, lists)),
+            hint="make the lists equal, or give the class names",
+        )
+    return next(iter(lists.values()), None)
+
+
+def _classes_in(
+    folders: Sequence[_VocFolder], images: Sequence[AnnotatedImage], progress: Progress
+) -> dict[str, str]:
+    """Return every class that any annotation names, and where; all splits get the same labels."""
+    places: dict[str, str] = {}
+    for image in images:
+        for thing in image.objects:
+            places.setdefault(thing.class_name, thing.place)
+    read_already = {image.place for image in images}
+    others = [
+        path
+        for folder in folders
+        for path in folder.annotations.values()
+        if str(path) not in read_already
+    ]
+    step = "looking for classes"
+    progress(step, 0, len(others))
+    for done, path in enumerate(others, start=1):
+        try:
+            objects = read_voc_annotation(path, []).objects
+        except FormatError:  # another split's problem
+            objects = ()
+        for thing in objects:
+            places.setdefault(thing.class_name, thing.place)
+        progress(step, done, len(others))
+    return places
+
+
+def _no_such_split(folders: Sequence[_VocFolder], split: Split) -> DatasetError:
+    there = sorted({part for folder in folders for part in Split if part in folder.lists})
+    return DatasetError(
+        f"there is no split {str(split)!r}: ImageSets/Main holds {', '.join(there)}",
+        where=", ".join(str(folder.root) for folder in folders),
+        hint=f"write ImageSets/Main/{split}.txt, one file name without extension a line",
+    )
