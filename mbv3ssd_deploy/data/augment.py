@@ -36,6 +36,7 @@ class AugmentOptions:
         crop_least: a crop's side is at least this share of the picture's.
         crop_ratios: least and most width / height of a crop.
         flip_chance: of mirroring left and right.
+        keep_difficult: train on objects that VOC flags as difficult too (`data.loader` asks).
     """
 
     colours: ColourOptions = ColourOptions()  # noqa: RUF009 -- frozen, so it may be shared
@@ -46,7 +47,11 @@ class AugmentOptions:
     crop_least: float = 0.3
     crop_ratios: tuple[float, float] = (0.5, 2.0)
     flip_chance: float = 0.5
+    keep_difficult: bool = False
 
+
+SSD_AUGMENTATION = AugmentOptions()
+"""As the paper has it."""
 
 NO_AUGMENTATION = AugmentOptions(
     colours=ColourOptions(chance=0.0),
@@ -89,7 +94,7 @@ def augment(
     image_rgb: U8,
     boxes: F32,
     labels: I64,
-    options: AugmentOptions = AugmentOptions(),
+    options: AugmentOptions = SSD_AUGMENTATION,
 ) -> Augmented:
     """Return the image distorted, zoomed out, cropped and mirrored as chance has it.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mbv3ssd_deploy.core.progress import Progress, silent
-from mbv3ssd_deploy.data.class_names import check_class_names
+from mbv3ssd_deploy.data.class_names import check_class_names, labels_by_name
+from mbv3ssd_deploy.data.coco import read_coco
 from mbv3ssd_deploy.data.dataset import Dataset, Split
 from mbv3ssd_deploy.data.voc import read_voc
+from mbv3ssd_deploy.data.yolo import read_yolo
 from mbv3ssd_deploy.errors import DatasetError
 
 _FORMS = "voc:ROOT[,ROOT...], coco:ANNOTATIONS.json,IMAGES or yolo:data.yaml"
@@ -38,14 +40,17 @@ def read_dataset(
             names cannot be told apart, or nothing usable is left.
         ValueError: `class_names` does not begin with "background".
     """
-    kind, colon, place = source.partition(":")
     if class_names is not None:
         check_class_names(class_names[1:], where="the class names given")
-    if not colon or not place:
-        raise _unknown_source(source)
-    if kind == "voc":
-        roots = [Path(part) for part in place.split(",") if part]
-        return read_voc(roots, split, class_names=class_names, seed=seed, progress=progress)
+        labels_by_name(class_names)
+    match source.partition(":"):
+        case "voc", ":", place if place:
+            roots = [Path(part) for part in place.split(",") if part]
+            return read_voc(roots, split, class_names=class_names, seed=seed, progress=progress)
+        case "coco", ":", place if place:
+            return read_coco(place, split, class_names=class_names, seed=seed, progress=progress)
+        case "yolo", ":", place if place:
+            return read_yolo(Path(place), split, class_names=class_names, progress=progress)
     raise _unknown_source(source)
 
 

@@ -1,0 +1,194 @@
+"""Data sets in COCO's format: a JSON file of instances, and a folder of images.
+
+Boxes are x, y, width, height in pixels with continuous edges (cocodataset.org, data format).
+Category ids need not be consecutive; labels are numbered from 1 in the order of the ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
+from mbv3ssd_deploy.data.class_names import BACKGROUND, check_class_names, labels_by_name
+from mbv3ssd_deploy.data.coco_json import CocoFile, Record, box_from, read_coco_file
+from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
+from mbv3ssd_deploy.data.made_split import belongs_to, made_half
+from mbv3ssd_deploy.data.objects import AnnotatedObject
+from mbv3ssd_deploy.errors import DatasetError
+
+_SPLIT = "{split}"
+
+
+def read_coco(
+    place: str,
+    split: Split,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Dataset:
+    """Read a split of COCO instances.
+
+    Where one of the two names holds `{split}`, train, val or test is put there, and trainval joins
+    train and val. Without it the file is one piece: trainval and test mean all of it, while train
+    and val are made by a hash of the image ids.
+
+    Args:
+        place: the JSON file, a comma, and the folder that `file_name` counts from.
+        split: which part.
+        class_names: by label, background first; by default the categories in the order of ids.
+        seed: of the split that is made.
+        progress: told how far it is.
+
+    Raises:
+        DatasetError: a file is missing or no COCO file, its categories cannot be told apart, or
+            nothing usable is left.
+    """
+    name = f"coco:{place}"
+    annotations, images = _file_and_folder(place)
+    problems: list[DatasetProblem] = []
+    annotated: list[AnnotatedImage] = []
+    names = class_names
+    for part in _parts(place, split):
+        folder = Path(images.replace(_SPLIT, part))
+        if not folder.is_dir():
+            raise DatasetError("there is no such folder of images", where=str(folder))
+        file = read_coco_file(Path(annotations.replace(_SPLIT, part)), problems)
+        categories = _categories_by_id(file, problems)
+        found = (BACKGROUND, *categories.values())
+        if names is None:
+            names = found
+        elif class_names is None and names != found:
+            raise DatasetError("train and val list different categories", where=str(file.path))
+        kept = file.images
+        if _SPLIT not in place:
+            kept = _part_of_one_file(file, split, seed, problems)
+        annotated += _annotated(file, kept, folder, categories, problems)
+    names = names or (BACKGROUND,)
+    samples = list(checked_samples(annotated, labels_by_name(names), problems, progress))
+    return dataset_from_samples(name, names, samples, problems)
+
+
+def _file_and_folder(place: str) -> tuple[str, str]:
+    annotations, comma, images = place.partition(",")
+    if not annotations or not comma or not images or "," in images:
+        raise DatasetError(
+            "a COCO data set is a file and a folder",
+            where=f"coco:{place}",
+            hint="say coco:ANNOTATIONS.json,IMAGES with the folder of the images",
+        )
+    return annotations, images
+
+
+def _parts(place: str, split: Split) -> tuple[Split, ...]:
+    if split is Split.TRAINVAL and _SPLIT in place:
+        return (Split.TRAIN, Split.VAL)
+    return (split,)
+
+
+def _part_of_one_file(
+    file: CocoFile, split: Split, seed: int, problems: list[DatasetProblem]
+) -> Mapping[int, Record]:
+    """Return the images of a split that is made here; a file is whole as trainval and test."""
+    if split not in (Split.TRAIN, Split.VAL):
+        return file.images
+    reason = (
+        "one file for everything: the hash of each image id decides, "
+        f"about 85 % train, 15 % val (seed {seed})"
+    )
+    problems.append(DatasetProblem(str(file.path), reason, "split-made"))
+    return {
+        number: record
+        for number, record in file.images.items()
+        if belongs_to(made_half(str(number), seed), split)
+    }
+
+
+def _categories_by_id(file: CocoFile, problems: list[DatasetProblem]) -> dict[int, str]:
+    """Return name by id, in the order of the ids; holes are counted.
+
+    Raises:
+        DatasetError: two categories cannot be told apart, or one means the background.
+    """
+    names = dict(sorted(file.categories.items()))
+    check_class_names(names.values(), where=str(file.path))
+    if list(names) != list(range(1, len(names) + 1)):
+        reason = (
+            f"{len(names)} categories have ids from {min(names)} to {max(names)}: "
+            f"their labels are 1 to {len(names)}, in the order of the ids"
+        )
+        problems.append(DatasetProblem(str(file.path), reason, "category-holes"))
+    return names
+
+
+def _annotated(
+    file: CocoFile,
+    images: Mapping[int, Record],
+    folder: Path,
+    categories: Mapping[int, str],
+    problems: list[DatasetProblem],
+) -> Sequence[AnnotatedImage]:
+    objects = _objects_by_image(file, images.keys(), categories, problems)
+    return [
+        AnnotatedImage(
+            image_id=str(number),
+            image_path=folder / record["file_name"],
+            place=f"{file.path}: image {number}",
+            objects=tuple(objects.get(number, ())),
+            declared_size=_declared_size(record),
+        )
+        for number, record in images.items()
+    ]
+
+
+def _objects_by_image(
+    file: CocoFile,
+    wanted: Iterable[int],
+    categories: Mapping[int, str],
+    problems: list[DatasetProblem],
+) -> dict[int, list[AnnotatedObject]]:
+    """Return the objects of the wanted images; those of images that nobody lists are counted."""
+    found: dict[int, list[AnnotatedObject]] = {number: [] for number in wanted}
+    for record in file.annotations:
+        place = f"{file.path}: annotation {record.get('id', '?')}"
+        number, category = record.get("image_id"), record.get("category_id")
+        if number not in file.images:
+            reason = f"it is of image {number}, which is not listed"
+            problems.append(DatasetProblem(place, reason, "missing-image"))
+        elif number in found:
+            class_name = categories.get(category) if isinstance(category, int) else None
+            thing = _object_from(record, class_name, place, problems)
+            if thing is not None:
+                found[number].append(thing)
+    return found
+
+
+def _object_from(
+    record: Record, class_name: str | None, place: str, problems: list[DatasetProblem]
+) -> AnnotatedObject | None:
+    if class_name is None:
+        reason = f"there is no category {record.get('category_id')}"
+        problems.append(DatasetProblem(place, reason, "unknown-class"))
+        return None
+    box = box_from(record.get("bbox"))
+    if box is None:
+        reason = f"{class_name}: bbox is not x, y, width, height"
+        problems.append(DatasetProblem(place, reason, "broken-object"))
+        return None
+    area = record.get("area")
+    return AnnotatedObject(
+        class_name,
+        box,
+        place,
+        crowd=bool(record.get("iscrowd", 0)),
+        area=float(area) if isinstance(area, int | float) and area > 0 else None,
+    )
+
+
+def _declared_size(record: Record) -> tuple[int, int] | None:
+    width, height = record.get("width"), record.get("height")
+    if isinstance(width, int) and isinstance(height, int):
+        return width, height
+    return None
