@@ -112,7 +112,13 @@ def _names(names: Any, path: Path) -> dict[int, str]:  # noqa: ANN401 -- any YAM
 
 def _places(value: Any, root: Path) -> list[Path]:  # noqa: ANN401 -- any YAML value
     values = value if isinstance(value, list) else [value]
-    return [root / str(entry) for entry in values]
+    return [_place(str(entry), root) for entry in values]
+
+
+def _place(entry: str, root: Path) -> Path:
+    inside = entry.removeprefix("../")
+    # Roboflow writes ../train/images into a data.yaml that lies beside train
+    return root / (entry if (root / entry).exists() or not (root / inside).exists() else inside)
 
 
 def _images_of_split(
