@@ -1,0 +1,164 @@
+"""Why mAP is near zero: the usual mistakes, each tried on a sample of the images.
+
+A mistake is named only where undoing it really finds the objects again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32, U8
+from mbv3ssd_deploy.core.average_precision import Protocol, average_precision
+from mbv3ssd_deploy.core.detections import Detections
+from mbv3ssd_deploy.core.preprocess import input_from_image
+from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.data.dataset import Dataset, Sample
+from mbv3ssd_deploy.data.images import read_image
+from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.evaluate.evaluate import Reading, reading_of
+from mbv3ssd_deploy.evaluate.report import EvaluationReport, RuntimeRow
+from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
+
+NEAR_ZERO = 0.05
+"""Below this mAP something is wrong, not just weak."""
+SAMPLE = 64
+"""How many images with objects the mistakes are tried on."""
+MENDED = 0.1
+"""The least mAP that counts as mended; it must also be `TIMES` what it was."""
+TIMES = 5.0
+
+Undo = Callable[[F32], F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A usual mistake.
+
+    Attributes:
+        sentence: what mends it, behind "it rises to .. when".
+        cure: what to do.
+        swaps_colours: undone by looking again, red and blue exchanged.
+        undo: the logits (N, P, C) without the mistake, background first.
+    """
+
+    sentence: str
+    cure: str
+    swaps_colours: bool = False
+    undo: Undo = lambda conf: conf
+
+
+def _one_up(conf: F32) -> F32:
+    """What was called label 1 is label 2, and so on; the last is label 1."""
+    return np.concatenate([conf[..., :1], conf[..., -1:], conf[..., 1:-1]], axis=-1)
+
+
+def _one_down(conf: F32) -> F32:
+    return np.concatenate([conf[..., :1], conf[..., 2:], conf[..., 1:2]], axis=-1)
+
+
+def _background_last(conf: F32) -> F32:
+    return np.concatenate([conf[..., -1:], conf[..., :-1]], axis=-1)
+
+
+_NAMES = "the class names are one off: export the checkpoint again with the right `--labels`"
+# Read from the top; of equally good cures the first is named.
+MISTAKES: tuple[Mistake, ...] = (
+    Mistake("every label is moved up by one", _NAMES, undo=_one_up),
+    Mistake("every label is moved down by one", _NAMES, undo=_one_down),
+    Mistake(
+        "the last class is taken as the background instead of the first",
+        "the checkpoint has its background last: move that class to the front of its heads",
+        undo=_background_last,
+    ),
+    Mistake(
+        "red and blue are exchanged",
+        "the checkpoint wants the other channel order: export it again with (or without) `--bgr`",
+        swaps_colours=True,
+    ),
+)
+
+
+def with_diagnosis(
+    report: EvaluationReport, dataset: Dataset, spec: DetectorSpec, subjects: Sequence[Subject]
+) -> EvaluationReport:
+    """Return the report with a sentence for each runtime whose mAP is near zero.
+
+    Where the reference is, the others share its fate and only it is looked at.
+
+    Args:
+        report: of `evaluate` on the same three.
+        dataset: gives the sample.
+        spec: how images are fed and heads are read.
+        subjects: in the order of the report's rows.
+    """
+    reference = report.reference
+    rows = [reference] if reference.ap.mean < NEAR_ZERO else report.rows
+    by_name = {subject.name: subject for subject in subjects}
+    said = [
+        _sentence(row, by_name[row.name], dataset, spec) for row in rows if row.ap.mean < NEAR_ZERO
+    ]
+    return replace(report, diagnosis=tuple(said))
+
+
+def _sentence(row: RuntimeRow, subject: Subject, dataset: Dataset, spec: DetectorSpec) -> str:
+    low = f"{row.name}: mAP is near zero ({row.ap.mean:.4f})"
+    classes = len(dataset.class_names)
+    trial = _Trial(reading_of(spec, dataset), subject, classes, *_sample(dataset))
+    seen, swapped = trial.look(), trial.look(swap_colours=True)
+    before = trial.mean(seen)
+    means = [trial.mean(swapped if one.swaps_colours else seen, one.undo) for one in MISTAKES]
+    best = int(np.argmax(means))
+    if means[best] < max(MENDED, TIMES * before):
+        return (
+            f"{low}; neither labels moved by one, nor the background at the other end, nor "
+            f"exchanged colours would mend it"
+        )
+    mistake = MISTAKES[best]
+    return (
+        f"{low}; on {len(trial.samples)} images it rises from {before:.3f} to {means[best]:.3f} "
+        f"when {mistake.sentence}: {mistake.cure}"
+    )
+
+
+def _sample(dataset: Dataset) -> tuple[list[Sample], list[U8]]:
+    samples: list[Sample] = []
+    images: list[U8] = []
+    for sample in dataset.samples:
+        if len(samples) == SAMPLE:
+            break
+        if not len(sample.truth):
+            continue
+        try:
+            images.append(read_image(sample.image_path))
+            samples.append(sample)
+        except DatasetError:
+            continue  # the evaluation has told already
+    return samples, images
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """One runtime and the sample that the mistakes are tried on."""
+
+    reading: Reading
+    subject: Subject
+    class_count: int
+    samples: list[Sample]
+    images: list[U8]
+
+    def look(self, *, swap_colours: bool = False) -> Seen:
+        step = -1 if swap_colours else 1
+        spec = self.reading.spec.input
+        planes = [input_from_image(image[..., ::step], spec) for image in self.images]
+        return self.subject.look(np.stack(planes))
+
+    def mean(self, seen: Seen, undo: Undo = lambda conf: conf) -> float:
+        found: list[Detections] = [
+            self.reading.detections(loc, conf, sample)
+            for loc, conf, sample in zip(seen.loc, undo(seen.conf), self.samples, strict=True)
+        ]
+        truths = [sample.truth for sample in self.samples]
+        return average_precision(found, truths, self.class_count, Protocol.VOC_AREA).mean

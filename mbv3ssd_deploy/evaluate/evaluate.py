@@ -1,0 +1,200 @@
+"""Evaluating a detector on a data set: every runtime sees every image, a few at a time.
+
+All runtimes are measured by the family's own decode rules on their raw heads, from a low score on
+(`SCORE_THRESHOLD`), so that a difference between two of them is a difference of their heads. Where
+a network has post-processing of its own, its boxes are measured beside, as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32, F64, U8
+from mbv3ssd_deploy.core.average_precision import Protocol, average_precision
+from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
+from mbv3ssd_deploy.core.preprocess import input_from_image
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.core.spec import BoxEdges, DetectorSpec
+from mbv3ssd_deploy.core.truth import GroundTruth
+from mbv3ssd_deploy.data.dataset import Dataset, Sample
+from mbv3ssd_deploy.data.images import read_image
+from mbv3ssd_deploy.errors import DatasetError, FormatError
+from mbv3ssd_deploy.evaluate.class_match import ClassMatch, match_classes
+from mbv3ssd_deploy.evaluate.report import EvaluationReport, LeftOutImage, RuntimeRow
+from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
+
+SCORE_THRESHOLD = 0.01
+"""A curve wants the unsure boxes, too; a family whose own threshold is lower keeps that."""
+CHUNK = 32
+"""How many images are in memory at once; ncnn starts a child for each so many."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """How raw heads are read for the metric.
+
+    Attributes:
+        spec: the family's rules, the score threshold lowered.
+        priors: (P, 4).
+        classes: the model's in terms of the data's.
+    """
+
+    spec: DetectorSpec
+    priors: F64
+    classes: ClassMatch
+
+    def detections(self, loc: F32, conf: F32, sample: Sample) -> Detections:
+        """Return what one image's heads say, in pixels of the annotation, by the data's labels."""
+        try:
+            found = detections_from_heads(loc, conf, self.spec, self.priors)
+        except ValueError as error:
+            raise FormatError(f"the model's heads are not those of its record: {error}") from error
+        return self.in_data(self._with_continuous_edges(found), sample)
+
+    def in_data(self, found: Detections, sample: Sample) -> Detections:
+        """Return normalised detections in pixels of the annotation, by the data's labels."""
+        return scaled(self.classes.of_data(found), sample.width, sample.height)
+
+    def _with_continuous_edges(self, found: Detections) -> Detections:
+        """Truth ends where a box ends; some families name the last pixel inside instead."""
+        if self.spec.decode.box_edges is BoxEdges.CONTINUOUS:
+            return found
+        wanted = self.spec.input
+        ends = np.array((0, 0, 1 / wanted.width, 1 / wanted.height), np.float32)
+        return Detections(found.boxes + ends, found.scores, found.labels)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What one runtime has found so far, image by image."""
+
+    subject: Subject
+    found: list[Detections] = field(default_factory=list)
+    deployed: list[Detections] = field(default_factory=list)
+    seconds: float = 0.0
+    ran: str = ""
+
+    def add(self, seen: Seen, samples: Sequence[Sample], reading: Reading) -> None:
+        self.seconds, self.ran = self.seconds + seen.seconds, seen.ran
+        for index, sample in enumerate(samples):
+            self.found.append(reading.detections(seen.loc[index], seen.conf[index], sample))
+            if seen.deployed is not None:
+                self.deployed.append(reading.in_data(seen.deployed[index], sample))
+
+    def row(
+        self, truths: Sequence[GroundTruth], class_count: int, protocol: Protocol
+    ) -> RuntimeRow:
+        report = average_precision(self.found, truths, class_count, protocol)
+        deployed = None
+        if self.deployed:
+            deployed = average_precision(self.deployed, truths, class_count, protocol)
+        return RuntimeRow(
+            name=self.subject.name,
+            title=self.subject.title,
+            ran=self.ran,
+            ap=report,
+            deployed=deployed,
+            ms_per_image=1000 * self.seconds / len(truths),
+            file_bytes=self.subject.file_bytes,
+        )
+
+
+def evaluate(
+    dataset: Dataset,
+    spec: DetectorSpec,
+    subjects: Sequence[Subject],
+    *,
+    protocol: Protocol,
+    progress: Progress = silent,
+) -> EvaluationReport:
+    """Return how well each of `subjects` finds what is in `dataset`.
+
+    Args:
+        dataset: one split.
+        spec: how images are fed and heads are read; the same for all subjects.
+        subjects: the first is the reference of all drops, unless one is called "torch".
+        protocol: whose rules.
+        progress: told how many images all runtimes have seen.
+
+    Raises:
+        DatasetError: no class of the data is one of the model's, no image can be read, or the
+            images hold no object that counts.
+        RuntimeFailedError: a runtime refused the model or crashed.
+        FormatError: a runtime's heads are not what the spec promises.
+        ValueError: no subject.
+    """
+    if not subjects:
+        raise ValueError("there is no runtime to evaluate")
+    began = time.perf_counter()
+    reading = reading_of(spec, dataset)
+    samples = dataset.samples
+    tallies = [_Tally(subject) for subject in subjects]
+    seen: list[Sample] = []
+    left_out: list[LeftOutImage] = []
+    progress("evaluate", 0, len(samples))
+    for chunk, images in _chunks(samples, left_out):
+        inputs = np.stack([input_from_image(image, spec.input) for image in images])
+        for tally in tallies:
+            tally.add(tally.subject.look(inputs), chunk, reading)
+        seen += chunk
+        progress("evaluate", len(seen) + len(left_out), len(samples))
+    truths = [sample.truth for sample in seen]
+    _check_truths(dataset, truths, left_out)
+    progress("evaluate", len(samples), len(samples))
+    return EvaluationReport(
+        data=dataset.name,
+        model=spec.name,
+        class_names=dataset.class_names,
+        images=len(seen),
+        left_out=tuple(left_out),
+        protocol=protocol,
+        score_threshold=reading.spec.decode.score_threshold,
+        rows=tuple(tally.row(truths, len(dataset.class_names), protocol) for tally in tallies),
+        notices=reading.classes.notices(),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def reading_of(spec: DetectorSpec, dataset: Dataset) -> Reading:
+    """Return how the heads of `spec` are read for the metric on `dataset`.
+
+    Raises:
+        DatasetError: no class of the data is one of the model's.
+    """
+    threshold = min(spec.decode.score_threshold, SCORE_THRESHOLD)
+    low = replace(spec, decode=replace(spec.decode, score_threshold=threshold))
+    classes = match_classes(spec.class_names, dataset.class_names)
+    return Reading(low, build_priors(spec.priors), classes)
+
+
+def _chunks(
+    samples: Sequence[Sample], left_out: list[LeftOutImage]
+) -> Iterator[tuple[list[Sample], list[U8]]]:
+    """Yield a few images at a time; those that cannot be read go into `left_out`."""
+    for first in range(0, len(samples), CHUNK):
+        chunk, images = [], []
+        for sample in samples[first : first + CHUNK]:
+            try:
+                images.append(read_image(sample.image_path))
+                chunk.append(sample)
+            except DatasetError as error:
+                left_out.append(LeftOutImage(str(sample.image_path), error.message))
+        if chunk:
+            yield chunk, images
+
+
+def _check_truths(
+    dataset: Dataset, truths: Sequence[GroundTruth], left_out: Sequence[LeftOutImage]
+) -> None:
+    if not truths:
+        reasons = [f"{one.image}: {one.reason}" for one in left_out[:5]]
+        raise DatasetError("\n  ".join(["not one image can be read", *reasons]), where=dataset.name)
+    if not any((~one.difficult & ~one.crowd).any() for one in truths):
+        raise DatasetError(
+            f"the {len(truths)} images hold no object that counts", where=dataset.name
+        )

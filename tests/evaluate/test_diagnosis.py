@@ -1,0 +1,87 @@
+"""A mAP near zero is explained where undoing a usual mistake really finds the objects."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from twin_detectors import Twin, scene_dataset, scene_spec
+
+from mbv3ssd_deploy.core.average_precision import Protocol
+from mbv3ssd_deploy.evaluate.diagnosis import with_diagnosis
+from mbv3ssd_deploy.evaluate.evaluate import evaluate
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return scene_dataset(tmp_path_factory.mktemp("scenes"))
+
+
+def diagnosis(dataset, *subjects):
+    report = evaluate(dataset, scene_spec(), subjects, protocol=Protocol.VOC07)
+    return with_diagnosis(report, dataset, scene_spec(), subjects).diagnosis
+
+
+def rolled(first, step):
+    """The columns from `first` on, moved by `step`."""
+
+    def change(loc, conf):
+        return loc, np.concatenate([conf[:, :first], np.roll(conf[:, first:], step, 1)], axis=1)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (rolled(1, 1), "when every label is moved down by one"),
+        (rolled(1, -1), "when every label is moved up by one"),
+        (rolled(0, -1), "when the last class is taken as the background"),
+    ],
+)
+def test_labels_that_are_off_are_named(scenes, change, words):
+    (said,) = diagnosis(scenes, Twin(scenes, scene_spec(), change=change).subject())
+
+    assert words in said
+    assert "rises from 0.0" in said
+    assert "to 1.000" in said
+
+
+def test_exchanged_colours_are_named(scenes):
+    (said,) = diagnosis(scenes, Twin(scenes, scene_spec(), colours=-1).subject())
+
+    assert "when red and blue are exchanged" in said
+    assert "--bgr" in said
+
+
+def test_where_nothing_helps_nothing_is_promised(scenes):
+    blind = Twin(replace(scenes, samples=scenes.samples[:1]), scene_spec(), change=shuffled)
+
+    (said,) = diagnosis(scenes, blind.subject())
+
+    assert "mAP is near zero (0.0" in said
+    assert "neither" in said
+
+
+def shuffled(loc, conf):
+    return loc[::-1], conf
+
+
+def test_a_good_detector_is_left_alone(scenes):
+    assert diagnosis(scenes, Twin(scenes, scene_spec()).subject()) == ()
+
+
+def test_only_the_runtime_that_fails_is_explained(scenes):
+    good = Twin(scenes, scene_spec()).subject("torch")
+    bad = Twin(scenes, scene_spec(), change=rolled(1, 1)).subject("ncnn")
+
+    (said,) = diagnosis(scenes, good, bad)
+
+    assert said.startswith("ncnn: mAP is near zero")
+
+
+def test_where_all_fail_the_reference_speaks_for_them(scenes):
+    twins = [Twin(scenes, scene_spec(), change=rolled(1, 1)).subject(n) for n in ("torch", "onnx")]
+
+    (said,) = diagnosis(scenes, *twins)
+
+    assert said.startswith("torch:")
