@@ -27,6 +27,8 @@ class Contents:
         spec_json: the spec that a native file carries, else None.
         notices: what a user should know.
         classifier_json: the spec that a native classifier carries, else None.
+        class_names: as the file's `meta` names them, mostly without the background; empty where it
+            does not.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Contents:
     spec_json: Json | None
     notices: tuple[str, ...]
     classifier_json: Json | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, Shape]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from mbv3ssd_deploy.errors import CheckpointError
 
 Shape = tuple[int, ...]
+KEPT = r"\g<0>"
+"""The renaming that changes nothing."""
 SHOWN = 6
 """How many names of a long list a message shows."""
 
@@ -17,16 +19,29 @@ SHOWN = 6
 class KeyRule:
     """One renaming: `pattern` must match a whole key, `rename` may use its groups.
 
-    `rename=None` drops the key; `why` must then say why nothing is lost.
+    `rename=None` drops the key; `why` must then say why nothing is lost. `moved` is set by
+    `move_leaves`: the module's name in the file, and ours.
     """
 
     pattern: str
     rename: str | None
     why: str = ""
+    moved: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.rename is None and not self.why:
             raise ValueError(f"rule {self.pattern!r} drops keys without saying why")
+
+    def origin(self, new: str) -> str | None:
+        """Return the file's key that this rule would rename to `new`; None if it cannot tell."""
+        if self.moved is not None:
+            source, target = self.moved
+            module, _, leaf = new.rpartition(".")
+            return f"{source}.{leaf}" if module == target else None
+        if self.rename == KEPT:
+            return new
+        is_literal = re.escape(self.pattern) == self.pattern
+        return self.pattern if self.rename == new and is_literal else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ class KeyReport:
         renamed: the file's key -> ours.
         dropped: the file's key -> why it is not needed.
         unmatched: keys of the file that no rule knows, or that lead nowhere in the network.
-        missing: our keys that nothing in the file fills.
+        missing: keys that the file should have, under its own names; ours where no rule tells.
         wrong_shape: tensors that do not fit.
     """
 
@@ -105,7 +120,8 @@ class KeyMap:
                 renamed[key] = new
         _refuse_duplicates(renamed)
         filled = set(renamed.values())
-        missing = tuple(k for k in wanted if k not in filled and not is_counter(k))
+        unfilled = [key for key in wanted if key not in filled and not is_counter(key)]
+        missing = tuple(self.origin(key) for key in unfilled)
         wrong = tuple(
             ShapeMismatch(key, shapes[key], wanted[new])
             for key, new in renamed.items()
@@ -113,10 +129,20 @@ class KeyMap:
         )
         return KeyReport(renamed, dropped, tuple(unmatched), missing, wrong)
 
+    def origin(self, new: str) -> str:
+        """Return what the file calls our key `new`; `new` itself where no rule tells."""
+        origins = (rule.origin(new) for rule in self.rules)
+        return next((key for key in origins if key is not None), new)
+
 
 def _fits(found: Shape, wanted: Shape) -> bool:
-    """Whether a tensor fits: a dense layer's weights are those of a 1x1 convolution."""
-    return wanted in (found, (*found, 1, 1)) if len(found) == 2 else found == wanted
+    """Whether a tensor fits.
+
+    A dense layer's weights are those of a 1x1 convolution; a list of factors, one a channel, may
+    come without the other dimensions of a map.
+    """
+    same = {1: (1, *found, 1, 1), 2: (*found, 1, 1)}
+    return wanted in (found, same.get(len(found)))
 
 
 def _renamed(
@@ -131,7 +157,7 @@ def _renamed(
 
 def move_leaves(source: str, target: str) -> KeyRule:
     """Return the rule that renames `source`.weight, .bias, ... to `target`.weight, .bias, ..."""
-    return KeyRule(rf"{re.escape(source)}\.([^.]+)", rf"{target}.\1")
+    return KeyRule(rf"{re.escape(source)}\.([^.]+)", rf"{target}.\1", moved=(source, target))
 
 
 def is_counter(key: str) -> bool:

@@ -94,7 +94,7 @@ def _gives_levels(options: LoadOptions) -> bool:
 
 
 def _load(path: Path, options: LoadOptions) -> LoadedDetector:
-    contents = read_checkpoint(path)
+    contents = read_checkpoint(path, averaged=options.ema)
     family, evidence = recognise(contents, options.family)
     draft = family.draft(contents, SpecRequest(options.image_size, _gives_levels(options)))
     settled = settle_spec(draft, options)
@@ -110,7 +110,7 @@ def _load(path: Path, options: LoadOptions) -> LoadedDetector:
         spec=settled.spec,
         net=net,
         report=report,
-        notices=(*contents.notices, *settled.notices, *notices),
+        notices=(*contents.notices, *draft.notices, *settled.notices, *notices),
         provenance=settled.provenance,
     )
 
@@ -127,6 +127,8 @@ def _fill(
             f"the file does not fill a {family.name} network: {report.problems()}"
         )
     weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
+    if family.arranged is not None:
+        weights = {key: family.arranged(key, tensor, spec) for key, tensor in weights.items()}
     state = {key: torch.zeros((), dtype=torch.int64) for key in wanted if is_counter(key)}
     # copies: the file's tensors are mapped from the disk, and the file may change
     state |= {new: _copied(weights[key], wanted[new]) for key, new in report.renamed.items()}

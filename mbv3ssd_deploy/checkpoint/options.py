@@ -22,6 +22,7 @@ class LoadOptions:
         std: what the difference is divided by.
         channel_order: of the planes that the network was trained on.
         spec_changes: parsed JSON, laid over the spec that the family would give.
+        ema: take the averaged (EMA) weights; a file that has none is refused.
     """
 
     family: str | None = None
@@ -32,3 +33,4 @@ class LoadOptions:
     std: tuple[float, float, float] | None = None
     channel_order: ChannelOrder | None = None
     spec_changes: Mapping[str, Any] | None = None
+    ema: bool = False

@@ -20,6 +20,7 @@ import torch
 
 from mbv3ssd_deploy.checkpoint.container import Container, container_of
 from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.meta import class_names_in
 from mbv3ssd_deploy.checkpoint.native_file import (
     CLASSIFIER_FORMAT,
     entries_from_metadata,
@@ -35,8 +36,12 @@ LEGACY_PICKLES = 5
 """Magic number, protocol, system, object, storage keys: the parts of torch's legacy container."""
 
 
-def read_checkpoint(path: Path) -> Contents:
+def read_checkpoint(path: Path, *, averaged: bool = False) -> Contents:
     """Return the weights in the file at `path`, under its own keys.
+
+    Args:
+        path: the file.
+        averaged: take the averaged (EMA) weights, not the plain ones.
 
     Raises:
         CheckpointError: the file is missing, broken, or holds no weights.
@@ -51,7 +56,7 @@ def read_checkpoint(path: Path) -> Contents:
     )
     saved = found.saved
     entries = saved if isinstance(saved, Mapping) else {}
-    inner = unwrap(saved)
+    inner = unwrap(saved, averaged=averaged)
     return Contents(
         path=path,
         sha256=sha256,
@@ -60,6 +65,7 @@ def read_checkpoint(path: Path) -> Contents:
         tensors=inner.tensors,
         spec_json=spec_json_from_mapping(entries),
         notices=(*found.notices, *inner.notices),
+        class_names=class_names_in(saved),
         classifier_json=spec_json_from_mapping(entries, CLASSIFIER_FORMAT),
     )
 

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import torch
 
 from mbv3ssd_deploy.checkpoint.keymap import listed
+from mbv3ssd_deploy.checkpoint.meta import is_of_mmengine
 from mbv3ssd_deploy.errors import CheckpointError
 
 # Plain weights come before averaged ones: they are what a training script saves under every name.
 PLAIN = ("state_dict", "model", "model_state_dict", "net", "module")
-AVERAGED = ("model_ema", "ema", "ema_state_dict", "shadow")
+AVERAGED = ("model_ema", "ema", "ema_state_dict", "state_dict_ema", "ema_model", "shadow")
 # DistributedDataParallel, DataParallel and AveragedModel; torch.compile
 PREFIXES = ("module.", "_orig_mod.")
 AVERAGE_COUNTER = "n_averaged"
+HOOKS_COPY = "ema_"
+"""What the keys of the second copy begin with that mmdetection 2.x's EMA hook keeps."""
 DEPTH = 4
 """How many wrappings may lie around a state_dict."""
 
@@ -29,8 +32,8 @@ class Unwrapped:
     notices: tuple[str, ...]
 
 
-def unwrap(saved: object) -> Unwrapped:
-    """Return the state_dict within `saved`.
+def unwrap(saved: object, *, averaged: bool = False) -> Unwrapped:
+    """Return the state_dict within `saved`; the averaged (EMA) one if `averaged`.
 
     Raises:
         CheckpointError: there is none.
@@ -38,14 +41,19 @@ def unwrap(saved: object) -> Unwrapped:
     wrapping: list[str] = []
     notices: list[str] = []
     inner = saved
+    # mmengine's EMA hook saves the averaged weights as the state_dict, and the plain ones as EMA
+    exchanged = is_of_mmengine(saved)
     for _ in range(DEPTH):
-        name = _wrapper_of(inner)
+        name = _wrapper_of(inner, averaged_first=averaged and not exchanged)
         if name is None or not isinstance(inner, Mapping):
             break
-        notices += _notices_on_averages(name, inner)
+        notices += _notices_on_averages(name, inner, exchanged=exchanged)
         wrapping.append(f"weights taken from {name!r}")
         inner = inner[name]
+    has_averages = bool(notices)
     tensors = _tensors_of(inner, notices)
+    if averaged and not (has_averages or AVERAGE_COUNTER in tensors or _has_hooks_copy(tensors)):
+        raise _without_averages()
     prefixes = _common_prefixes(tensors)
     wrapping += [f"prefix {prefix!r} taken off every key" for prefix in prefixes]
     length = len("".join(prefixes))
@@ -53,17 +61,45 @@ def unwrap(saved: object) -> Unwrapped:
     return Unwrapped(stripped, tuple(wrapping), tuple(notices))
 
 
-def _wrapper_of(saved: object) -> str | None:
+def _without_averages() -> CheckpointError:
+    return CheckpointError(
+        "--ema asks for averaged weights, and the file holds none",
+        hint="leave --ema out, and the weights that are there are taken",
+    )
+
+
+def _has_hooks_copy(tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether mmdetection 2.x's EMA hook kept a second copy of the weights among them."""
+    return any(key.startswith(HOOKS_COPY) for key in tensors)
+
+
+def _wrapper_of(saved: object, *, averaged_first: bool) -> str | None:
     if not isinstance(saved, Mapping):
         return None
-    return next((k for k in (*PLAIN, *AVERAGED) if isinstance(saved.get(k), Mapping)), None)
+    names = (*AVERAGED, *PLAIN) if averaged_first else (*PLAIN, *AVERAGED)
+    return next((k for k in names if isinstance(saved.get(k), Mapping)), None)
 
 
-def _notices_on_averages(name: str, saved: Mapping[str, object]) -> list[str]:
+def _notices_on_averages(name: str, saved: Mapping[str, object], *, exchanged: bool) -> list[str]:
+    """Return which of plain and averaged weights were taken, where a file has averaged ones."""
+    averages, plain = (
+        [k for k in names if isinstance(saved.get(k), Mapping)] for names in (AVERAGED, PLAIN)
+    )
     if name in AVERAGED:
-        return [f"only averaged (EMA) weights are here, under {name!r}; they were taken"]
-    also = [k for k in AVERAGED if isinstance(saved.get(k), Mapping)]
-    return [f"averaged (EMA) weights under {k!r} were left; the plain ones taken" for k in also]
+        if not plain:
+            return [f"only averaged (EMA) weights are here, under {name!r}; they were taken"]
+        return [f"averaged (EMA) weights under {name!r} were taken, the plain ones left"]
+    if exchanged:
+        return [
+            f"the averaged (EMA) weights were taken: mmengine saves them under {name!r}, and the "
+            f"plain ones under {k!r}"
+            for k in averages
+        ]
+    return [
+        f"averaged (EMA) weights under {k!r} were left and the plain ones taken; --ema takes "
+        "the averaged ones"
+        for k in averages
+    ]
 
 
 def _tensors_of(inner: object, notices: list[str]) -> dict[str, torch.Tensor]:

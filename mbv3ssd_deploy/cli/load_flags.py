@@ -54,6 +54,9 @@ _OPTIONS = (
     click.option("--std", type=TRIPLE, help="Standard deviation of 0..255 pixels."),
     click.option("--bgr", is_flag=True, help="The checkpoint was trained on BGR pixels."),
     click.option(
+        "--ema", is_flag=True, help="Take the averaged (EMA) weights where a file has both."
+    ),
+    click.option(
         "--spec",
         "spec_file",
         type=EXISTING_FILE,
@@ -75,6 +78,7 @@ def load_flags(function: Command) -> Command:
         mean: tuple[float, float, float] | None,
         std: tuple[float, float, float] | None,
         bgr: bool,
+        ema: bool,
         spec_file: Path | None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
@@ -90,6 +94,7 @@ def load_flags(function: Command) -> Command:
             std=std,
             channel_order=ChannelOrder.BGR if bgr else None,
             spec_changes=None if spec_file is None else read_spec_changes(spec_file),
+            ema=ema,
         )
         return function(*args, options=options, **kwargs)
 

@@ -231,6 +231,17 @@ LATE_STRIDE_LARGE = (
     BlockRow(5, 672, 160, HS, squeeze=True, stride=2),
     BlockRow(5, 960, 160, HS, squeeze=True, stride=1),
 )
+# mmdetection's own MobileNetV3 (724845a) halves the last stage one expansion earlier.
+HALVED_EARLY_LARGE = (
+    *PAPER_LARGE[:12],
+    BlockRow(5, 336, 80, HS, squeeze=True, stride=2),
+    *PAPER_LARGE_REDUCED[13:],
+)
+HALVED_EARLY_SMALL = (
+    *PAPER_SMALL[:8],
+    BlockRow(5, 144, 48, HS, squeeze=True, stride=2),
+    *PAPER_SMALL_REDUCED[9:],
+)
 
 TORCHVISION = Layout(
     name="torchvision",
@@ -384,6 +395,60 @@ LUFFICC = Layout(
     bn_momentum=0.1,
 )
 
+# The same backbone with the heads of a plain SSD: mmdetection 1.x without `depthwise_heads`.
+UJSYEHAO_PLAIN = dataclasses.replace(
+    UJSYEHAO,
+    name="ujsyehao_plain",
+    head=dataclasses.replace(UJSYEHAO.head, kind=PredictorKind.CONVOLUTION),
+)
+# mmdetection 2.x and 3.x: SSDNeck and SSDHead on a MobileNetV3 that changed from version to version
+# in what these names say: whether a block expands where it would not change the channels
+# (with_expand_conv), and whether the gate's width is rounded down instead of to a multiple of 8.
+MMDET = dataclasses.replace(
+    TORCHVISION,
+    name="mmdet",
+    tables=MappingProxyType(
+        {
+            (Backbone.LARGE, False): PAPER_LARGE,
+            (Backbone.LARGE, True): HALVED_EARLY_LARGE,
+            (Backbone.SMALL, False): PAPER_SMALL,
+            (Backbone.SMALL, True): HALVED_EARLY_SMALL,
+        }
+    ),
+)
+MMDET_QUARTER = dataclasses.replace(
+    MMDET,
+    name="mmdet_quarter",
+    block=dataclasses.replace(
+        MMDET.block,
+        squeeze=dataclasses.replace(MMDET.block.squeeze, hidden=SqueezeHidden.QUARTER),
+    ),
+)
+MMDET_EXPANDING = dataclasses.replace(
+    MMDET, name="mmdet_expanding", block=dataclasses.replace(MMDET.block, always_expands=True)
+)
+MMDET_EXPANDING_QUARTER = dataclasses.replace(
+    MMDET_QUARTER,
+    name="mmdet_expanding_quarter",
+    block=dataclasses.replace(MMDET_QUARTER.block, always_expands=True),
+)
+# mmclassification before 0.12: its Large strides late, as xiaolai518's.
+MMDET_EARLY = dataclasses.replace(
+    MMDET_EXPANDING_QUARTER,
+    name="mmdet_early",
+    tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
+)
+
+
+def _normalising_first(layout: Layout) -> Layout:
+    """Return `layout` with the first map normalised: SSDNeck's `l2_norm_scale`."""
+    head = dataclasses.replace(layout.head, normalises_first=True)
+    return dataclasses.replace(layout, name=f"{layout.name}_l2norm", head=head)
+
+
+_MMDET_PLAIN = (MMDET, MMDET_QUARTER, MMDET_EXPANDING, MMDET_EXPANDING_QUARTER, MMDET_EARLY)
+MMDET_LAYOUTS = (*_MMDET_PLAIN, *map(_normalising_first, _MMDET_PLAIN))
+
 LAYOUTS = (
     TORCHVISION,
     QFGAOHAO,
@@ -393,6 +458,8 @@ LAYOUTS = (
     UJSYEHAO,
     COMPACT,
     LUFFICC,
+    UJSYEHAO_PLAIN,
+    *MMDET_LAYOUTS,
 )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -151,10 +152,8 @@ def test_torchvision_takes_any_image_size_and_keeps_boxes_as_shares_of_each_side
 
 
 def test_a_width_multiplier_is_read_from_the_extras(tmp_path):
-    from builders import tiny_net, tiny_spec
-
-    spec = tiny_spec(num_classes=5, width_mult=0.5)
-    path = saved(tmp_path / "w.pth", tiny_net(spec=spec).state_dict())
+    spec = builders.tiny_spec(num_classes=5, width_mult=0.5)
+    path = saved(tmp_path / "w.pth", builders.tiny_net(spec=spec).state_dict())
 
     arch = load_detector(path).spec.arch
 
@@ -262,7 +261,7 @@ def test_all_that_a_file_lacks_is_said_at_once(tmp_path):
         load_detector(saved(tmp_path / "w.pth", weights))
 
     message = info.value.message
-    assert "1 tensor is missing: backbone.features.0.3.block.1.0.weight" in message
+    assert "1 tensor is missing: base_net.5.conv2.weight;" in message
     assert "1 key is unknown: extras.9.conv1.weight" in message
     assert "base_net.6.conv2.weight is [96, 1, 3, 3], the network wants [96, 1, 5, 5]" in message
 
@@ -351,6 +350,44 @@ def test_a_prior_table_that_ujsyehao_never_had_is_refused(tmp_path):
 
     with pytest.raises(SpecError, match=r"predict 6-6-6-6-4-4 .* have 4-6-6-6-6-6"):
         load_detector(saved(tmp_path / "w.pth", weights))
+
+
+def plain_headed(boxes=(4, 6, 6, 6, 6, 6), classes=21):
+    """A ujsyehao file whose heads are one 3x3 convolution a level."""
+    separable = state_dict("ujsyehao_released")
+    weights = {key: t for key, t in separable.items() if not key.startswith("bbox_head.")}
+    for level, count in enumerate(boxes):
+        channels = separable[f"bbox_head.cls_convs.{level}.0.weight"].shape[0]
+        for kind, values in (("cls", classes), ("reg", 4)):
+            name = f"bbox_head.{kind}_convs.{level}"
+            shapes = {
+                f"{name}.weight": (count * values, channels, 3, 3),
+                f"{name}.bias": (count * values,),
+            }
+            weights |= builders.seeded_state_dict(shapes)
+    return weights
+
+
+@torch.no_grad()
+def test_ujsyehao_without_depthwise_heads_has_one_convolution_a_level(tmp_path):
+    weights = plain_headed()
+    names = tuple(f"thing {n}" for n in range(20))
+    entries = {"meta": {"CLASSES": names, "mmdet_version": "0.6.0"}, "state_dict": weights}
+
+    loaded = load_detector(saved(tmp_path / "w.pth", entries))
+
+    assert loaded.report.is_clean
+    assert loaded.spec.arch.layout == "ujsyehao_plain"
+    assert loaded.spec.priors.count == 2278
+    assert loaded.spec.class_names == ("background", *names)
+    maps = loaded.net.backbone(torch.zeros(1, 3, 300, 300))
+    first = torch.nn.functional.conv2d(
+        maps[1],
+        weights["bbox_head.reg_convs.1.weight"],
+        weights["bbox_head.reg_convs.1.bias"],
+        padding=1,
+    )
+    torch.testing.assert_close(loaded.net.head.regression_head.module_list[1](maps[1]), first)
 
 
 def test_the_classifier_inside_a_ujsyehao_file_is_dropped_with_the_reason(tmp_path):

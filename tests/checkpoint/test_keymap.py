@@ -33,13 +33,13 @@ def test_every_key_is_accounted_for():
     assert report.dropped == {"aux.weight": "only the training reads it"}
     # one has no rule; the other has one, but the network has no such place
     assert report.unmatched == ("base.0.deep.weight", "head.2.bias")
-    assert report.missing == ("stem.0.bias",)
+    assert report.missing == ("base.0.bias",)
     assert [(m.key, m.found, m.wanted) for m in report.wrong_shape] == [
         ("base.0.weight", (8, 3), (8, 4))
     ]
     assert not report.is_clean
     assert report.problems() == (
-        "1 tensor is missing: stem.0.bias; "
+        "1 tensor is missing: base.0.bias; "
         "2 keys are unknown: base.0.deep.weight, head.2.bias; "
         "1 shape is wrong: base.0.weight is [8, 3], the network wants [8, 4]"
     )

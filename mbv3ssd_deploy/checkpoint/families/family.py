@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.heads import HeadLevel
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, Shape
@@ -69,6 +71,7 @@ class Draft:
         evidence: sentences for people: which keys and shapes decided.
         provenance: field of the spec -> "file", "head channels", "weight shapes", "family preset".
         names_given: whether the class names are real, not class_1, class_2, ...
+        notices: what a user should know, and can do something about.
     """
 
     spec: DetectorSpec
@@ -76,6 +79,7 @@ class Draft:
     evidence: tuple[str, ...]
     provenance: Mapping[str, str]
     names_given: bool
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class Family:
         carries_spec: its files are told by the spec in them, not by their keys.
         tell: for a family whose keys are another's too: whether the values of a file are this
             family's, and the sentence that says what told it.
+        arranged: for a family whose tensors hold our numbers in another order: returns the tensor
+            of a key of the file in our order.
     """
 
     name: str
@@ -100,6 +106,7 @@ class Family:
     keymap: Callable[[DetectorSpec], KeyMap]
     carries_spec: bool = False
     tell: Callable[[Contents], tuple[bool, str]] | None = None
+    arranged: Callable[[str, torch.Tensor, DetectorSpec], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.checkpoint.contents import Contents
-from mbv3ssd_deploy.checkpoint.families.class_lists import numbered_names
+from mbv3ssd_deploy.checkpoint.families.class_lists import BACKGROUND, numbered_names
 from mbv3ssd_deploy.checkpoint.families.family import Draft, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import (
     HeadLevel,
@@ -68,6 +69,34 @@ def preset_draft(preset: Preset, heads: tuple[HeadLevel, ...], *evidence: str) -
             "decode": "family preset",
         },
         names_given=False,
+    )
+
+
+def with_names(draft: Draft, names: tuple[str, ...]) -> Draft:
+    """Return `draft` with the class names that the file carries, if they fit its heads.
+
+    Args:
+        draft: with numbered names.
+        names: with or without the background first; empty where the file names none.
+    """
+    if not names:
+        return draft
+    classes = draft.spec.num_classes
+    full = names if len(names) == classes else (BACKGROUND, *names)
+    blank = not all(name.strip() for name in full)
+    if len(full) != classes or len(set(full)) != classes or blank:
+        left = (
+            f"the class names in the file were left: {len(names)}, and the heads predict "
+            f"{classes - 1} and the background"
+        )
+        if len(full) == classes:
+            left = "the class names in the file were left: one is blank or stands twice"
+        return dataclasses.replace(draft, notices=(*draft.notices, left))
+    return dataclasses.replace(
+        draft,
+        spec=dataclasses.replace(draft.spec, class_names=full),
+        provenance={**draft.provenance, "class_names": "file"},
+        names_given=True,
     )
 
 

@@ -60,8 +60,24 @@ OTHERS = (
         Signature(starts=("rpn.head.", "roi_heads.box_predictor.")),
     ),
     Stranger(
+        "mmdetection's SSDLite on a backbone other than MobileNetV3",
+        Signature(present=("bbox_head.cls_convs.0.0.conv.weight",), starts=("neck.extra_layers.",)),
+        _NOT_V3,
+    ),
+    Stranger(
+        "mmdetection's SSD on VGG16",
+        Signature(present=("backbone.features.0.weight", "bbox_head.cls_convs.0.0.weight")),
+        _NOT_V3,
+    ),
+    Stranger(
+        "mmdetection 1.x's SSD on VGG16",
+        Signature(present=("backbone.features.0.weight", "bbox_head.cls_convs.0.weight")),
+        _NOT_V3,
+    ),
+    Stranger(
         "an mmdetection detector of another kind",
         Signature(starts=("bbox_head.",)),
+        "of mmdetection's detectors only SSDLite on MobileNetV3 is supported",
     ),
     Stranger(
         "torchvision's MobileNetV3 classifier",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from mbv3ssd_deploy.checkpoint.families.compact import COMPACT
 from mbv3ssd_deploy.checkpoint.families.jungin500 import JUNGIN500
 from mbv3ssd_deploy.checkpoint.families.lufficc import LUFFICC
+from mbv3ssd_deploy.checkpoint.families.mmdet import MMDET
 from mbv3ssd_deploy.checkpoint.families.native import NATIVE
 from mbv3ssd_deploy.checkpoint.families.qfgaohao import QFGAOHAO
 from mbv3ssd_deploy.checkpoint.families.tongyu import SHAOSHENGSONG, TONGYU
@@ -26,4 +27,5 @@ FAMILIES = (
     LUFFICC,
     JUNGIN500,
     COMPACT,
+    MMDET,
 )

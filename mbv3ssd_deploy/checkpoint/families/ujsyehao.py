@@ -17,6 +17,7 @@ from mbv3ssd_deploy.checkpoint.families.preset import (
     preset_draft,
     shape_evidence,
     table_size,
+    with_names,
 )
 from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import HEAD_ITEMS
 from mbv3ssd_deploy.checkpoint.families.xiaolai import (
@@ -62,10 +63,18 @@ COMMITTED = (4, 6, 6, 6, 6, 6)
 """Boxes per cell of the configuration in the repository."""
 MAX_LOG_SIZE = math.log(1000 / 16)
 LAST_CONV = "backbone.conv2.weight"
-HEADS = tuple(
-    HeadKeys(f"bbox_head.cls_convs.{level}.3.weight", f"bbox_head.reg_convs.{level}.3.weight")
-    for level in range(6)
-)
+PLAIN_HEAD = "bbox_head.cls_convs.0.weight"
+"""There where the configuration did not ask for `depthwise_heads`: one 3x3 convolution a level."""
+LEVEL_COUNT = 6
+SEPARABLE_ITEMS = tuple((f".{theirs}", f".{ours}") for theirs, ours in HEAD_ITEMS)
+
+
+def _head_keys(contents: Contents) -> list[HeadKeys]:
+    item = "" if PLAIN_HEAD in contents.tensors else ".3"
+    return [
+        HeadKeys(*(f"bbox_head.{kind}_convs.{level}{item}.weight" for kind in ("cls", "reg")))
+        for level in range(LEVEL_COUNT)
+    ]
 
 
 def _priors(maps: Sequence[tuple[int, int]], boxes_per_cell: Sequence[int]) -> PriorSpec:
@@ -88,10 +97,10 @@ def _configuration(heads: Sequence[HeadLevel]) -> tuple[tuple[int, ...], str]:
 
 def _draft(contents: Contents, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
-    heads = read_heads(contents, HEADS)
+    heads = read_heads(contents, _head_keys(contents))
     boxes, configuration = _configuration(heads)
     arch = ArchSpec(
-        layout="ujsyehao",
+        layout="ujsyehao_plain" if PLAIN_HEAD in contents.tensors else "ujsyehao",
         backbone=Backbone.LARGE,
         width_mult=1.0,
         reduced_tail=False,
@@ -126,7 +135,7 @@ def _draft(contents: Contents, request: SpecRequest) -> Draft:
         ),
     )
     found = shape_evidence(contents, LAST_CONV, "MobileNetV3-Large")
-    return preset_draft(preset, heads, found, configuration)
+    return with_names(preset_draft(preset, heads, found, configuration), contents.class_names)
 
 
 def _keymap(spec: DetectorSpec) -> KeyMap:
@@ -136,11 +145,12 @@ def _keymap(spec: DetectorSpec) -> KeyMap:
         *flat_extra_rules("backbone.extra_convs", names),
         KeyRule(r"bbox_head\.loss_weights", None, "weighs the losses of the training"),
     ]
+    items = (("", ""),) if spec.arch.layout == "ujsyehao_plain" else SEPARABLE_ITEMS
     for kind, targets in (("cls", names.classification), ("reg", names.regression)):
         rules += [
-            move_leaves(f"bbox_head.{kind}_convs.{level}.{theirs}", f"{target}.{ours}")
+            move_leaves(f"bbox_head.{kind}_convs.{level}{theirs}", f"{target}{ours}")
             for level, target in enumerate(targets)
-            for theirs, ours in HEAD_ITEMS
+            for theirs, ours in items
         ]
     return KeyMap(tuple(rules))
 
@@ -149,7 +159,8 @@ UJSYEHAO = Family(
     name="ujsyehao",
     title="ujsyehao/mobilenetv3-ssd (mmdetection 1.x)",
     signature=Signature(
-        present=("backbone.bneck.0.conv1.weight", "bbox_head.cls_convs.0.0.weight"),
+        present=("backbone.bneck.0.conv1.weight",),
+        starts=("bbox_head.cls_convs.0.",),
         like=r"(backbone\.(bneck|extra_convs|conv\d|bn\d|linear\d)|bbox_head)\..+",
     ),
     draft=_draft,
