@@ -1,7 +1,7 @@
 """Editing an ncnn graph: who makes and who reads a blob, layers replaced, dead layers dropped.
 
-The rule that every edit keeps: a blob name that survives still holds the same numbers. (Its shape
-may lose axes of size 1.)
+The rule that every edit keeps: a blob name that survives still holds the same numbers in the same
+order. (Its shape may lose axes of size 1, or all but one.)
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Where the heads of a body are: level by level, found by walking back from its two outputs.
 
     feature map -> ... -> head convolution -> Permute (h, w, c) -> Reshape (n, 4) -> Concat -> loc
+    feature map -> ... -> head convolution -> Permute -> Flatten -> Concat -> Reshape (P, 4) -> loc
 
-A single level has no Concat, and a map of one cell no Permute. The walk reads a graph without
-Splits.
+The second is what `fuse/flat_concat.py` makes of the first. A single level has no Concat, and a map
+of one cell no Permute. The walk reads a graph without Splits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
@@ -20,7 +21,7 @@ from mbv3ssd_deploy.ncnn_graph.codes import PERMUTE_ORDERS
 from mbv3ssd_deploy.ncnn_graph.edit import GraphView, int_param
 from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import LINEAR_TYPES
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
-from mbv3ssd_deploy.ncnn_graph.layers import AUTO
+from mbv3ssd_deploy.ncnn_graph.shapes import Shape, infer_shapes
 
 LOC: Final = "loc"
 CONF: Final = "conf"
@@ -88,24 +89,36 @@ def _text(shapes: tuple[tuple[int, int], tuple[int, int]] | None) -> str:
 def _level_maps(view: GraphView, output: str) -> list[tuple[str, tuple[int, int]]]:
     if not view.has_blob(output):
         raise SpecError(f"the graph makes no blob {output!r}")
+    shapes = infer_shapes(view.graph).blobs
+    width = shapes.get(output, (0,))[-1]
+    return [_level_map(view, shapes, blob, width) for blob in _parts(view, output)]
+
+
+def _parts(view: GraphView, output: str) -> tuple[str, ...]:
+    """Return the blobs that are joined to `output`, or `output` alone."""
     last = view.producer(output)
-    parts = last.inputs if last.type == "Concat" else (output,)
-    return [_level_map(view, blob) for blob in parts]
+    before = view.producer(last.inputs[0]) if last.type == "Reshape" else last
+    joins = before.type == "Concat" and int_param(before, "axis") == 0
+    return before.inputs if joins else (output,)
 
 
-def _level_map(view: GraphView, blob: str) -> tuple[str, tuple[int, int]]:
-    """Return the head convolution's blob behind `blob`, and the shape (h, w) of `blob`."""
-    reshape = view.producer(blob)
-    if reshape.type == "Reshape" and int_param(reshape, "c") == AUTO:
-        shape = int_param(reshape, "h"), int_param(reshape, "w")
-        before = view.producer(reshape.inputs[0])
-        if before.type == "Permute" and int_param(before, "order_type") == PERMUTE_ORDERS["cwh"]:
-            return before.inputs[0], shape
-        if before.type in LINEAR_TYPES and int_param(before, "num_output") == math.prod(shape):
-            return reshape.inputs[0], shape
+def _level_map(
+    view: GraphView, shapes: Mapping[str, Shape], blob: str, width: int
+) -> tuple[str, tuple[int, int]]:
+    """Return the head convolution's blob behind `blob`, and its part of the output as (h, w)."""
+    last = view.producer(blob)
+    if last.type in {"Reshape", "Flatten"} and len(shapes.get(blob, ())) < 3:
+        before = view.producer(last.inputs[0])
+        is_permute = before.type == "Permute"
+        source = before.inputs[0] if is_permute else last.inputs[0]
+        channels, *cells = shapes.get(source, (0,))
+        is_cell = cells == [1, 1] or (not cells and before.type == "InnerProduct")
+        is_turned = is_permute and int_param(before, "order_type") == PERMUTE_ORDERS["cwh"]
+        if channels and width and channels % width == 0 and (is_turned or is_cell):
+            return source, (channels * math.prod(cells) // width, width)
     raise SpecError(
         "a head of one level is a map whose axes are put in the order rows, columns, channels, and "
-        f"cut into priors; this one ends in {reshape.type}",
+        f"cut into priors; this one ends in {last.type}",
         where=blob,
     )
 

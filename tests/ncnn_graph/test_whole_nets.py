@@ -29,9 +29,9 @@ NEEDED = {
     "ConvolutionDepthWise",
     "InnerProduct",
     "Pooling",
-    "HardSigmoid",
     "BinaryOp",
     "Permute",
+    "Flatten",
     "Reshape",
     "Concat",
     "Softmax",
@@ -137,10 +137,11 @@ def run_onnx(data, batch):
 
 # layers of the finished file, Splits and tail counted
 FIGURES = {
-    "torchvision_coco": 189,
-    "torchvision_small": 175,
-    "qfgaohao_large": 191,
-    "qfgaohao_small": 177,
+    "torchvision_coco": 183,
+    "torchvision_small": 168,
+    "qfgaohao_large": 185,
+    "qfgaohao_small": 170,
+    "ujsyehao_released": 175,
 }
 
 
@@ -152,6 +153,6 @@ def test_the_zoo(folder, tmp_path):
     body = export_body(detector.net, detector.spec)
     graph = graph_with_tail(body)
 
-    assert set(type_counts(graph)) == NEEDED | PRIORS
+    assert set(type_counts(graph)) <= NEEDED | PRIORS
     assert len(insert_splits(graph).layers) <= FIGURES[folder]
     assert_ncnn_agrees(body, np.float32(zoo.synthetic_input(folder)[:1]), graph)

@@ -3,8 +3,8 @@
 Before: `Convolution 1 1 x m ...`, `HardSwish 1 1 m y 0=1.66666672e-01 1=5.00000000e-01`
 After:  `Convolution 1 1 x y ... 9=6 -23310=2,1.66666672e-01,5.00000000e-01`
 
-Only where the convolution's result has no other reader and nobody outside wants it. HardSigmoid and
-Swish have no fused form in ncnn (`layer/fused_activation.h`).
+Only where the convolution's result has no other reader and nobody outside wants it. Swish has
+no fused form in ncnn (`layer/fused_activation.h`); how a HardSigmoid gets one says `gate.py`.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.ncnn_graph.edit import GraphView, float_param, rewrite_all
 from mbv3ssd_deploy.ncnn_graph.fuse.linear_layer import is_plain_linear, scaled_and_shifted
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
@@ -27,14 +28,19 @@ def _rewrite(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     before = view.producer(layer.inputs[0])
     if not is_plain_linear(before) or not view.is_private(layer.inputs[0]):
         return None
-    if before.type == "InnerProduct" and not _is_vector(view.graph, layer.inputs[0]):
+    if before.type == "InnerProduct" and not is_vector(view.graph, layer.inputs[0]):
         return None
-    numbers = {weight.role: weight.data.astype(np.float64) for weight in layer.weights}
-    scale = numbers["slope"] / np.sqrt(numbers["var"] + float_param(layer, "eps"))
-    shift = numbers["bias"] - scale * numbers["mean"]
+    scale, shift = scale_and_shift_of_norm(layer)
     return (scaled_and_shifted(before, scale, shift, layer.outputs[0]),)
 
 
-def _is_vector(graph: NcnnGraph, blob: str) -> bool:
+def scale_and_shift_of_norm(layer: NcnnLayer) -> tuple[F64, F64]:
+    """Return what a BatchNorm multiplies each channel with, and then adds to it."""
+    numbers = {weight.role: weight.data.astype(np.float64) for weight in layer.weights}
+    scale = numbers["slope"] / np.sqrt(numbers["var"] + float_param(layer, "eps"))
+    return scale, numbers["bias"] - scale * numbers["mean"]
+
+
+def is_vector(graph: NcnnGraph, blob: str) -> bool:
     """Return whether `blob` is known to be (w); BatchNorm scales the rows of an (h, w)."""
     return len(infer_shapes(graph).blobs.get(blob, ())) == 1

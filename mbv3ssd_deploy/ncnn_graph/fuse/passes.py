@@ -10,8 +10,11 @@ from mbv3ssd_deploy.ncnn_graph.fuse.activation import fuse_activations
 from mbv3ssd_deploy.ncnn_graph.fuse.batch_norm import fold_batch_norms
 from mbv3ssd_deploy.ncnn_graph.fuse.channel_affine import fold_channel_affines
 from mbv3ssd_deploy.ncnn_graph.fuse.clip import merge_clips
+from mbv3ssd_deploy.ncnn_graph.fuse.flat_concat import join_flat
+from mbv3ssd_deploy.ncnn_graph.fuse.gate import fuse_gates
 from mbv3ssd_deploy.ncnn_graph.fuse.hard_sigmoid import recognise_hard_sigmoids
 from mbv3ssd_deploy.ncnn_graph.fuse.hard_swish import recognise_hard_swishes
+from mbv3ssd_deploy.ncnn_graph.fuse.leading_norm import fold_leading_norms
 from mbv3ssd_deploy.ncnn_graph.fuse.pooled_linear import flatten_pooled_branches
 from mbv3ssd_deploy.ncnn_graph.fuse.reshape import merge_reshapes
 from mbv3ssd_deploy.ncnn_graph.fuse.scalar_operand import fold_scalar_operands
@@ -29,8 +32,11 @@ PASSES: Final[tuple[Pass, ...]] = (
     fold_batch_norms,
     fold_channel_affines,  # after HardSigmoid has taken the constants that are its own
     flatten_pooled_branches,  # on bare 1x1 convolutions, before they carry activations
+    fold_leading_norms,  # those that found no layer in front of them
     fuse_activations,
-    merge_reshapes,
+    fuse_gates,
+    join_flat,
+    merge_reshapes,  # also those that flat joins have brought together
 )
 
 

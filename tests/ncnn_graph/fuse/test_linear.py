@@ -110,10 +110,52 @@ def test_activations_are_fused(case):
     ACTIVE.assert_numbers(case)
 
 
-def test_hard_sigmoid_has_no_fused_form():
-    model = behind("conv", "y = HardSigmoid(l)")
+GATES = {
+    "of PyTorch": "y = HardSigmoid<alpha=0.16666667, beta=0.5>(l)",
+    "of ONNX": "y = HardSigmoid(l)",
+    "from its parts": "a = Add(l, three) c = Clip(a, zero, six) y = Div(c, six)",
+}
 
-    assert types(fused(model)) == ["Convolution", "HardSigmoid"]
+
+def gate_model(case, gate):
+    constants = {"three": np.float32(3), "zero": np.float32(0), "six": np.float32(6)}
+    return behind(case, GATES[gate], constants if "three" in GATES[gate] else None)
+
+
+GATED = Table({(case, gate): gate_model(case, gate) for case in LINEAR for gate in GATES}, fused)
+
+
+@pytest.mark.parametrize("case", GATED)
+def test_a_gate_becomes_a_fused_clip(case):
+    graph = GATED.graphs[case]
+
+    assert len(types(graph)) == 1
+    assert param_of(graph.layers[1], "activation_type") == ActivationType.CLIP
+    assert param_of(graph.layers[1], "activation_params") == (0.0, 1.0)
+    GATED.assert_numbers(case)
+
+
+KEPT_GATES = {
+    "behind an activation": "r = Relu(l) y = HardSigmoid(r)",
+    "of a result that others read": "g = HardSigmoid(l) z = Sigmoid(l) y = Add(g, z)",
+}
+
+
+@pytest.mark.parametrize("case", KEPT_GATES)
+def test_a_gate_that_must_stay(case):
+    model = behind("conv", KEPT_GATES[case])
+    graph = fused(model)
+
+    assert "HardSigmoid" in types(graph)
+    assert_lowers(model, graph)
+
+
+def test_a_gate_of_its_own_input_is_a_hard_swish():
+    model = behind("conv", "g = HardSigmoid<alpha=0.16666667, beta=0.5>(l) y = Mul(g, l)")
+    graph = fused(model)
+
+    assert types(graph) == ["Convolution"]
+    assert param_of(graph.layers[1], "activation_type") == ActivationType.HARD_SWISH
 
 
 def test_the_second_activation_stays_outside():
