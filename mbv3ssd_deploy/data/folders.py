@@ -1,0 +1,219 @@
+"""Pictures with one class each: a folder per class, or the objects cut out of a detection set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mbv3ssd_deploy.core.progress import Progress, silent
+from mbv3ssd_deploy.data.augment import Window
+from mbv3ssd_deploy.data.class_names import check_class_names
+from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
+from mbv3ssd_deploy.data.image_header import read_image_size
+from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
+from mbv3ssd_deploy.data.made_split import belongs_to, made_half, made_split
+from mbv3ssd_deploy.data.summary import summary_of_problems
+from mbv3ssd_deploy.errors import DatasetError
+
+_PART_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
+    (Split.TRAIN, ("train",)),
+    (Split.VAL, ("val", "valid")),
+    (Split.TEST, ("test",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """A picture, or a window of one, that shows one class.
+
+    Attributes:
+        image_path: the file.
+        label: index into the class names, from 0: there is no background here.
+        window: the part that counts, in pixels; None for the whole picture.
+    """
+
+    image_path: Path
+    label: int
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationSet:
+    """The pictures of one split.
+
+    Attributes:
+        name: what it was read from.
+        class_names: by label, without a background.
+        images: in the order of classes, then of names.
+        problems: what was left out.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+    problems: tuple[DatasetProblem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def read_image_folder(
+    root: Path, split: Split, *, seed: int = 0, progress: Progress = silent
+) -> ClassificationSet:
+    """Read ROOT/PART/CLASS/*.jpg, PART being train, val (or valid) or test; or ROOT/CLASS/*.jpg.
+
+    Where there is no val, it is taken from train by a hash of the file names, and without any
+    parts all three are made so.
+
+    Args:
+        root: the folder.
+        split: which part; trainval is train and val.
+        seed: of the split that is made.
+        progress: told how far it is.
+
+    Raises:
+        DatasetError: no such folder, fewer than two classes, names that cannot be told apart, or
+            the split has no image that can be read.
+    """
+    if not root.is_dir():
+        raise DatasetError(
+            "there is no such folder", where=str(root), hint="it holds train/CLASS/*.jpg"
+        )
+    problems: list[DatasetProblem] = []
+    parts = _part_folders(root)
+    class_names = _class_names(parts.values() or (root,), root)
+    files = [
+        (path, class_names.index(path.parent.name))
+        for path in _files_of_split(root, parts, split, seed, problems)
+    ]
+    step = "reading image sizes"
+    progress(step, 0, len(files))
+    images = []
+    for done, (path, label) in enumerate(files, start=1):
+        try:
+            read_image_size(path)
+            images.append(LabelledImage(path, label))
+        except DatasetError as error:
+            problems.append(DatasetProblem(str(path), error.message, "broken-image"))
+        progress(step, done, len(files))
+    name = f"folder:{root}"
+    return ClassificationSet(name, class_names, _some(images, name, problems), tuple(problems))
+
+
+def crops_of_objects(
+    dataset: Dataset, *, margin: float = 0.1, least_side_px: int = 8
+) -> ClassificationSet:
+    """Return the objects of a detection set as pictures of one class each.
+
+    Args:
+        dataset: whose objects; crowds and difficult ones are left out.
+        margin: so much of the box's sides is added around it, as far as the image goes.
+        least_side_px: smaller objects show nothing and are left out.
+
+    Raises:
+        DatasetError: no object is left.
+    """
+    images: list[LabelledImage] = []
+    for sample in dataset.samples:
+        truth = sample.truth
+        sides = truth.boxes[:, 2:] - truth.boxes[:, :2]
+        wanted = ~(truth.crowd | truth.difficult) & np.all(sides >= least_side_px, axis=1)
+        grown = truth.boxes + margin * np.concatenate([-sides, sides], axis=1)
+        limits = (sample.width, sample.height, sample.width, sample.height)
+        corners = np.clip(np.round(grown), 0, limits).astype(int)
+        images += [
+            LabelledImage(sample.image_path, int(label) - 1, Window(*map(int, box)))
+            for box, label in zip(corners[wanted], truth.labels[wanted], strict=True)
+        ]
+    name = f"objects of {dataset.name}"
+    return ClassificationSet(
+        name, dataset.class_names[1:], _some(images, name, dataset.problems), dataset.problems
+    )
+
+
+def _part_folders(root: Path) -> dict[Split, Path]:
+    """Return the folders that stand for a split; none where ROOT holds the classes themselves."""
+    found: dict[Split, Path] = {}
+    for part, names in _PART_FOLDERS:
+        for name in names:
+            if (root / name).is_dir():
+                found.setdefault(part, root / name)
+    return found if Split.TRAIN in found else {}
+
+
+def _class_names(folders: Iterable[Path], root: Path) -> tuple[str, ...]:
+    names = sorted({folder.name for parent in folders for folder in _class_folders(parent)})
+    if len(names) < 2:
+        raise DatasetError(
+            f"a folder per class is needed, and there are {len(names)}",
+            where=str(root),
+            hint="lay the images out as ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg",
+        )
+    check_class_names(names, where=str(root))
+    return tuple(names)
+
+
+def _class_folders(parent: Path) -> Iterator[Path]:
+    for folder in sorted(parent.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            yield folder
+
+
+def _files_of_split(
+    root: Path,
+    parts: Mapping[Split, Path],
+    split: Split,
+    seed: int,
+    problems: list[DatasetProblem],
+) -> list[Path]:
+    if not parts:
+        reason = (
+            "no train, val or test in it: the hash of each file name decides, "
+            f"about 70 % train, 15 % val, 15 % test (seed {seed})"
+        )
+        problems.append(DatasetProblem(str(root), reason, "split-made"))
+        return [path for path in _files_in(root) if belongs_to(made_split(_key(path), seed), split)]
+    if split is Split.TRAINVAL:
+        wanted = [parts[part] for part in (Split.TRAIN, Split.VAL) if part in parts]
+        return [path for folder in wanted for path in _files_in(folder)]
+    if split is Split.TEST or Split.VAL in parts:
+        if split not in parts:
+            raise DatasetError(
+                f"there is no folder {str(split)!r}", where=str(root), hint=f"make ROOT/{split}"
+            )
+        return _files_in(parts[split])
+    reason = (
+        "no val: it is taken from train, where the hash of each file name decides, "
+        f"about 85 % train, 15 % val (seed {seed})"
+    )
+    problems.append(DatasetProblem(str(root), reason, "split-made"))
+    return [
+        path
+        for path in _files_in(parts[Split.TRAIN])
+        if belongs_to(made_half(_key(path), seed), split)
+    ]
+
+
+def _files_in(parent: Path) -> list[Path]:
+    return [
+        path
+        for folder in _class_folders(parent)
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
+    ]
+
+
+def _key(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _some(
+    images: list[LabelledImage], name: str, problems: Iterable[DatasetProblem]
+) -> tuple[LabelledImage, ...]:
+    if not images:
+        reasons = "".join(f"\n  {line}" for line in summary_of_problems(tuple(problems)))
+        raise DatasetError(f"not one image can be used{reasons}", where=name)
+    return tuple(images)
