@@ -43,5 +43,8 @@ def input_from_image(image_rgb: U8, spec: InputSpec) -> F32:
     if spec.channel_order is ChannelOrder.BGR:
         pixels = pixels[..., ::-1]
     mean, std = np.array(spec.mean, dtype=np.float32), np.array(spec.std, dtype=np.float32)
-    normalised = (pixels.astype(np.float32) - mean) / std
-    return np.ascontiguousarray(normalised.transpose(2, 0, 1))
+    # plane by plane: several times quicker than across three channels, and the same numbers
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
+    planes -= mean[:, None, None]
+    planes /= std[:, None, None]
+    return planes

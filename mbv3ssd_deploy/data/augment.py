@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32, I64, U8, Bools
@@ -100,7 +101,7 @@ def augment(
 
     A pure function of the generator's state and the arguments, which stay as they are. Objects
     whose centre the crop leaves out are dropped, the others' boxes are cut at its edge; an image
-    that had objects keeps at least one.
+    that had objects of a pixel or more keeps at least one.
 
     Args:
         rng: source of every choice.
@@ -147,15 +148,17 @@ def draw_crop(
         overlap = options.crop_overlaps[int(rng.integers(len(options.crop_overlaps)))]
         if overlap is None:
             return window
-        for _ in range(_TRIES):
-            crop = _any_crop(rng, window, options)
-            if crop is not None and _is_allowed(crop, boxes, overlap):
-                return crop
+        crops = _any_crops(rng, window, options)
+        allowed = _are_allowed(crops, boxes, overlap)
+        if allowed.any():
+            return Window(*map(int, crops[allowed.argmax()]))
     return window
 
 
 def boxes_in_window(boxes: F32, window: Window) -> tuple[F32, Bools]:
     """Return the boxes whose centre lies in `window`, cut at its edge and in its frame.
+
+    What is left thinner than one pixel is dropped.
 
     Args:
         boxes: float32 (n, 4) corners.
@@ -167,8 +170,7 @@ def boxes_in_window(boxes: F32, window: Window) -> tuple[F32, Bools]:
     corner = np.array([window.left, window.top, window.left, window.top], np.float32)
     most = np.array([window.width, window.height, window.width, window.height], np.float32)
     moved = np.clip(boxes - corner, 0, most)
-    large = np.all(moved[:, 2:] - moved[:, :2] >= _LEAST_SIDE_PX, axis=1)
-    kept: Bools = _centres_inside(boxes, window) & large
+    kept = _kept_by(boxes, np.array(window, np.float32))
     return moved[kept], kept
 
 
@@ -184,13 +186,19 @@ def cut_window(image_rgb: U8, window: Window, fill_rgb: tuple[float, float, floa
     pixels = image_rgb[inner.top : inner.bottom, inner.left : inner.right]
     if inner == window:
         return pixels
-    plane = np.empty((window.height, window.width, 3), np.uint8)
-    plane[:] = np.round(fill_rgb).astype(np.uint8)
-    if inner.width > 0 and inner.height > 0:
-        rows = slice(inner.top - window.top, inner.bottom - window.top)
-        columns = slice(inner.left - window.left, inner.right - window.left)
-        plane[rows, columns] = pixels
-    return plane
+    fill = np.round(fill_rgb).tolist()
+    if inner.width <= 0 or inner.height <= 0:
+        return np.full((window.height, window.width, 3), fill, np.uint8)
+    plane = cv2.copyMakeBorder(
+        pixels,
+        inner.top - window.top,
+        window.bottom - inner.bottom,
+        inner.left - window.left,
+        window.right - inner.right,
+        cv2.BORDER_CONSTANT,
+        value=fill,
+    )
+    return np.asarray(plane, np.uint8)
 
 
 def mirrored(image_rgb: U8, boxes: F32) -> tuple[U8, F32]:
@@ -198,31 +206,40 @@ def mirrored(image_rgb: U8, boxes: F32) -> tuple[U8, F32]:
     width = image_rgb.shape[1]
     flipped = boxes.copy()
     flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]
-    return np.ascontiguousarray(image_rgb[:, ::-1]), flipped
+    return np.asarray(cv2.flip(image_rgb, 1), np.uint8), flipped
 
 
-def _any_crop(rng: np.random.Generator, window: Window, options: AugmentOptions) -> Window | None:
-    """Return a random part of `window`, or None where its shape is too narrow or too flat."""
-    shares = options.crop_least + (1 - options.crop_least) * rng.random(2)
-    width, height = int(window.width * shares[0]), int(window.height * shares[1])
+def _any_crops(rng: np.random.Generator, window: Window, options: AugmentOptions) -> I64:
+    """Return random parts of `window` as corners (k, 4), k <= 50: those of a sound shape."""
+    draws = rng.random((_TRIES, 4))
+    size, corner = np.array([window.width, window.height]), np.array([window.left, window.top])
+    sides = (size * (options.crop_least + (1 - options.crop_least) * draws[:, :2])).astype(np.int64)
+    starts = corner + ((size - sides + 1) * draws[:, 2:]).astype(np.int64)
+    crops: I64 = np.concatenate([starts, starts + sides], axis=1)
     least, most = options.crop_ratios
-    if min(width, height) < 1 or not least <= width / height <= most:
-        return None
-    left = window.left + int(rng.integers(window.width - width + 1))
-    top = window.top + int(rng.integers(window.height - height + 1))
-    return Window(left, top, left + width, top + height)
+    sound = (sides[:, 0] >= least * sides[:, 1]) & (sides[:, 0] <= most * sides[:, 1])
+    sound &= sides.min(axis=1) >= 1
+    return np.compress(sound, crops, axis=0)
 
 
-def _is_allowed(crop: Window, boxes: F32, overlap: float) -> bool:
+def _are_allowed(crops: I64, boxes: F32, overlap: float) -> Bools:
+    """Return for each crop (k, 4) whether it keeps an object, and overlaps one enough: (k,)."""
     if not len(boxes):
-        return True
-    area = np.array([crop], np.float32)
-    if overlap > 0 and iou_matrix(boxes, area).max() < overlap:
-        return False
-    return bool(boxes_in_window(boxes, crop)[1].any())
+        return np.ones(len(crops), bool)
+    windows = crops.T.astype(np.float32)
+    kept: Bools = np.any(_kept_by(boxes[:, :, None], windows), axis=0)
+    if overlap > 0:
+        kept &= iou_matrix(boxes, crops.astype(np.float32)).max(axis=0) >= overlap
+    return kept
 
 
-def _centres_inside(boxes: F32, window: Window) -> Bools:
-    x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    inside: Bools = (x > window.left) & (x < window.right) & (y > window.top) & (y < window.bottom)
-    return inside
+def _kept_by(boxes: F32, window: F32) -> Bools:
+    """Tell which boxes, given as x1, y1, x2, y2 along axis 1, have centre and size in `window`."""
+    left, top, right, bottom = window
+    x1, y1, x2, y2 = np.moveaxis(boxes, 1, 0)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    wide = np.minimum(x2, right) - np.maximum(x1, left) >= _LEAST_SIDE_PX
+    high = np.minimum(y2, bottom) - np.maximum(y1, top) >= _LEAST_SIDE_PX
+    kept: Bools = inside & wide & high
+    return kept
