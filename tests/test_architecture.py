@@ -15,7 +15,7 @@ FLOORS = (
     ("checkpoint", "ncnn_graph"),
     ("bundle", "train"),
     ("runtimes",),
-    ("quant",),
+    ("quant", "device"),
     ("verification", "detect", "evaluate", "bench"),
     ("pipeline",),
     ("cli",),

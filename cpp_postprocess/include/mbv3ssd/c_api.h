@@ -1,0 +1,161 @@
+/* The library for C, and for whatever can call C.
+ *
+ * Every function that can fail returns a status, and leaves a sentence for mbv3ssd_last_error().
+ * No exception leaves the library. A detector holds buffers: use one for each thread. After the
+ * first image nothing is allocated any more, as long as images keep their size. */
+#ifndef MBV3SSD_C_API_H
+#define MBV3SSD_C_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && defined(MBV3SSD_SHARED)
+#if defined(MBV3SSD_BUILDING)
+#define MBV3SSD_API __declspec(dllexport)
+#else
+#define MBV3SSD_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__)
+#define MBV3SSD_API __attribute__((visibility("default")))
+#else
+#define MBV3SSD_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows when a function or a struct below changes in a way that old callers cannot bear. */
+#define MBV3SSD_API_VERSION 1
+
+typedef enum mbv3ssd_status {
+    MBV3SSD_OK = 0,
+    MBV3SSD_BAD_ARGUMENT = 1,     /* a null pointer, a size that does not fit, ... */
+    MBV3SSD_BAD_CONTRACT = 2,     /* no contract, a damaged one, one that contradicts itself */
+    MBV3SSD_OTHER_VERSION = 3,    /* a contract of a version that this library does not read */
+    MBV3SSD_CANNOT_READ = 4,      /* the file is not there or cannot be read */
+    MBV3SSD_BUFFER_TOO_SMALL = 5, /* there is more to return than there is room */
+    MBV3SSD_OUT_OF_MEMORY = 6,
+    MBV3SSD_BUG = 7               /* ours */
+} mbv3ssd_status;
+
+typedef struct mbv3ssd_detector mbv3ssd_detector;
+
+typedef struct mbv3ssd_description {
+    uint32_t input_width, input_height; /* the tensor is float32 (3, input_height, input_width) */
+    uint32_t class_count;               /* the background counted */
+    uint32_t prior_count;
+    uint32_t level_count;
+    uint32_t max_detections;            /* what an image can give at most */
+    uint32_t lanes;                     /* 2: AVX2, 1: SSE2 or NEON, 0: plain C++ */
+} mbv3ssd_description;
+
+typedef enum mbv3ssd_pixels {
+    MBV3SSD_RGB = 0,
+    MBV3SSD_BGR = 1,
+    MBV3SSD_RGBA = 2,
+    MBV3SSD_BGRA = 3,
+    MBV3SSD_GREY = 4,
+    MBV3SSD_NV21 = 5
+} mbv3ssd_pixels;
+
+/* Strides are bytes from a row to the next; 0: the rows stand close. `chroma` is for NV21 alone. */
+typedef struct mbv3ssd_image {
+    const uint8_t* pixels;
+    uint32_t width, height;
+    uint32_t format; /* mbv3ssd_pixels */
+    size_t stride;
+    const uint8_t* chroma;
+    size_t chroma_stride;
+} mbv3ssd_image;
+
+/* Raw heads: one part for each level, or, in rows, one part for all of them.
+ * rows:   loc (priors, 4) and conf (priors, classes), dense.
+ * planes: loc (4 A, rows, cols) and conf (classes A, rows, cols) for A boxes a cell, as ncnn's
+ *         `--raw-heads=levels` gives them; the steps are floats from a plane to the next (cstep of
+ *         an ncnn::Mat; 0: they are dense). Sizes are how many floats may be read. */
+typedef enum mbv3ssd_layout { MBV3SSD_ROWS = 0, MBV3SSD_PLANES = 1 } mbv3ssd_layout;
+
+typedef struct mbv3ssd_head {
+    const float* loc;
+    const float* conf;
+    size_t loc_size, conf_size;
+    uint32_t layout; /* mbv3ssd_layout */
+    size_t loc_plane_step, conf_plane_step;
+} mbv3ssd_head;
+
+typedef enum mbv3ssd_conf { MBV3SSD_LOGITS = 0, MBV3SSD_PROBABILITIES = 1 } mbv3ssd_conf;
+typedef enum mbv3ssd_loc { MBV3SSD_OFFSETS = 0, MBV3SSD_CORNERS = 1 } mbv3ssd_loc;
+
+typedef struct mbv3ssd_detection {
+    float x_min, y_min, x_max, y_max; /* pixels of the image */
+    float score;
+    int32_t label; /* 1 or more: 0 is the background */
+    int32_t prior; /* -1 in what mbv3ssd_read_detection_out gives */
+} mbv3ssd_detection;
+
+MBV3SSD_API uint32_t mbv3ssd_api_version(void);
+
+/* "0.1.0" */
+MBV3SSD_API const char* mbv3ssd_version(void);
+
+/* What went wrong last in this thread; "" if nothing has. */
+MBV3SSD_API const char* mbv3ssd_last_error(void);
+
+/* Makes a detector from a contract, a file that `mbv3ssd-deploy contract` wrote. Where it fails,
+ * *detector is NULL. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_open(const char* path, mbv3ssd_detector** detector);
+MBV3SSD_API mbv3ssd_status mbv3ssd_open_memory(const void* contract, size_t size,
+                                               mbv3ssd_detector** detector);
+/* NULL is allowed. */
+MBV3SSD_API void mbv3ssd_close(mbv3ssd_detector* detector);
+
+MBV3SSD_API mbv3ssd_status mbv3ssd_describe(const mbv3ssd_detector* detector,
+                                            mbv3ssd_description* description);
+
+/* UTF-8, or NULL if there is no such label; valid as long as the detector. */
+MBV3SSD_API const char* mbv3ssd_class_name(const mbv3ssd_detector* detector, int32_t label);
+
+/* Priors as (count, 4): centre x, y, width, height, normalised. count must be prior_count. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_get_priors(const mbv3ssd_detector* detector, float* priors,
+                                              size_t count);
+MBV3SSD_API mbv3ssd_status mbv3ssd_set_priors(mbv3ssd_detector* detector, const float* priors,
+                                              size_t count);
+
+/* Instead of the contract's; both within 0..1. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_set_thresholds(mbv3ssd_detector* detector, double score,
+                                                  double iou);
+
+/* What the heads hold; logits and offsets if nobody says otherwise. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_set_head_form(mbv3ssd_detector* detector, uint32_t conf,
+                                                 uint32_t loc);
+
+/* Whether boxes are cut at the edges of the image; they are not if nobody says so. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_set_clip(mbv3ssd_detector* detector, int clip);
+
+/* Fills the network's input; `size` is the number of floats, 3 * input_height * input_width. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_preprocess(mbv3ssd_detector* detector,
+                                              const mbv3ssd_image* image, float* tensor,
+                                              size_t size);
+
+/* Turns heads into detections in pixels of an image of that size (1 x 1: normalised). Writes at most
+ * `room` of them, and how many there are to *count; max_detections is always room enough. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_postprocess(mbv3ssd_detector* detector,
+                                               const mbv3ssd_head* heads, size_t head_count,
+                                               float image_width, float image_height,
+                                               mbv3ssd_detection* detections, size_t room,
+                                               size_t* count);
+
+/* The same for the rows of ncnn's `detection_out`: `rows` of 6 floats, `step` floats apart (its w).
+ * An empty blob (no rows, data may be NULL) gives none. */
+MBV3SSD_API mbv3ssd_status mbv3ssd_read_detection_out(mbv3ssd_detector* detector,
+                                                      const float* data, size_t rows, size_t step,
+                                                      float image_width, float image_height,
+                                                      mbv3ssd_detection* detections, size_t room,
+                                                      size_t* count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

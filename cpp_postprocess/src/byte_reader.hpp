@@ -1,0 +1,70 @@
+// Little-endian numbers out of bytes that nobody vouches for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "mbv3ssd/contract.hpp"
+
+namespace mbv3ssd {
+
+class ByteReader {
+   public:
+    ByteReader(unsigned char const* data, std::size_t size) : data_(data), left_(size) {}
+
+    std::uint32_t whole() { return static_cast<std::uint32_t>(bytes(4)); }
+
+    double real() {
+        std::uint64_t const pattern = bytes(8);
+        double value = 0.0;
+        std::memcpy(&value, &pattern, sizeof value);
+        return value;
+    }
+
+    std::string text() {
+        std::size_t const length = whole();
+        need(length);
+        std::string words(reinterpret_cast<char const*>(data_), length);
+        skip(length);
+        return words;
+    }
+
+    // Returns a count of things that take at least `each` bytes, so that no count can ask for more
+    // memory than the file is large.
+    std::size_t count(std::size_t each) {
+        std::size_t const things = whole();
+        if (things > left_ / each) {
+            throw ContractError("the contract is cut off: it promises more than it holds");
+        }
+        return things;
+    }
+
+    [[nodiscard]] std::size_t left() const { return left_; }
+
+   private:
+    std::uint64_t bytes(std::size_t size) {
+        need(size);
+        std::uint64_t value = 0;
+        for (std::size_t i = size; i > 0; --i) {
+            value = value << 8U | data_[i - 1];
+        }
+        skip(size);
+        return value;
+    }
+    void need(std::size_t size) const {
+        if (size > left_) {
+            throw ContractError("the contract is cut off: it promises more than it holds");
+        }
+    }
+    void skip(std::size_t size) {
+        data_ += size;
+        left_ -= size;
+    }
+
+    unsigned char const* data_;
+    std::size_t left_;
+};
+
+}  // namespace mbv3ssd

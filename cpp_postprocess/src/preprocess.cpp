@@ -1,0 +1,305 @@
+#include "mbv3ssd/preprocess.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "pixels.hpp"
+
+namespace mbv3ssd {
+namespace {
+
+constexpr int coefficient_bits = 11;  // of OpenCV's fixed-point bilinear resize
+constexpr int fraction_bits = 22;     // of Pillow's filters on 8-bit pixels
+
+std::int32_t fixed(float weight) {
+    // half to even, as OpenCV rounds
+    return static_cast<std::int32_t>(std::nearbyint(weight * (1 << coefficient_bits)));
+}
+
+// The places and weights of cv2.resize, INTER_LINEAR: positions in double, weights in float.
+// Along a row the edge pixel has weight 1; along a column both rows are the edge row.
+template <class Blend>
+void blend_like_opencv(std::vector<Blend>& blends, std::uint32_t old_size, std::uint32_t new_size,
+                       bool along_row) {
+    double const scale = 1.0 / (static_cast<double>(new_size) / old_size);
+    blends.resize(new_size);
+    for (std::uint32_t i = 0; i < new_size; ++i) {
+        auto const place = static_cast<float>((i + 0.5) * scale - 0.5);
+        auto first = static_cast<std::int64_t>(std::floor(place));
+        float weight = place - static_cast<float>(first);
+        std::int64_t const last = std::int64_t{old_size} - 1;
+        if (along_row && (first < 0 || first >= last)) {
+            first = first < 0 ? 0 : last;
+            weight = 0.0F;
+        }
+        blends[i] = {static_cast<std::uint32_t>(std::clamp<std::int64_t>(first, 0, last)),
+                     static_cast<std::uint32_t>(std::clamp<std::int64_t>(first + 1, 0, last)),
+                     weight, fixed(1.0F - weight), fixed(weight)};
+    }
+}
+
+// Those of torch's bilinear interpolate, align_corners=False: see core/resize.py.
+template <class Blend>
+void blend_like_torch(std::vector<Blend>& blends, std::uint32_t old_size, std::uint32_t new_size) {
+    double const scale = static_cast<float>(old_size) / static_cast<float>(new_size);
+    blends.resize(new_size);
+    for (std::uint32_t i = 0; i < new_size; ++i) {
+        float const place = std::max(static_cast<float>((i + 0.5) * scale - 0.5), 0.0F);
+        std::uint32_t const first = std::min(static_cast<std::uint32_t>(place), old_size - 1);
+        blends[i] = {first, std::min(first + 1, old_size - 1), place - static_cast<float>(first),
+                     0, 0};
+    }
+}
+
+// Pillow's triangle filter, as wide as the reduction: see core/resize.py.
+template <class Taps>
+void tap_like_pillow(std::vector<Taps>& taps, std::vector<std::int32_t>& weights,
+                     std::uint32_t old_size, std::uint32_t new_size) {
+    double const scale = static_cast<double>(old_size) / new_size;
+    double const reach = std::max(scale, 1.0);
+    taps.resize(new_size);
+    weights.clear();
+    for (std::uint32_t i = 0; i < new_size; ++i) {
+        double const centre = (i + 0.5) * scale;
+        auto const first =
+            static_cast<std::uint32_t>(std::max(std::trunc(centre - reach + 0.5), 0.0));
+        auto const stop = static_cast<std::uint32_t>(
+            std::min(std::trunc(centre + reach + 0.5), static_cast<double>(old_size)));
+        auto const share = [&](std::uint32_t at) {
+            return std::max(1.0 - std::fabs((at - centre + 0.5) * (1.0 / reach)), 0.0);
+        };
+        double total = 0.0;
+        for (std::uint32_t at = first; at < stop; ++at) {
+            total += share(at);
+        }
+        taps[i] = {first, stop - first, weights.size()};
+        for (std::uint32_t at = first; at < stop; ++at) {
+            double const weight = share(at) * (1.0 / total);
+            weights.push_back(static_cast<std::int32_t>(weight * (1 << fraction_bits) + 0.5));
+        }
+    }
+}
+
+}  // namespace
+
+Preprocessor::Preprocessor(InputRule const& rule) : rule_(rule), levels_(std::size_t{3} * 256) {
+    if (rule.width == 0 || rule.height == 0) {
+        throw std::invalid_argument("the network's input has no pixels");
+    }
+    for (std::size_t c = 0; c < 3; ++c) {
+        mean_[c] = static_cast<float>(rule.mean[c]);
+        deviation_[c] = static_cast<float>(rule.deviation[c]);
+        for (std::size_t level = 0; level < 256; ++level) {
+            levels_[c * 256 + level] = (static_cast<float>(level) - mean_[c]) / deviation_[c];
+        }
+    }
+}
+
+std::size_t Preprocessor::tensor_size() const {
+    return std::size_t{3} * rule_.height * rule_.width;
+}
+
+void Preprocessor::run(Image const& image, float* tensor, std::size_t size) {
+    check_image(image);
+    if (tensor == nullptr || size != tensor_size()) {
+        throw std::invalid_argument("the tensor must have room for 3 x " +
+                                    std::to_string(rule_.height) + " x " +
+                                    std::to_string(rule_.width) + " floats");
+    }
+    if (image.width != old_width_ || image.height != old_height_) {
+        old_width_ = old_height_ = 0;  // should memory run out on the way
+        prepare(image.width, image.height);
+        old_width_ = image.width;
+        old_height_ = image.height;
+    }
+    switch (rule_.resize) {
+        case ResizeRule::cv2_u8:
+            if (image.width == 2 * rule_.width && image.height == 2 * rule_.height) {
+                halve(image, tensor);
+            } else {
+                run_bilinear_u8(image, tensor);
+            }
+            break;
+        case ResizeRule::pil_u8_antialias:
+            run_antialias(image, tensor);
+            break;
+        case ResizeRule::float_after_normalise:
+            run_bilinear_float(image, tensor);
+            break;
+    }
+}
+
+void Preprocessor::prepare(std::uint32_t width, std::uint32_t height) {
+    std::size_t const new_row = std::size_t{3} * rule_.width;
+    pixel_row_.resize(std::size_t{6} * width);  // two rows, for `halve`
+    result_row_.resize(new_row);
+    switch (rule_.resize) {
+        case ResizeRule::cv2_u8:
+            blend_like_opencv(blend_x_, width, rule_.width, true);
+            blend_like_opencv(blend_y_, height, rule_.height, false);
+            fixed_rows_[0].resize(new_row);
+            fixed_rows_[1].resize(new_row);
+            break;
+        case ResizeRule::pil_u8_antialias:
+            tap_like_pillow(taps_x_, weights_x_, width, rule_.width);
+            tap_like_pillow(taps_y_, weights_y_, height, rule_.height);
+            across_.resize(new_row * height);
+            break;
+        case ResizeRule::float_after_normalise:
+            blend_like_torch(blend_x_, width, rule_.width);
+            blend_like_torch(blend_y_, height, rule_.height);
+            float_rows_[0].resize(new_row);
+            float_rows_[1].resize(new_row);
+            break;
+    }
+}
+
+// Writes a row of RGB pixels, normalised.
+void Preprocessor::put_row(std::uint32_t row, unsigned char const* rgb, float* tensor) const {
+    for (std::size_t c = 0; c < 3; ++c) {
+        std::size_t const from = rule_.channel_order == ChannelOrder::rgb ? c : 2 - c;
+        float const* const level = &levels_[c * 256];
+        float* const to = tensor + (c * rule_.height + row) * rule_.width;
+        for (std::size_t x = 0; x < rule_.width; ++x) {
+            to[x] = level[rgb[3 * x + from]];
+        }
+    }
+}
+
+void Preprocessor::run_bilinear_u8(Image const& image, float* tensor) {
+    std::uint32_t held[2] = {image.height, image.height};  // which old row each buffer holds: none
+    auto const across = [&](std::uint32_t row, std::size_t slot) {
+        if (held[slot] == row) {
+            return;
+        }
+        if (held[1 - slot] == row) {
+            std::swap(held[0], held[1]);
+            std::swap(fixed_rows_[0], fixed_rows_[1]);
+            return;
+        }
+        held[slot] = row;
+        unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
+        std::int32_t* to = fixed_rows_[slot].data();
+        for (Blend const& blend : blend_x_) {
+            for (std::size_t c = 0; c < 3; ++c) {
+                *to++ = rgb[std::size_t{3} * blend.first + c] * blend.fixed_first +
+                        rgb[std::size_t{3} * blend.second + c] * blend.fixed_second;
+            }
+        }
+    };
+    for (std::uint32_t y = 0; y < rule_.height; ++y) {
+        Blend const& blend = blend_y_[y];
+        across(blend.first, 0);
+        if (blend.second != blend.first) {
+            across(blend.second, 1);
+        }
+        std::int32_t const* const upper = fixed_rows_[0].data();
+        std::int32_t const* const lower =
+            fixed_rows_[blend.second != blend.first ? 1 : 0].data();
+        for (std::size_t i = 0; i < result_row_.size(); ++i) {
+            // OpenCV's own way to keep the products in 32 bits
+            std::int32_t const mixed = ((blend.fixed_first * (upper[i] >> 4)) >> 16) +
+                                       ((blend.fixed_second * (lower[i] >> 4)) >> 16);
+            result_row_[i] = static_cast<unsigned char>(std::clamp((mixed + 2) >> 2, 0, 255));
+        }
+        put_row(y, result_row_.data(), tensor);
+    }
+}
+
+// cv2.resize takes the mean of 2 x 2 pixels where both sides are exactly halved.
+void Preprocessor::halve(Image const& image, float* tensor) {
+    for (std::uint32_t y = 0; y < rule_.height; ++y) {
+        unsigned char const* const upper = rgb_row(image, 2 * y, pixel_row_.data());
+        unsigned char const* const lower =
+            rgb_row(image, 2 * y + 1, pixel_row_.data() + std::size_t{3} * image.width);
+        for (std::size_t x = 0; x < rule_.width; ++x) {
+            for (std::size_t c = 0; c < 3; ++c) {
+                int const total = upper[6 * x + c] + upper[6 * x + 3 + c] + lower[6 * x + c] +
+                                  lower[6 * x + 3 + c];
+                result_row_[3 * x + c] = static_cast<unsigned char>((total + 2) >> 2);
+            }
+        }
+        put_row(y, result_row_.data(), tensor);
+    }
+}
+
+void Preprocessor::run_bilinear_float(Image const& image, float* tensor) {
+    std::uint32_t held[2] = {image.height, image.height};
+    auto const across = [&](std::uint32_t row, std::size_t slot) {
+        if (held[slot] == row) {
+            return;
+        }
+        held[slot] = row;
+        unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
+        float* to = float_rows_[slot].data();
+        for (Blend const& blend : blend_x_) {
+            for (std::size_t c = 0; c < 3; ++c) {
+                auto const left = static_cast<float>(rgb[std::size_t{3} * blend.first + c]);
+                auto const right = static_cast<float>(rgb[std::size_t{3} * blend.second + c]);
+                *to++ = left * (1.0F - blend.weight) + right * blend.weight;
+            }
+        }
+    };
+    for (std::uint32_t y = 0; y < rule_.height; ++y) {
+        Blend const& blend = blend_y_[y];
+        across(blend.first, 0);
+        across(blend.second, 1);
+        for (std::size_t c = 0; c < 3; ++c) {
+            std::size_t const from = rule_.channel_order == ChannelOrder::rgb ? c : 2 - c;
+            float* const to = tensor + (c * rule_.height + y) * rule_.width;
+            for (std::size_t x = 0; x < rule_.width; ++x) {
+                float const pixel = float_rows_[0][3 * x + from] * (1.0F - blend.weight) +
+                                    float_rows_[1][3 * x + from] * blend.weight;
+                to[x] = (pixel - mean_[c]) / deviation_[c];
+            }
+        }
+    }
+}
+
+// First along the rows, then along the columns; each pass rounds to 8 bits, and one that changes no
+// size is left out.
+void Preprocessor::run_antialias(Image const& image, float* tensor) {
+    auto const rounded = [](std::int32_t total) {
+        return static_cast<unsigned char>(std::clamp(total >> fraction_bits, 0, 255));
+    };
+    constexpr std::int32_t half = 1 << (fraction_bits - 1);
+    std::size_t const new_row = result_row_.size();
+    for (std::uint32_t row = 0; row < image.height; ++row) {
+        unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
+        unsigned char* to = &across_[row * new_row];
+        if (image.width == rule_.width) {
+            std::copy(rgb, rgb + new_row, to);
+            continue;
+        }
+        for (Taps const& taps : taps_x_) {
+            std::int32_t total[3] = {half, half, half};
+            for (std::size_t i = 0; i < taps.count; ++i) {
+                for (std::size_t c = 0; c < 3; ++c) {
+                    total[c] += rgb[3 * (taps.first + i) + c] * weights_x_[taps.weights + i];
+                }
+            }
+            for (std::int32_t const one : total) {
+                *to++ = rounded(one);
+            }
+        }
+    }
+    for (std::uint32_t y = 0; y < rule_.height; ++y) {
+        if (image.height == rule_.height) {
+            put_row(y, &across_[y * new_row], tensor);
+            continue;
+        }
+        Taps const& taps = taps_y_[y];
+        for (std::size_t x = 0; x < new_row; ++x) {
+            std::int32_t total = half;
+            for (std::size_t i = 0; i < taps.count; ++i) {
+                total += across_[(taps.first + i) * new_row + x] * weights_y_[taps.weights + i];
+            }
+            result_row_[x] = rounded(total);
+        }
+        put_row(y, result_row_.data(), tensor);
+    }
+}
+
+}  // namespace mbv3ssd
