@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 ZOO = SHARED / "zoo"
 REDUCED = REPOSITORY / "tests" / "data" / "zoo"
+BACKBONES = REPOSITORY / "tests" / "data" / "backbones.npz"
 BCCD = SHARED / "data" / "bccd"
 
 needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason="the zoo fixtures are not here")
@@ -52,5 +53,12 @@ def synthetic_input(folder):
 def reduced(folder):
     """The facts and the arrays of tests/data/zoo; rows of heads are those of `img_rows` etc."""
     with np.load(REDUCED / f"{folder}.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays.files}
+    return json.loads(kept.pop("about").tobytes()), kept
+
+
+def backbones():
+    """The facts of tests/data/backbones.npz and the recorded outputs, each by folder."""
+    with np.load(BACKBONES) as arrays:
         kept = {name: arrays[name] for name in arrays.files}
     return json.loads(kept.pop("about").tobytes()), kept

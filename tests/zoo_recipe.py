@@ -29,14 +29,15 @@ def weight(key, shape, seed, gain):
     return 0.4 * share - 0.2
 
 
-def state_dict(keys, seed, gain, scales):
-    """The weights of an inventory {key: shape}."""
+def state_dict(keys, seed, gain, scales, aliases=None, **_):
+    """The weights of an inventory {key: shape}; a key of `aliases` has another's tensor."""
     tensors = {}
     for key, shape in keys.items():
         if key.endswith("num_batches_tracked"):
             tensors[key] = torch.zeros(shape, dtype=torch.int64)
             continue
-        values = weight(key, shape, seed, gain) * scales.get(key, 1.0)
+        name = (aliases or {}).get(key, key)
+        values = weight(name, shape, seed, gain) * scales.get(name, 1.0)
         tensors[key] = torch.from_numpy(np.array(values, dtype=np.float32))
     return tensors
 

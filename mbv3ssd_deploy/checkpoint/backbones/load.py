@@ -1,0 +1,252 @@
+"""A file becomes the weights of a detector's backbone, all of them, or is refused with the reason.
+
+    read_checkpoint -> whose backbone it is -> is it wired alike -> rename and check keys -> check
+    values -> convert BatchNorm's eps -> tensors under our names
+
+Nothing is loaded in part: a backbone that lacks one tensor, or computes anything else than the
+detector's, is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mbv3ssd_deploy.checkpoint.backbones.family import CLASSIFIER
+from mbv3ssd_deploy.checkpoint.backbones.source import Source, find_source
+from mbv3ssd_deploy.checkpoint.backbones.wiring import (
+    differences,
+    feeding_families,
+    network_of,
+)
+from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter, listed
+from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
+from mbv3ssd_deploy.checkpoint.weights import checked_weights
+from mbv3ssd_deploy.core.spec import ArchSpec, DetectorSpec
+from mbv3ssd_deploy.errors import CheckpointError, SpecError
+from mbv3ssd_deploy.nets.classifier import ClassifierNet
+from mbv3ssd_deploy.nets.layouts import layout_of
+
+FEATURES = "backbone.features."
+"""How the names of a backbone's weights begin, in `SsdNet` and in `ClassifierNet`."""
+_OWN_CLASSES = "a classifier for other classes: the new one starts fresh"
+_NOT_ASKED = "the classifier, which no detector runs"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBackbone:
+    """All weights of a backbone, under the names that they have in the network to be fed.
+
+    Attributes:
+        path: the file.
+        sha256: of the whole file.
+        family: the name of its family.
+        evidence: what decided, in sentences for people.
+        tensors: our key -> float32 tensor (counters int64), on the CPU, copied from the file.
+        report: where every key of the file went, and why the others were dropped.
+        has_classifier: whether the classifier's layers are among `tensors`.
+        notices: what a user should know.
+    """
+
+    path: Path
+    sha256: str
+    family: str
+    evidence: tuple[str, ...]
+    tensors: Mapping[str, torch.Tensor]
+    report: KeyReport
+    has_classifier: bool
+    notices: tuple[str, ...]
+
+    @property
+    def dropped(self) -> Mapping[str, str]:
+        """The file's key -> why it was not taken."""
+        return self.report.dropped
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedBackbone:
+    """What a network got and what it kept: keys of its own."""
+
+    filled: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def load_backbone(
+    path: Path, spec: DetectorSpec | ArchSpec, *, num_classes: int | None = None
+) -> LoadedBackbone:
+    """Return the backbone weights in the file at `path` for the detector that `spec` describes.
+
+    Args:
+        path: a classifier's checkpoint of a known family, what `train-backbone` wrote, or a
+            detector of any family.
+        spec: the detector to be fed, or its arch.
+        num_classes: given for a `ClassifierNet` of that many classes (no background among them):
+            the file's classifier is taken too if it predicts as many.
+
+    Raises:
+        CheckpointError: the file is missing, broken, of no known family, or its backbone is not the
+            detector's: then the hint names what feeds it.
+        UnsafeCheckpointError: it wants to run code; nothing was run.
+        SpecError: the arch contradicts itself, or a spec in the file is broken.
+    """
+    arch = spec.arch if isinstance(spec, DetectorSpec) else spec
+    try:
+        return _load(path, arch, num_classes)
+    except (CheckpointError, SpecError) as error:
+        if not error.where.startswith(str(path)):
+            error.where = f"{path}: {error.where}" if error.where else str(path)
+        raise
+
+
+def apply_backbone(net: nn.Module, loaded: LoadedBackbone) -> AppliedBackbone:
+    """Copy the weights into `net`, an `SsdNet` or a `ClassifierNet`, and return what it got.
+
+    Raises:
+        CheckpointError: `net` is not of the arch that they were loaded for; nothing was copied.
+    """
+    state = net.state_dict()
+    wanted = [key for key in state if key.startswith(FEATURES)]
+    given = {
+        key: tensor
+        for key, tensor in loaded.tensors.items()
+        if key in state or key.startswith(FEATURES)
+    }
+    unlike = [
+        key
+        for key in {*wanted, *given}
+        if key not in state or key not in given or state[key].shape != given[key].shape
+    ]
+    if unlike:
+        raise CheckpointError(
+            "the network is not the one that the weights were loaded for; it differs in "
+            + listed(sorted(unlike)),
+            where=str(loaded.path),
+        )
+    net.load_state_dict(given, strict=False)
+    return AppliedBackbone(tuple(given), tuple(key for key in state if key not in given))
+
+
+def _load(path: Path, arch: ArchSpec, num_classes: int | None) -> LoadedBackbone:
+    target = network_of(arch)
+    contents = read_checkpoint(path)
+    source = find_source(contents)
+    found = differences(source.network, target)
+    if found:
+        raise CheckpointError(
+            f"the backbone of {source.family} does not feed this detector "
+            f"({arch.layout}, MobileNetV3-{arch.backbone.capitalize()}): {'; '.join(found)}",
+            hint=_what_feeds(arch),
+        )
+    report = _account(source, arch, num_classes)
+    if not report.is_clean:
+        raise CheckpointError(
+            f"the backbone of {source.family} does not fill this detector's "
+            f"({arch.layout}, width {arch.width_mult:g}): {report.problems()}",
+            hint="half a file, or another width: the widths of both must be the same",
+        )
+    weights, notices = checked_weights({key: source.tensors[key] for key in report.renamed})
+    eps = layout_of(arch).bn_eps
+    tensors = _converted(_renamed(weights, report, arch, num_classes), source.bn_eps, eps)
+    moved = _eps_notice(source.bn_eps, eps)
+    return LoadedBackbone(
+        path=path,
+        sha256=contents.sha256,
+        family=source.family,
+        evidence=source.evidence,
+        tensors=tensors,
+        report=_in_the_files_words(report, source),
+        has_classifier=any(key.startswith(f"{CLASSIFIER}.") for key in tensors),
+        notices=(*source.notes, *notices, *moved),
+    )
+
+
+def _what_feeds(arch: ArchSpec) -> str:
+    families = feeding_families(network_of(arch))
+    own = f"a detector or train-backbone's result of layout {arch.layout}"
+    return f"this detector takes {' or '.join((*families, own))}"
+
+
+def _wanted(arch: ArchSpec, num_classes: int | None) -> dict[str, Shape]:
+    with torch.device("meta"):
+        net = ClassifierNet(arch, 1 if num_classes is None else num_classes)
+    return {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
+
+
+def _account(source: Source, arch: ArchSpec, num_classes: int | None) -> KeyReport:
+    """Hold the file's tensors against the backbone's; the classifier's may come too."""
+    wanted = _wanted(arch, num_classes)
+    backbone = {key: shape for key, shape in wanted.items() if key.startswith(FEATURES)}
+    classifier = {key: shape for key, shape in wanted.items() if key not in backbone}
+    shapes = {key: tuple(tensor.shape) for key, tensor in source.tensors.items()}
+    keymap = source.keymap(arch)
+    report = keymap.account(shapes, wanted)
+    led = {key: new for key, new in report.renamed.items() if new in classifier}
+    if num_classes is not None and {new: shapes[key] for key, new in led.items()} == classifier:
+        return report
+    # no part of a classifier is any use: it is dropped whole
+    why = _NOT_ASKED if num_classes is None else _OWN_CLASSES
+    rest = {key: shape for key, shape in shapes.items() if key not in led}
+    report = keymap.account(rest, backbone)
+    return dataclasses.replace(report, dropped={**report.dropped, **dict.fromkeys(led, why)})
+
+
+def _renamed(
+    weights: Mapping[str, torch.Tensor],
+    report: KeyReport,
+    arch: ArchSpec,
+    num_classes: int | None,
+) -> dict[str, torch.Tensor]:
+    """Return copies under our names and in our shapes, every counter there."""
+    wanted = _wanted(arch, num_classes)
+    counters = [key for key in wanted if is_counter(key) and key.startswith(FEATURES)]
+    filled: dict[str, torch.Tensor] = {key: torch.zeros((), dtype=torch.int64) for key in counters}
+    for key, new in report.renamed.items():
+        tensor = weights[key].reshape(wanted[new])
+        filled[new] = tensor.clone(memory_format=torch.contiguous_format)
+    return filled
+
+
+def _converted(
+    tensors: dict[str, torch.Tensor], eps: float, wanted: float
+) -> dict[str, torch.Tensor]:
+    """Return `tensors` for BatchNorms that add `wanted` to the variance and not `eps`.
+
+    A BatchNorm computes factor * (x - mean) / sqrt(variance + eps) + bias, so that
+    factor * sqrt((variance + wanted) / (variance + eps)) with `wanted` gives the same numbers. The
+    variance could be moved instead, but would fall below 0 where it is small, and would be wrong
+    again as soon as training measures it anew.
+    """
+    if eps == wanted:
+        return tensors
+    converted = dict(tensors)
+    for key, tensor in tensors.items():
+        if key.endswith(".running_var"):
+            factor = f"{key.removesuffix('running_var')}weight"
+            variance = tensor.double()
+            share = ((variance + wanted) / (variance + eps)).sqrt()
+            converted[factor] = (tensors[factor].double() * share).float()
+    return converted
+
+
+def _eps_notice(eps: float, wanted: float) -> tuple[str, ...]:
+    if eps == wanted:
+        return ()
+    said = (
+        f"the file's BatchNorms add {eps:g} to the variance, the detector's {wanted:g}: their "
+        "factors were rescaled, so that the numbers stay"
+    )
+    return (said,)
+
+
+def _in_the_files_words(report: KeyReport, source: Source) -> KeyReport:
+    names = source.file_keys
+    # a counter that the file lacks was made for the detector: nothing of it lies in the file
+    lacking = {key for key in source.tensors if names and key not in names}
+    renamed = {names.get(k, k): new for k, new in report.renamed.items() if k not in lacking}
+    dropped = {names.get(k, k): why for k, why in report.dropped.items() if k not in lacking}
+    return dataclasses.replace(report, renamed=renamed, dropped={**source.dropped, **dropped})

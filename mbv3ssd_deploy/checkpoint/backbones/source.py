@@ -1,0 +1,195 @@
+"""What backbone lies in a file: of a known family, of our own classifier, or of a detector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mbv3ssd_deploy.checkpoint.backbones.family import CLASSIFIER, BackboneFamily
+from mbv3ssd_deploy.checkpoint.backbones.table import BACKBONES
+from mbv3ssd_deploy.checkpoint.backbones.wiring import Network, network_of, network_of_family
+from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, listed, move_leaves
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.checkpoint.recognise import recognise
+from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
+from mbv3ssd_deploy.core.records import record_from_json
+from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
+from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.nets.layouts import layout_of
+from mbv3ssd_deploy.nets.names import BlockNames, name_modules
+
+OWN_CLASSIFIER = "native-classifier"
+_REST_OF_A_DETECTOR = (
+    KeyRule(r"head\..+", None, "a head of the file's detector, no part of its backbone"),
+    KeyRule(
+        r"backbone\.(extra|first_norm)\..+",
+        None,
+        "a level behind the backbone: it starts anew with the heads",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file as a source of backbone weights.
+
+    Attributes:
+        family: the name of its family.
+        title: for people.
+        evidence: what decided.
+        network: what its backbone is.
+        bn_eps: of its BatchNorms.
+        tensors: of the file, dense layers in their own shape.
+        keymap: from the file's keys to those of a detector of an arch.
+        notes: what a user should know.
+        file_keys: what the file calls those of `tensors` that have our names already.
+        dropped: keys of the file that are not among `tensors`, and why.
+    """
+
+    family: str
+    title: str
+    evidence: tuple[str, ...]
+    network: Network
+    bn_eps: float
+    tensors: Mapping[str, torch.Tensor]
+    keymap: Callable[[ArchSpec], KeyMap]
+    notes: tuple[str, ...] = ()
+    file_keys: Mapping[str, str] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_source(contents: Contents) -> Source:
+    """Return the backbone in a file.
+
+    Raises:
+        CheckpointError: there is none that this version knows; SpecError: its spec is broken.
+    """
+    if contents.classifier_json is not None:
+        return _own_classifier(contents)
+    family = find_backbone(contents)
+    return _classifier(contents, family) if family is not None else _detector(contents)
+
+
+def find_backbone(contents: Contents) -> BackboneFamily | None:
+    """Return the family whose backbone weights a file holds; None if it is none of theirs."""
+    if contents.spec_json is not None or contents.classifier_json is not None:
+        return None
+    shapes = contents.shapes
+    return next((family for family in BACKBONES if family.signature.fits(shapes)), None)
+
+
+def backbone_in(contents: Contents, family: BackboneFamily) -> Backbone:
+    """Return whether a file of `family` holds the Large or the Small network."""
+    return Backbone.LARGE if family.large_key in contents.tensors else Backbone.SMALL
+
+
+def classifier_spec_in(contents: Contents) -> ClassifierSpec:
+    """Return the spec that a native classifier carries.
+
+    Raises:
+        SpecError: with every key that is missing, unknown or of the wrong type.
+    """
+    where = "the classifier's spec in the file"
+    return record_from_json(ClassifierSpec, contents.classifier_json, where=where)
+
+
+def _classifier(contents: Contents, family: BackboneFamily) -> Source:
+    backbone = backbone_in(contents, family)
+    return Source(
+        family=family.name,
+        title=family.title,
+        evidence=(*contents.wrapping, *told_by(contents, family)),
+        network=network_of_family(family, backbone),
+        bn_eps=family.bn_eps,
+        tensors={
+            key: tensor.flatten(1) if key in family.dense and tensor.dim() > 1 else tensor
+            for key, tensor in contents.tensors.items()
+        },
+        keymap=lambda arch: family.keymap(arch, name_modules(arch)),
+        notes=(*contents.notices, *family.notes),
+    )
+
+
+def told_by(contents: Contents, family: BackboneFamily) -> tuple[str, ...]:
+    """Return the evidence, in sentences, that a file is of `family`, and which network it is."""
+    telling = (*family.signature.present, *(key for key, _ in family.signature.ranks))
+    backbone = backbone_in(contents, family)
+    seen = "is there" if backbone is Backbone.LARGE else "is not there"
+    told = f"{family.large_key} {seen}: MobileNetV3-{backbone.capitalize()}"
+    return (f"has {listed(telling)}: {family.title}", *([told] if family.large_key else []))
+
+
+def _own_classifier(contents: Contents) -> Source:
+    spec = classifier_spec_in(contents)
+    rules = (KeyRule(rf"{CLASSIFIER}\..+", r"\g<0>"),)
+    return Source(
+        family=OWN_CLASSIFIER,
+        title="this project's classifier, made by train-backbone",
+        evidence=(*contents.wrapping, "the file carries a classifier's spec: native-classifier"),
+        network=network_of(spec.arch),
+        bn_eps=layout_of(spec.arch).bn_eps,
+        tensors=contents.tensors,
+        keymap=lambda arch: KeyMap((*_moved_rules(spec.arch, arch), *rules)),
+        notes=contents.notices,
+    )
+
+
+def _detector(contents: Contents) -> Source:
+    try:
+        recognise(contents)
+    except CheckpointError as error:
+        known = ", ".join(family.name for family in BACKBONES)
+        raise CheckpointError(
+            f"no backbone is known in this file: {error.message}",
+            hint="backbones are read from detectors, from train-backbone's results, and from "
+            f"{known}",
+        ) from error
+    loaded = load_detector(contents.path)
+    arch = loaded.spec.arch
+    return Source(
+        family=loaded.checkpoint.family,
+        title=f"a detector of the family {loaded.checkpoint.family}",
+        evidence=loaded.checkpoint.evidence,
+        network=network_of(arch),
+        bn_eps=layout_of(arch).bn_eps,
+        tensors=loaded.net.state_dict(),
+        keymap=lambda target: KeyMap((*_moved_rules(arch, target), *_REST_OF_A_DETECTOR)),
+        notes=contents.notices,
+        file_keys={new: key for key, new in loaded.report.renamed.items()},
+        dropped=loaded.report.dropped,
+    )
+
+
+def _moved_rules(source: ArchSpec, target: ArchSpec) -> list[KeyRule]:
+    """Return the rules from the names of one arch to those of another that is cut elsewhere."""
+    ours, theirs = name_modules(source), name_modules(target)
+    pairs = [(ours.stem, theirs.stem)]
+    for before, after in zip(ours.blocks, theirs.blocks, strict=False):
+        pairs += _moved_parts(before, after)
+    ends = ((ours.last_squeeze, theirs.last_squeeze), (ours.wide, theirs.wide))
+    pairs += [(before, after) for before, after in ends if before and after]
+    leaves = [
+        (before, after)
+        for before, after in ((ours.last, theirs.last), (ours.last_norm, theirs.last_norm))
+        if before and after
+    ]
+    return [
+        *(move_leaves(before, after) for before, after in leaves),
+        *(KeyRule(rf"{re.escape(before)}\.(.+)", rf"{after}.\1") for before, after in pairs),
+    ]
+
+
+def _moved_parts(before: BlockNames, after: BlockNames) -> list[tuple[str, str]]:
+    # a gate may lie inside the depthwise part: it is named first
+    pairs = (
+        (before.squeeze, after.squeeze),
+        (before.expand, after.expand),
+        (before.depthwise, after.depthwise),
+        (before.project, after.project),
+        (before.shortcut, after.shortcut),
+    )
+    return [(old, new) for old, new in pairs if old and new]
