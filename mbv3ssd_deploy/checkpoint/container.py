@@ -60,7 +60,11 @@ _AGAIN = "copy or download it again"
 def _read_head(path: Path) -> bytes:
     where = str(path)
     if path.is_dir():
-        raise CheckpointError("this is a folder, not a checkpoint file", where=where)
+        raise CheckpointError(
+            "this is a folder, not a checkpoint file",
+            where=where,
+            hint="give the .pth, .pt, .tar or .safetensors file in it",
+        )
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -111,7 +115,7 @@ def _describe(head: bytes) -> tuple[str, str]:
     if head.lstrip()[:1] == b"<":
         return "a web page or XML text", "the download went wrong; fetch the file itself"
     if _is_text(head):
-        return "a text file", ""
+        return "a text file", "give the file that torch.save or safetensors wrote"
     return f"a file that starts with the bytes {head[:8].hex(' ')}", _AGAIN
 
 

@@ -16,6 +16,7 @@ import torch
 
 from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Family, SpecRequest
+from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
@@ -83,7 +84,8 @@ def load_detector(path: Path, options: LoadOptions | None = None) -> LoadedDetec
     try:
         return _load(path, options)
     except (CheckpointError, SpecError) as error:
-        if not error.where.startswith(str(path)):
+        of_options = tuple(filter(None, (options.class_names_from, options.spec_from)))
+        if not error.where.startswith((str(path), *of_options)):
             error.where = f"{path}: {error.where}" if error.where else str(path)
         raise
 
@@ -124,7 +126,8 @@ def _fill(
     report = family.keymap(spec).account(contents.shapes, wanted)
     if not report.is_clean:
         raise CheckpointError(
-            f"the file does not fill a {family.name} network: {report.problems()}"
+            f"the file does not fill a {family.name} network: {report.problems()}",
+            hint=_what_else(contents, family, report),
         )
     weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
     if family.arranged is not None:
@@ -134,6 +137,23 @@ def _fill(
     state |= {new: _copied(weights[key], wanted[new]) for key, new in report.renamed.items()}
     net.load_state_dict(state, strict=True, assign=True)
     return net.eval(), report, notices
+
+
+def _what_else(contents: Contents, family: Family, report: KeyReport) -> str:
+    """Return what to do about a file of `family` that does not fill it."""
+    others = [
+        other.name
+        for other in FAMILIES
+        if not other.carries_spec
+        and other.signature != family.signature
+        and report.unmatched
+        and not other.signature.unlike(dict.fromkeys(report.unmatched, ()))
+    ]
+    if others:
+        return f"the unknown keys are like those of {others[0]}: were two files put into one?"
+    if report.missing and not (report.unmatched or report.wrong_shape):
+        return f"{len(contents.tensors)} tensors are here; was the whole network saved?"
+    return "a fork that changed its network needs a family file of its own: docs/adding.md"
 
 
 def _copied(tensor: torch.Tensor, shape: Shape) -> torch.Tensor:

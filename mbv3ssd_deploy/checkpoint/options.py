@@ -22,6 +22,8 @@ class LoadOptions:
         std: what the difference is divided by.
         channel_order: of the planes that the network was trained on.
         spec_changes: parsed JSON, laid over the spec that the family would give.
+        class_names_from: the file that they stand in, for messages.
+        spec_from: the file of `spec_changes`, for messages.
         ema: take the averaged (EMA) weights; a file that has none is refused.
     """
 
@@ -33,4 +35,6 @@ class LoadOptions:
     std: tuple[float, float, float] | None = None
     channel_order: ChannelOrder | None = None
     spec_changes: Mapping[str, Any] | None = None
+    class_names_from: str = ""
+    spec_from: str = ""
     ema: bool = False

@@ -9,6 +9,7 @@ Files that it refuses for their classes or their pickle protocol are read a seco
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import warnings
 import zipfile
@@ -57,6 +58,10 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Contents:
     saved = found.saved
     entries = saved if isinstance(saved, Mapping) else {}
     inner = unwrap(saved, averaged=averaged)
+    if container is Container.SAFETENSORS:  # it holds tensors only, nothing was wrapped around them
+        inner = dataclasses.replace(
+            inner, wrapping=tuple(w for w in inner.wrapping if w.startswith("prefix"))
+        )
     return Contents(
         path=path,
         sha256=sha256,

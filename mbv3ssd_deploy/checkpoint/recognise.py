@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mbv3ssd_deploy.checkpoint.contents import Contents
-from mbv3ssd_deploy.checkpoint.families.family import Family
+from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, Stranger
 from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
-from mbv3ssd_deploy.checkpoint.keymap import listed
+from mbv3ssd_deploy.checkpoint.keymap import Shape, counted, listed
 from mbv3ssd_deploy.errors import CheckpointError
 
 LOADABLE = ", ".join(family.name for family in FAMILIES)
@@ -43,6 +45,11 @@ def _evidence(family: Family, contents: Contents) -> tuple[str, ...]:
 
 def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
     names = [family.name for family in fitting]
+    if len({family.signature for family in fitting}) > 1:
+        return CheckpointError(
+            f"the keys of {' and of '.join(names)} are mixed in one file: no network has both",
+            hint="save the state_dict of one network by itself",
+        )
     reasons = {family.tell(contents)[1] for family in fitting if family.tell is not None}
     return CheckpointError(
         f"the keys are those of {' and of '.join(names)}, and nothing decides between them"
@@ -54,11 +61,15 @@ def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
 def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
     family = next((family for family in FAMILIES if family.name == name), None)
     if family is None:
-        raise CheckpointError(f"there is no family {name!r}; this version loads {LOADABLE}")
-    if not family.signature.fits(contents.shapes):
-        missing = listed(family.signature.missing(contents.shapes))
         raise CheckpointError(
-            f"this is not a {name} checkpoint: {missing or 'a telling key'} is missing",
+            f"there is no family {name!r}; this version loads {LOADABLE}",
+            hint="leave --family out, and the keys of the file tell it",
+        )
+    if not family.signature.fits(contents.shapes):
+        missing = family.signature.missing(contents.shapes)
+        lacking = f"{counted(missing, 'key')} missing: {listed(missing)}"
+        raise CheckpointError(
+            f"this is not a {name} checkpoint: {lacking if missing else 'its telling keys differ'}",
             hint="leave --family out to see what the file looks like",
         )
     evidence = _evidence(family, contents) if family.signature.present else ()
@@ -69,14 +80,23 @@ def _refusal(contents: Contents) -> CheckpointError:
     shapes = contents.shapes
     stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
     looks = f"it looks like {stranger_found.title}. " if stranger_found else ""
+    nearest = _nearest(shapes)
     return CheckpointError(
-        f"this is no MobileNetV3-SSD that can be loaded: {looks}{_nearest(contents)}",
-        hint=(stranger_found.hint if stranger_found else "") or f"this version loads {LOADABLE}",
+        "this is no MobileNetV3-SSD that can be loaded: "
+        f"{looks}{_nearness_in_words(nearest.signature, nearest.name, shapes)}",
+        hint=_what_to_do(stranger_found, nearest, shapes),
     )
 
 
-def _nearest(contents: Contents) -> str:
-    shapes = contents.shapes
+def _what_to_do(stranger: Stranger | None, nearest: Family, shapes: Mapping[str, Shape]) -> str:
+    if not nearest.signature.unlike(shapes):
+        return f"part of a {nearest.name} file? Every key is like its own: save the whole network"
+    if stranger is not None and stranger.hint:
+        return stranger.hint
+    return f"this version loads {LOADABLE}; docs/adding.md shows how to write a family file"
+
+
+def _nearest(shapes: Mapping[str, Shape]) -> Family:
     candidates = [family for family in FAMILIES if not family.carries_spec]
 
     def nearness(family: Family) -> tuple[float, float]:
@@ -84,13 +104,15 @@ def _nearest(contents: Contents) -> str:
         lacking = len(signature.missing(shapes)) / len(signature.present)
         return 1 - lacking, 1 - len(signature.unlike(shapes)) / len(shapes)
 
-    family = max(candidates, key=nearness)
-    signature = family.signature
+    return max(candidates, key=nearness)
+
+
+def _nearness_in_words(signature: Signature, name: str, shapes: Mapping[str, Shape]) -> str:
     missing, unknown = signature.missing(shapes), signature.unlike(shapes)
     text = (
-        f"The nearest family is {family.name}: {len(signature.present) - len(missing)} of its "
+        f"The nearest family is {name}: {len(signature.present) - len(missing)} of its "
         f"{len(signature.present)} telling keys are here, and {len(shapes) - len(unknown)} of the "
         f"file's {len(shapes)} keys are like its own"
     )
-    text += f"; missing {listed(missing, 3)}" if missing else ""
-    return text + (f"; unknown {listed(unknown, 3)}" if unknown else "")
+    text += f"; first missing {listed(missing, 3)}" if missing else ""
+    return text + (f"; first unknown {listed(unknown, 3)}" if unknown else "")

@@ -14,6 +14,8 @@ from mbv3ssd_deploy.core.spec import DetectorSpec, InputSpec
 from mbv3ssd_deploy.core.spec_json import json_from_spec, merged_json, spec_from_json
 from mbv3ssd_deploy.errors import SpecError
 
+_NAMES = "every class needs a name of its own"
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -39,16 +41,18 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
         )
     if options.spec_changes:
         merged = merged_json(json_from_spec(spec), options.spec_changes)
-        spec = spec_from_json(merged, where="the changed spec")
+        spec = spec_from_json(merged, where=options.spec_from or "the changed spec")
         provenance |= dict.fromkeys(options.spec_changes, "--spec")
     if options.class_names is not None:
-        names = named_classes(options.class_names, classes)
+        names = named_classes(options.class_names, classes, where=options.class_names_from)
         spec = dataclasses.replace(spec, class_names=names)
         provenance["class_names"] = "flag"
     if spec.num_classes != classes:
         raise SpecError(
             f"the heads predict {classes} classes with the background, but {spec.num_classes} "
-            "are named"
+            "are named",
+            where=options.spec_from,
+            hint="name the background first, then every class",
         )
     check_boxes(draft.heads, spec.priors)
     changed = _with_input_flags(spec.input, options)
@@ -60,8 +64,8 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
     return Settled(spec, provenance, () if named else (_numbered_notice(spec),))
 
 
-def named_classes(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Return `names` with the background first, for `num_classes` classes.
+def named_classes(names: Sequence[str], num_classes: int, *, where: str = "") -> tuple[str, ...]:
+    """Return `names` with the background first, for `num_classes` classes; `where` they stand.
 
     Raises:
         SpecError: another number of names, or names that are blank or stand twice.
@@ -69,17 +73,20 @@ def named_classes(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     stripped = [name.strip() for name in names]
     blank = [str(place) for place, name in enumerate(stripped, start=1) if not name]
     if blank:
-        raise SpecError(f"class names {', '.join(blank)} of {len(names)} are blank")
+        raise SpecError(
+            f"class names {', '.join(blank)} of {len(names)} are blank", where=where, hint=_NAMES
+        )
     if len(stripped) == num_classes - 1:
         stripped.insert(0, BACKGROUND)
     if len(stripped) != num_classes:
         raise SpecError(
             f"{len(names)} class names for a network of {num_classes} classes with the background",
+            where=where,
             hint=f"give {num_classes - 1} names, or {num_classes} with the background first",
         )
     twice = sorted({name for name in stripped if stripped.count(name) > 1})
     if twice:
-        raise SpecError(f"class names stand twice: {', '.join(twice)}")
+        raise SpecError(f"class names stand twice: {', '.join(twice)}", where=where, hint=_NAMES)
     return tuple(stripped)
 
 

@@ -14,8 +14,8 @@ from mbv3ssd_deploy.errors import CheckpointError
 # Plain weights come before averaged ones: they are what a training script saves under every name.
 PLAIN = ("state_dict", "model", "model_state_dict", "net", "module")
 AVERAGED = ("model_ema", "ema", "ema_state_dict", "state_dict_ema", "ema_model", "shadow")
-# DistributedDataParallel, DataParallel and AveragedModel; torch.compile
-PREFIXES = ("module.", "_orig_mod.")
+# DistributedDataParallel, DataParallel and AveragedModel; torch.compile; modules around a network
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "detector.")
 AVERAGE_COUNTER = "n_averaged"
 HOOKS_COPY = "ema_"
 """What the keys of the second copy begin with that mmdetection 2.x's EMA hook keeps."""

@@ -94,6 +94,8 @@ def load_flags(function: Command) -> Command:
             std=std,
             channel_order=ChannelOrder.BGR if bgr else None,
             spec_changes=None if spec_file is None else read_spec_changes(spec_file),
+            class_names_from="" if labels is None else str(labels),
+            spec_from="" if spec_file is None else str(spec_file),
             ema=ema,
         )
         return function(*args, options=options, **kwargs)

@@ -143,7 +143,10 @@ def test_a_family_can_be_asked_for(checkpoint):
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("torchvision", r"not a torchvision checkpoint: backbone\.features\.0\.0\.0\.weight"),
+        (
+            "torchvision",
+            r"a torchvision checkpoint: 2 keys are missing: backbone\.features\.0\.0\.0\.weight",
+        ),
         ("native", "a native checkpoint carries its spec, and this file has none"),
         ("yolo", "no family 'yolo'; this version loads native, torchvision, qfgaohao"),
     ],

@@ -70,7 +70,7 @@ def native_spec(  # noqa: PLR0913 -- one argument a decision of who makes a dete
     arch = ssdlite_arch(backbone, width_mult=width_mult, reduced_tail=reduced_tail)
     levels = ssdlite_levels(feature_map_sizes(arch, height, width))
     return DetectorSpec(
-        name=name or f"ssdlite{height}_mobilenet_v3_{backbone}",
+        name=name or _name(height, backbone),
         family="native",
         arch=arch,
         input=InputSpec(height, width, ChannelOrder.RGB, GREY, GREY, ResizeRule.CV2_U8),
@@ -88,6 +88,10 @@ def native_spec(  # noqa: PLR0913 -- one argument a decision of who makes a dete
             order=ResultOrder.SCORE,
         ),
     )
+
+
+def _name(height: int, backbone: Backbone) -> str:
+    return f"ssdlite{height}_mobilenet_v3_{backbone}"
 
 
 def _draft(contents: Contents, request: SpecRequest) -> Draft:
@@ -130,8 +134,11 @@ def _head_keys(spec: DetectorSpec) -> list[HeadKeys]:
 
 def _resized(spec: DetectorSpec, height: int, width: int, *, rescale: bool) -> DetectorSpec:
     """Return `spec` for another input size; priors whose cells divide the image evenly follow."""
+    named_by_us = spec.name == _name(spec.input.height, spec.arch.backbone)
     resized = dataclasses.replace(
-        spec, input=dataclasses.replace(spec.input, height=height, width=width)
+        spec,
+        name=_name(height, spec.arch.backbone) if named_by_us else spec.name,
+        input=dataclasses.replace(spec.input, height=height, width=width),
     )
     sizes = feature_map_sizes(spec.arch, height, width)
     levels, frame = spec.priors.levels, (spec.priors.frame_width, spec.priors.frame_height)

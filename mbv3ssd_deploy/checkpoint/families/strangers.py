@@ -126,7 +126,7 @@ OTHERS = (
     ),
     Stranger(
         "an Ultralytics YOLO detector",
-        Signature(present=("model.0.conv.weight", "model.1.conv.weight")),
+        Signature(present=("0.conv.weight", "1.conv.weight")),  # behind the prefix `model.`
     ),
     Stranger(
         "a vision transformer",

@@ -7,6 +7,7 @@ commented out everywhere). Keys and shapes cannot tell them apart, the BatchNorm
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from mbv3ssd_deploy.checkpoint.contents import Contents
@@ -46,6 +47,10 @@ EXTRA_ITEMS = ("0", "1"), ("3", "4"), ("6", "7")
 """Convolution and BatchNorm of the three parts of an extra level (2 and 5 are activations)."""
 SCALE_THRESHOLD = 40.0
 """Between the variance of pixels / 128 (about 0.3) and that of pixels (about 5000)."""
+FOREIGN_LARGE = (
+    "by its statistics this Large network was trained on (pixel - 127) / 128, which tongyuhome's "
+    "code does not do: it is read as shaoshengsong, which does; --family tongyu if that is wrong"
+)
 FIRST_CONV, FIRST_NORM = "base_net.0.weight", "base_net.1.running_var"
 
 
@@ -74,7 +79,9 @@ def _draft(contents: Contents, request: SpecRequest, *, family: str, std: float)
         decode=DECODE,
     )
     found = shape_evidence(contents, WIDE_CONV[backbone], f"MobileNetV3-{backbone.capitalize()}")
-    return preset_draft(preset, read_heads(contents, HEADS), found)
+    draft = preset_draft(preset, read_heads(contents, HEADS), found)
+    foreign = family == "shaoshengsong" and backbone is Backbone.LARGE
+    return dataclasses.replace(draft, notices=(FOREIGN_LARGE,)) if foreign else draft
 
 
 def _keymap(spec: DetectorSpec) -> KeyMap:
