@@ -303,4 +303,5 @@ def _ncnn_record(model: NcnnModel, request: NcnnRequest, proof: PriorDiff | None
         nms_top_k=model.options.nms_top_k,
         keep_top_k=model.options.keep_top_k,
         layers=len(model.graph.layers),
+        guards=request.guards,
     )

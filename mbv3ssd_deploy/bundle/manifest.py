@@ -15,7 +15,8 @@ from typing import Any
 from mbv3ssd_deploy.core.records import Json, json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
-from mbv3ssd_deploy.ncnn_graph.build import Outputs
+from mbv3ssd_deploy.ncnn_graph.guards import ALL_GUARDS, Guards
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
 
 SCHEMA = 1
 PRIOR_ORDER = "level, row, column, box within the cell"
@@ -79,13 +80,14 @@ class NcnnRecord:
 
     storage: str
     outputs: Outputs
-    priors_mode: str
+    priors_mode: PriorMode
     priors: tuple[PriorLevelRecord, ...]
     score_threshold: float
     iou_threshold: float
     nms_top_k: int
     keep_top_k: int
     layers: int
+    guards: Guards = ALL_GUARDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,7 @@ def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
 
 def _inspect_param(path: Path, talk: Talk) -> None:
     from mbv3ssd_deploy.cli.render import show_graph
+    from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
     from mbv3ssd_deploy.ncnn_graph.read import read_param
 
     parsed = read_param(path)
@@ -130,6 +131,8 @@ def _inspect_param(path: Path, talk: Talk) -> None:
             "path": str(path),
             "layers": len(parsed.graph.layers),
             "blobs": parsed.graph.blob_count,
+            "fp16_guarded": list(guarded_layers(parsed.graph)),
+            "fp16_unguarded": list(unguarded_layers(parsed.graph)),
             "findings": [{"line": f.line, "message": f.message} for f in parsed.findings],
         }
     )

@@ -57,6 +57,18 @@ _OPTIONS = (
         metavar="[=concat|=levels]",
         help="End in `loc` and `conf`, or level by level, for post-processing of your own.",
     ),
+    click.option(
+        "--fp16-guard/--no-fp16-guard",
+        default=True,
+        show_default=True,
+        help="Mask the layers that ncnn gets wrong in float16 on ARM; off for a mended ncnn.",
+    ),
+    click.option(
+        "--bf16-guard/--no-bf16-guard",
+        default=True,
+        show_default=True,
+        help="Mask the priors' Concat, which bfloat16 storage would round by a pixel.",
+    ),
 )
 
 
@@ -76,17 +88,22 @@ def request_from_flags(
     top_k: int | None,
     keep_top_k: int | None,
     raw_heads: str | None,
+    fp16_guard: bool,
+    bf16_guard: bool,
 ) -> NcnnRequest:
     """Return the request that the flags describe; a threshold not given is the family's."""
     from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
     from mbv3ssd_deploy.ncnn_graph.graph import Storage
+    from mbv3ssd_deploy.ncnn_graph.guards import Guards
+    from mbv3ssd_deploy.ncnn_graph.prior_plan import PriorMode
 
     return NcnnRequest(
         storage=Storage.FLOAT32 if fp32 else Storage.FLOAT16,
         outputs=Outputs.DETECTIONS if raw_heads is None else Outputs(raw_heads),
-        priors=priors,
+        priors=PriorMode(priors),
         score_threshold=conf,
         iou_threshold=nms,
         nms_top_k=top_k,
         keep_top_k=keep_top_k,
+        guards=Guards(fp16=fp16_guard, bf16=bf16_guard),
     )

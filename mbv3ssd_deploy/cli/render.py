@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mbv3ssd_deploy.cli.talk import Talk, named, size_in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mbv3ssd_deploy.bundle.bundle import Bundle
     from mbv3ssd_deploy.checkpoint.load import LoadedDetector
     from mbv3ssd_deploy.core.spec import DetectorSpec
@@ -241,6 +243,30 @@ def show_graph(graph: NcnnGraph, talk: Talk) -> None:
     rows = [(name, str(count)) for name, count in counts.most_common()]
     rows.append(("all layers", str(len(graph.layers))))
     talk.table("ncnn layers", ("type", "count"), rows)
+    for comment in _comments_on_masks(graph):
+        talk.result(comment)
+
+
+def _comments_on_masks(graph: NcnnGraph) -> Iterator[str]:
+    from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
+
+    why = "in float16 on ARM ncnn reads wrong columns there (docs/formats/ncnn-param.md)"
+    guarded, unguarded = guarded_layers(graph), unguarded_layers(graph)
+    if guarded:
+        yield f"{_layers(guarded)} with 31=1 keep out of float16 arithmetic: {why}"
+    if unguarded:
+        yield (
+            f"{_layers(unguarded)} would need 31=1 ({', '.join(unguarded)}): {why}, unless the "
+            "runtime is a mended one"
+        )
+
+
+def _layers(names: tuple[str, ...]) -> str:
+    return (
+        "1 stride-2 depthwise layer"
+        if len(names) == 1
+        else (f"{len(names)} stride-2 depthwise layers")
+    )
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -5,7 +5,6 @@ One function, so that `verify` can make the same network again and hold the ship
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +13,13 @@ from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
 from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage
+from mbv3ssd_deploy.ncnn_graph.guards import ALL_GUARDS, Guards, with_guards
 from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.lower import lower_body
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
+    Outputs,
+    PriorMode,
     PriorPlan,
     TailOptions,
     attach_raw_heads,
@@ -27,23 +29,11 @@ from mbv3ssd_deploy.ncnn_graph.storage import with_storage
 from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 
-LARGEST_LIMIT: Final = 2**31 - 1
-"""Of a top-k: ncnn reads 32 bits."""
+__all__ = ["NcnnModel", "NcnnRequest", "Outputs", "build_ncnn", "tail_options"]
 
 LEAST_SCORE_THRESHOLD: Final = 1e-6
 """ncnn decodes no prior whose background reaches 1 - threshold. The step of float32 below 1 is
 6e-8: under a threshold near that, the background is rounded to 1 with a class still above it."""
-
-
-class Outputs(enum.StrEnum):
-    """Where the network ends."""
-
-    DETECTIONS = "detections"
-    """`detection_out`, with the SSD tail."""
-    CONCAT = "concat"
-    """`loc` [P, 4] and `conf` [P, C], raw."""
-    LEVELS = "levels"
-    """`loc_0`.., `conf_0`.. as [channels, rows, cols] maps, raw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +42,12 @@ class NcnnRequest:
 
     storage: Storage = Storage.FLOAT16
     outputs: Outputs = Outputs.DETECTIONS
-    priors: str = "auto"
+    priors: PriorMode = PriorMode.AUTO
     score_threshold: float | None = None
     iou_threshold: float | None = None
     nms_top_k: int | None = None
     keep_top_k: int | None = None
+    guards: Guards = ALL_GUARDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +84,8 @@ def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
             " undecoded below",
             hint="set one with --conf",
         )
-    if not 1 <= min(top_k, keep) <= max(top_k, keep) <= LARGEST_LIMIT:
-        raise SpecError(f"--top-k and --keep-top-k must lie within 1..{LARGEST_LIMIT}")
+    if min(top_k, keep) < 1:
+        raise SpecError("--top-k and --keep-top-k must be at least 1")
     return TailOptions(
         priors=request.priors,
         score_threshold=score,
@@ -118,8 +109,9 @@ def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
     if request.outputs is Outputs.DETECTIONS:
         graph, plan = attach_ssd_tail(graph, body.spec, options)
     else:
-        graph = attach_raw_heads(graph, request.outputs.value)
-    graph = with_storage(insert_splits(graph), request.storage)
+        graph = attach_raw_heads(graph, request.outputs)
+    graph = with_guards(insert_splits(graph), request.guards)
+    graph = with_storage(graph, request.storage)
     check_graph(graph)
     param, weights = render_param(graph).encode(), render_bin(graph)
     parse_bin(parse_param(param.decode(), source="our own .param"), weights, source="our own .bin")

@@ -110,12 +110,12 @@ class _Fit:
         return float(self.distances.max())
 
 
-def plan_priors(spec: DetectorSpec, mode: str = PriorMode.AUTO) -> PriorPlan:
+def plan_priors(spec: DetectorSpec, mode: PriorMode = PriorMode.AUTO) -> PriorPlan:
     """Return how the priors of `spec` travel in an ncnn network.
 
     Args:
         spec: the detector.
-        mode: a `PriorMode`.
+        mode: who decides between PriorBox and constants.
 
     Raises:
         SpecError: in LAYER mode, naming every level that PriorBox cannot express, with its error.

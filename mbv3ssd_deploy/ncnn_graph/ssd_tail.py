@@ -12,6 +12,7 @@ x2, y2; without detections the blob is empty. Source: ncnn, `layer/priorbox.cpp`
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +20,6 @@ from typing import Final
 import numpy as np
 
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.ncnn_graph.codes import FeatMask
 from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed, without_dead_layers
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.head_levels import (
@@ -41,6 +41,7 @@ from mbv3ssd_deploy.ncnn_graph.prior_plan import (
 
 __all__ = [
     "LevelPlan",
+    "Outputs",
     "PriorMode",
     "PriorPlan",
     "TailOptions",
@@ -55,8 +56,16 @@ MBOX_CONF_SOFTMAX: Final = "mbox_conf_softmax"
 MBOX_PRIORBOX: Final = "mbox_priorbox"
 DETECTION_OUT: Final = "detection_out"
 
-# Rounded to 16 bits, concatenated priors are off by more than a pixel.
-_EXACT: Final = int(FeatMask.NO_FP16_STORAGE | FeatMask.NO_BF16_STORAGE)
+
+class Outputs(enum.StrEnum):
+    """Where the network ends."""
+
+    DETECTIONS = "detections"
+    """`detection_out`, with the SSD tail."""
+    CONCAT = "concat"
+    """`loc` [P, 4] and `conf` [P, C], raw."""
+    LEVELS = "levels"
+    """`loc_0`.., `conf_0`.. as [channels, rows, cols] maps, raw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +73,14 @@ class TailOptions:
     """How the priors travel, and the settings of DetectionOutput.
 
     Attributes:
-        priors: a `PriorMode`.
+        priors: who decides between PriorBox and constants.
         score_threshold: a score must be strictly above it.
         iou_threshold: of non-maximum suppression.
         nms_top_k: candidates a class; for no limit, the number of priors (ncnn throws on -1).
         keep_top_k: detections in all; the same holds.
     """
 
-    priors: str
+    priors: PriorMode
     score_threshold: float
     iou_threshold: float
     nms_top_k: int
@@ -95,22 +104,22 @@ def attach_ssd_tail(
     return NcnnGraph((*body.layers, *tail)), plan
 
 
-def attach_raw_heads(graph: NcnnGraph, outputs: str) -> NcnnGraph:
+def attach_raw_heads(graph: NcnnGraph, outputs: Outputs) -> NcnnGraph:
     """Return `graph` ending in raw heads.
 
     Args:
         graph: with blobs `loc` and `conf`.
-        outputs: "concat" keeps `loc` (w 4, h P) and `conf` (w C, h P); "levels" ends in `loc_0`..
-            and `conf_0`.., what the head convolutions make: (4 A, rows, cols), (C A, rows, cols).
+        outputs: CONCAT keeps `loc` (w 4, h P) and `conf` (w C, h P); LEVELS ends in `loc_0`.. and
+            `conf_0`.., what the head convolutions make: (4 A, rows, cols), (C A, rows, cols).
 
     Raises:
         SpecError: the heads are built otherwise than `find_head_levels` knows them.
-        ValueError: another word for `outputs`.
+        ValueError: `outputs` are no raw heads.
     """
-    if outputs == "concat":
+    if outputs is Outputs.CONCAT:
         return without_dead_layers(graph, (LOC, CONF))
-    if outputs != "levels":
-        raise ValueError(f"raw heads are 'concat' or 'levels', not {outputs!r}")
+    if outputs is not Outputs.LEVELS:
+        raise ValueError(f"raw heads are CONCAT or LEVELS, not {outputs!r}")
     names = _level_names(find_head_levels(graph))
     renamed = with_blobs_renamed(graph, names)
     return without_dead_layers(renamed, names.values())
@@ -129,8 +138,7 @@ def _prior_layers(spec: DetectorSpec, plan: PriorPlan, maps: list[str]) -> Itera
     blobs = tuple(f"{MBOX_PRIORBOX}_{_level_text(run)}" for run in runs)
     for run, blob in zip(runs, blobs, strict=True):
         yield _prior_source(spec, run, maps, blob)
-    params = {"axis": 1, "featmask": _EXACT}
-    yield build_layer("Concat", MBOX_PRIORBOX, blobs, (MBOX_PRIORBOX,), params)
+    yield build_layer("Concat", MBOX_PRIORBOX, blobs, (MBOX_PRIORBOX,), {"axis": 1})
 
 
 def _level_text(run: tuple[LevelPlan, ...]) -> str:

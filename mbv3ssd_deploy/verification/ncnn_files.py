@@ -87,6 +87,7 @@ def _request(record: NcnnRecord) -> NcnnRequest:
         iou_threshold=record.iou_threshold,
         nms_top_k=record.nms_top_k,
         keep_top_k=record.keep_top_k,
+        guards=record.guards,
     )
 
 

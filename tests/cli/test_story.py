@@ -259,3 +259,16 @@ def test_equal_names_are_drawn_side_by_side(place):
 
     names = sorted(path.name for path in (place.folder / "drawn").iterdir())
     assert names == ["scene0-2.png", "scene0.png"]
+
+
+def test_inspect_says_which_layers_are_kept_out_of_float16(place):
+    place.run("to-ncnn")
+    guarded = place.run("inspect", "deploy/model.ncnn.param")
+    place.run("to-ncnn", "--no-fp16-guard", "--no-bf16-guard")
+    bare = place.run("inspect", "deploy/model.ncnn.param")
+    told = json.loads(place.run("inspect", "deploy/model.ncnn.param", "--json").stdout)
+
+    assert "with 31=1 keep out of float16 arithmetic" in " ".join(guarded.output.split())
+    assert "would need 31=1" in " ".join(bare.output.split())
+    assert told["fp16_unguarded"]
+    assert told["fp16_guarded"] == []

@@ -26,6 +26,7 @@ from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
+from mbv3ssd_deploy.ncnn_graph.prior_plan import PriorMode
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 
@@ -35,7 +36,7 @@ import zoo
 REQUESTS = {
     "fp16": NcnnRequest(),
     "fp32": NcnnRequest(storage=Storage.FLOAT32),
-    "constant priors": NcnnRequest(priors="constant"),
+    "constant priors": NcnnRequest(priors=PriorMode.CONSTANT),
     "nothing found": NcnnRequest(score_threshold=1.0),
     "raw heads": NcnnRequest(outputs=Outputs.CONCAT),
     "raw levels": NcnnRequest(outputs=Outputs.LEVELS),

@@ -21,6 +21,7 @@ from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.prior_plan import (
     MEMORY_DATA,
     PRIOR_BOX,
+    PriorMode,
     level_corners,
     plan_priors,
 )
@@ -45,7 +46,7 @@ LEVEL = PriorLevel(10, 12, 32.0, 25.0, 60.0, 100.0, (2.0, 0.5, 3.0, 1 / 3))
 
 @pytest.mark.parametrize("size", [(320, 320), (96, 96), (224, 416)])
 def test_native_priors_are_layers_on_every_level(size):
-    plan = plan_priors(builders.tiny_spec(image_size=size), "layer")
+    plan = plan_priors(builders.tiny_spec(image_size=size), PriorMode.LAYER)
 
     assert set(layers(plan)) == {PRIOR_BOX}
     assert max(level.worst_error for level in plan.levels) < 3e-7
@@ -109,14 +110,14 @@ def test_the_worst_prior_is_the_worst():
 
 def test_layer_mode_names_every_level_it_cannot_make():
     with pytest.raises(SpecError, match=r"(?s)3 of 6 levels.*level 1.*level 3.*level 4") as caught:
-        plan_priors(qfgaohao_spec(), "layer")
+        plan_priors(qfgaohao_spec(), PriorMode.LAYER)
 
     assert "level 0" not in caught.value.message
     assert "--priors auto" in caught.value.hint
 
 
 def test_constant_mode_makes_constants_of_exact_levels_too():
-    plan = plan_priors(builders.tiny_spec(), "constant")
+    plan = plan_priors(builders.tiny_spec(), PriorMode.CONSTANT)
 
     assert set(layers(plan)) == {MEMORY_DATA}
     assert len(plan.runs()) == 1

@@ -21,11 +21,17 @@ from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer, param_of
 from mbv3ssd_deploy.ncnn_graph.lower import lower_body
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import TailOptions, attach_raw_heads, attach_ssd_tail
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
+    Outputs,
+    PriorMode,
+    TailOptions,
+    attach_raw_heads,
+    attach_ssd_tail,
+)
 from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
 from mbv3ssd_deploy.onnx_body.export import export_body
 
-OPTIONS = TailOptions("auto", 0.2, 0.5, nms_top_k=50, keep_top_k=80)
+OPTIONS = TailOptions(PriorMode.AUTO, 0.2, 0.5, nms_top_k=50, keep_top_k=80)
 TAIL = ("mbox_loc", "mbox_conf", "mbox_conf_softmax", "mbox_priorbox", "detection_out")
 TINY = builders.tiny_spec()
 
@@ -76,7 +82,7 @@ SPECS = {
 
 
 @pytest.mark.parametrize("case", SPECS)
-@pytest.mark.parametrize("mode", ["auto", "constant"])
+@pytest.mark.parametrize("mode", [PriorMode.AUTO, PriorMode.CONSTANT])
 def test_the_priors_that_ncnn_computes_are_the_spec_s(case, mode):
     spec = SPECS[case]
     options = dataclasses.replace(OPTIONS, priors=mode)
@@ -100,7 +106,7 @@ def test_layer_mode_refuses_before_anything_is_built():
         attach_ssd_tail(
             bare_body(qfgaohao_spec()),
             qfgaohao_spec(),
-            dataclasses.replace(OPTIONS, priors="layer"),
+            dataclasses.replace(OPTIONS, priors=PriorMode.LAYER),
         )
 
 
@@ -151,7 +157,7 @@ def test_the_tail_says_everything_explicitly(graph):
     assert param_of(last, "confidence_threshold") == np.float32(0.2)
     assert [param_of(last, f"variances_{i}") for i in range(4)] == [0.125, 0.125, 0.25, 0.25]
     assert (param_of(softmax, "axis"), param_of(softmax, "fixbug0")) == (1, 1)
-    assert (param_of(concat, "axis"), param_of(concat, "featmask")) == (1, 6)
+    assert param_of(concat, "axis") == 1
     assert (param_of(prior, "offset"), param_of(prior, "image_width")) == (0.5, 320)
 
 
@@ -177,7 +183,7 @@ def test_what_we_write_we_read(graph):
 def test_raw_heads_in_one_piece(body, graph):
     x = builders.tiny_input(TINY)
     expected = onnx_outputs(body.model, x)
-    out = run_ncnn(attach_raw_heads(graph, "concat"), x, ["loc", "conf"])
+    out = run_ncnn(attach_raw_heads(graph, Outputs.CONCAT), x, ["loc", "conf"])
 
     np.testing.assert_allclose(out["loc"], expected["loc"][0], atol=1e-4)
     np.testing.assert_allclose(out["conf"], expected["conf"][0], atol=1e-4)
@@ -186,7 +192,7 @@ def test_raw_heads_in_one_piece(body, graph):
 def test_raw_heads_level_by_level(body, graph):
     x = builders.tiny_input(TINY)
     expected = onnx_outputs(body.model, x)
-    raw = attach_raw_heads(graph, "levels")
+    raw = attach_raw_heads(graph, Outputs.LEVELS)
     names = [f"{name}_{i}" for name in ("loc", "conf") for i in range(6)]
     out = run_ncnn(raw, x, names)
 
@@ -198,9 +204,9 @@ def test_raw_heads_level_by_level(body, graph):
         assert [m.shape[1:] for m in maps] == [(lv.rows, lv.cols) for lv in TINY.priors.levels]
 
 
-def test_a_word_that_is_no_output_is_a_programmer_s_error(graph):
-    with pytest.raises(ValueError, match="pieces"):
-        attach_raw_heads(graph, "pieces")
+def test_raw_heads_that_are_none_are_a_programmer_s_error(graph):
+    with pytest.raises(ValueError, match="DETECTIONS"):
+        attach_raw_heads(graph, Outputs.DETECTIONS)
 
 
 def test_a_spec_with_other_priors_is_refused(graph):

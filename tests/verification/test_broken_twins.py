@@ -356,7 +356,7 @@ LAYER_EDITS = {
             lambda layer: layer.params.get("activation_type") == 3,
             with_params(activation_params=(0.0, 1000.0)),
         ),
-        "is (0, 1000), not (0, 6)",
+        "is (0, 1000), not (0, 1)",
     ),
     "priors that may be rounded": (
         only_first(lambda layer: layer.name == "mbox_priorbox", with_params(featmask=None)),

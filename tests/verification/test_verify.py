@@ -17,7 +17,9 @@ from mbv3ssd_deploy.data.images import write_image
 from mbv3ssd_deploy.errors import BundleError, DatasetError, RuntimeUnavailableError
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
+from mbv3ssd_deploy.ncnn_graph.guards import Guards
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
+from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict, json_from_report
 from mbv3ssd_deploy.verification.rules import Check
@@ -94,6 +96,13 @@ def test_full_precision_storage_has_the_stricter_rule(workbench):
     assert report.verdict is Verdict.PASS
     assert Check.NCNN_SHIPPED_FP32 in rows(report)
     assert Check.NCNN_SHIPPED_FP16 not in rows(report)
+
+
+def test_a_bundle_without_guards_is_held_against_its_own_record(workbench):
+    bare = lowered(workbench, "unguarded", guards=Guards(fp16=False, bf16=False))
+
+    assert "31=" not in bare.param_path.read_text()
+    assert read_files(bare, bare.manifest.ncnn).layout == ()
 
 
 def test_constant_priors_are_proven_too(workbench):

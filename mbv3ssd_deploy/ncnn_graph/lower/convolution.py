@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from mbv3ssd_deploy.ncnn_graph.codes import FeatMask
 from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
 from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope
@@ -37,9 +36,6 @@ def lower_conv(node: OnnxNode, scope: Scope) -> None:
     type_ = "Convolution" if group == 1 else "ConvolutionDepthWise"
     if group != 1:
         params["group"] = group
-    if group != 1 and window.kernel == (3, 3) and window.stride == (2, 2):
-        # ncnn's aarch64 fp16 kernel for this case reads wrong columns (20261020 and before).
-        params["featmask"] = int(FeatMask.NO_FP16_ARITHMETIC)
     scope.emit(type_, node, (scope.blob(node.inputs[0]),), params, tuple(weights))
 
 

@@ -42,13 +42,6 @@ def test_groups_need_the_layer_that_knows_them():
     assert types(CASES.graphs["grouped"]) == ["ConvolutionDepthWise"]
 
 
-def test_the_kernel_that_misreads_columns_in_fp16_is_kept_out():
-    masks = {case: CASES.graphs[case].layers[1].params.get("featmask") for case in CASES}
-
-    assert [case for case, mask in masks.items() if mask] == ["depthwise strided"]
-    assert masks["depthwise strided"] == 1
-
-
 def test_weights_computed_from_the_input_are_refused():
     text = "g (float[1,6,9,9] x) => (float[1,1,1,1] y) { w = Identity(x) y = Conv(x, w) }"
 
