@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "convert": "mbv3ssd_deploy.cli.convert",
     "inspect": "mbv3ssd_deploy.cli.inspect",
     "detect": "mbv3ssd_deploy.cli.detect",
+    "bench": "mbv3ssd_deploy.cli.bench",
     "demo": "mbv3ssd_deploy.cli.demo",
     "env": "mbv3ssd_deploy.cli.env",
 }

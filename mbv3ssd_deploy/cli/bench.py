@@ -1,0 +1,152 @@
+"""`bench`: how fast is it, on what, and where does the time go?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mbv3ssd_deploy.cli.talk import Talk, named, talking
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.core.arrays import U8
+
+_SIZE_FORM = "a size is HEIGHTxWIDTH, for instance 300x300"
+
+
+class _Size(click.ParamType[tuple[int, int]]):
+    """HEIGHTxWIDTH in pixels."""
+
+    name = "HEIGHTxWIDTH"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        words = str(value).lower().split("x")
+        if len(words) != 2 or not all(word.isdecimal() and int(word) > 0 for word in words):
+            self.fail(f"{value!r}: {_SIZE_FORM}", param, ctx)
+        return int(words[0]), int(words[1])
+
+
+@click.command(name="bench", short_help="Latency, size and memory on every runtime, side by side.")
+@click.argument("targets", metavar="[TARGETS]...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(["torch", "onnx", "ncnn"]),
+    multiple=True,
+    help="Only this runtime; may be repeated.  [default: all]",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    multiple=True,
+    help="Only this precision; may be repeated.  [default: all that the runtime has]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    multiple=True,
+    help="Threads for one operator; may be repeated.  [default: 1, and all cores]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where PyTorch and ONNX Runtime run.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="A folder of images, or one image.  [default: one rendered scene]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(5, 10_000),
+    default=30,
+    show_default=True,
+    help="How often each row runs.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0, 1000),
+    default=3,
+    show_default=True,
+    help="Rounds before, that do not count.",
+)
+@click.option("--layers", is_flag=True, help="Time single layers too; show the slowest ten.")
+@click.option(
+    "--input-size", type=_Size(), help="Of a .param whose Input layer does not tell: 300x300."
+)
+@click.option(
+    "--chart",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the rows as a PNG.",
+)
+@talking
+def command(
+    *,
+    targets: tuple[Path, ...],
+    images: Path | None,
+    limit: int | None,
+    input_size: tuple[int, int] | None,
+    chart: Path | None,
+    talk: Talk,
+    **wanted: object,
+) -> None:
+    """Measure TARGETS (default: deploy) side by side: bundles, .param files, a body.onnx.
+
+    Every row is one runtime, precision and number of threads. Rows take turns, round by round, in
+    one process, and the ratio to the first row is taken within each round: a machine that is busy
+    for a while does not show. Rows of one thread are timed by that thread's own clock, which stands
+    still while neighbours compute; all others by the wall.
+
+    A .param may be anybody's. Without its .bin it gets random weights: speed depends on them only
+    in DetectionOutput.
+
+    \b
+        mbv3ssd-deploy bench
+        mbv3ssd-deploy bench deploy --images photos/ --threads 1 --layers
+        mbv3ssd-deploy bench deploy hand-edited.param --runtime ncnn --input-size 300x300
+
+    Exit code 1 when a row could not run.
+    """
+    from mbv3ssd_deploy.bench.measure import measure
+    from mbv3ssd_deploy.bench.plan import BenchRequest
+    from mbv3ssd_deploy.cli.bench_tables import render_chart, show_bench
+    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.core.records import json_from_record
+
+    if chart is not None and chart.suffix.lower() != ".png":
+        raise click.UsageError("--chart draws a PNG: give it a name that ends in .png")
+    paths = targets or (Path("deploy"),)
+    request = BenchRequest(**wanted)  # type: ignore[arg-type]
+    with talk.progress() as progress:
+        report = measure(
+            paths, _read(images, limit, talk), request, input_size=input_size, progress=progress
+        )
+    show_bench(report, talk)
+    talk.json(json_from_record(report))
+    if chart is not None:
+        write_file(chart, render_chart(report))
+        talk.written([chart])
+    if not request.layers:
+        talk.next_step("bench", *(p for one in paths for p in named(one)), "--layers")
+    if report.exit_code:
+        raise click.exceptions.Exit(report.exit_code)
+
+
+def _read(images: Path | None, limit: int | None, talk: Talk) -> list[tuple[str, U8]]:
+    """Name and pixels of the images; empty where none were asked for."""
+    from mbv3ssd_deploy.data.images import list_images, read_images
+
+    if images is None:
+        return []
+    found = read_images(list_images(images)[:limit])
+    for path, reason in found.skipped:
+        talk.note(f"skipped {path}: {reason}")
+    return [(str(image.path), image.pixels) for image in found.images]

@@ -1,0 +1,82 @@
+"""What `bench` shows: the rows, the slowest layers, the sentences, a chart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mbv3ssd_deploy.cli.talk import Talk, size_in_words
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.bench.report import BenchReport, LayersReport, RowReport
+
+_HEADER = (
+    *("row", "prepare", "network", "post", "net + post", "p90", "ratio"),
+    *("load", "files", "memory", "clock"),
+)
+
+
+def show_bench(report: BenchReport, talk: Talk) -> None:
+    """Print everything."""
+    talk.result(f"{report.date}, {report.machine}")
+    talk.result(", ".join(dict.fromkeys(row.engine for row in report.rows)))
+    talk.result(
+        f"{report.rows[0].rounds} rounds on {_images(report.images)}; medians in milliseconds; "
+        f"ratio of net + post to the first row, with the half-width of its 95 % interval"
+    )
+    for target in dict.fromkeys(row.target for row in report.rows):
+        cells = [_cells(row) for row in report.rows if row.target == target]
+        talk.table(target, _HEADER, cells)
+    for layers in report.layers:
+        _show_layers(layers, talk)
+    for sentence in report.left_out:
+        talk.note(f"left out: {sentence}")
+    for sentence in report.remarks:
+        talk.result(f"- {sentence}")
+    for sentence in report.failures:
+        talk.note(f"failed: {sentence}")
+
+
+def _images(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} images in turn"
+
+
+def _cells(row: RowReport) -> tuple[str, ...]:
+    return (
+        row.title,
+        f"{row.prepare_ms:.2f}" if row.prepare_ms else "-",
+        f"{row.network_ms:.2f}",
+        "-" if row.detections is None else f"{row.finish_ms:.2f}",
+        f"{row.both_ms:.2f}",
+        f"{row.p90_ms:.2f}",
+        f"{row.ratio.median:.3f} +-{row.ratio.uncertainty:.3f}",
+        f"{row.load_ms:.0f}",
+        size_in_words(row.file_bytes),
+        f"{row.peak_mb:.0f} MB",
+        row.clock,
+    )
+
+
+def _show_layers(report: LayersReport, talk: Talk) -> None:
+    talk.result("")
+    title = f"{report.target}, {report.title}: the slowest {len(report.layers)} layers"
+    rows = [(x.name, x.kind, f"{x.ms:.3f}", f"{x.share:.1%}") for x in report.layers]
+    talk.table(title, ("layer", "type", "ms", "share"), rows)
+    kinds = ", ".join(f"{x.kind} {x.share:.1%} ({x.name})" for x in report.kinds)
+    talk.result(f"by type: {kinds}")
+    talk.result(
+        f"measured by: {report.method}. All layers together {report.layers_ms:.2f} ms, "
+        f"the network in one go {report.whole_ms:.2f} ms"
+    )
+
+
+def render_chart(report: BenchReport) -> bytes:
+    """Return a PNG of all rows, their three stages one behind the other."""
+    from mbv3ssd_deploy.charts import render_bars
+
+    names = [f"{row.target}: {row.title}" for row in report.rows]
+    stages = (
+        ("prepare", [row.prepare_ms for row in report.rows]),
+        ("network", [row.network_ms for row in report.rows]),
+        ("post-processing", [row.finish_ms for row in report.rows]),
+    )
+    return render_bars(f"Latency, {report.machine}", "ms (median)", names, stages)

@@ -1,0 +1,164 @@
+"""The measuring child: `-m mbv3ssd_deploy.runtimes.bench_child MODE FOLDER`.
+
+FOLDER holds `job.json` (a `BenchJob`); the child adds `result.json`. MODE is
+
+    probe   the job's only row: load it, run every image once -> RowProbe, and SCORES
+    rounds  all rows, taking turns -> Rounds
+    layers  the job's only row, layer by layer -> LayerTimes
+
+On stdout it says `begin TEXT` before each step, `done N TOTAL` after each round, and
+`failed JSON` (kind, message, where, hint) before it gives up with exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mbv3ssd_deploy.core.arrays import F32, U8
+from mbv3ssd_deploy.core.preprocess import input_from_image
+from mbv3ssd_deploy.core.records import json_from_record, record_from_json
+from mbv3ssd_deploy.errors import DeployError
+from mbv3ssd_deploy.runtimes.bench_engines import Engine, import_runtime, load_engine
+from mbv3ssd_deploy.runtimes.bench_job import (
+    RESULT,
+    SCORES,
+    BenchJob,
+    BenchRow,
+    LayerTimes,
+    Rounds,
+    RowProbe,
+    RowTimes,
+)
+from mbv3ssd_deploy.runtimes.bench_layers import time_layers
+
+_CLOCKS: dict[str, Callable[[], float]] = {"thread": time.thread_time, "wall": time.perf_counter}
+_Stages = tuple[float, float, float]
+_LOADS = 3
+_REST_S = 0.002
+"""Between two rows: worker threads of the last one spin for a while before they sleep."""
+
+
+def main(mode: str, folder: Path) -> int:
+    """Run the job in `folder`; return the exit code."""
+    plain = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    job = record_from_json(BenchJob, plain, where="job.json")
+    steps = {"probe": _probe, "rounds": _rounds, "layers": _layers}
+    try:
+        record = steps[mode](job, folder)
+    except DeployError as error:
+        kind = type(error).__name__
+        told = {"kind": kind, "message": error.message, "where": error.where, "hint": error.hint}
+        _say(f"failed {json.dumps(told)}")
+        return 1
+    (folder / RESULT).write_text(json.dumps(json_from_record(record)), encoding="utf-8")
+    return 0
+
+
+def _probe(job: BenchJob, folder: Path) -> RowProbe:
+    (row,) = job.rows
+    _say(f"begin {row.title}")
+    images = _read_images(job)
+    import_runtime(row.runtime)
+    base = _memory_mb("VmRSS")
+    loads: list[float] = []
+    for _ in range(_LOADS):
+        began = time.perf_counter()
+        engine = load_engine(row)
+        loads.append(time.perf_counter() - began)
+    scores: list[F32] = []
+    counts: list[int] = []
+    for index in range(max(1, len(images))):
+        state = engine.run(_prepared(row, images, index))
+        found, shares = engine.finish(state), engine.scores(state)
+        counts += [] if found is None else [len(found)]
+        scores += [] if shares is None else [shares]
+    peak = _memory_mb("VmHWM")
+    if scores:
+        np.save(folder / SCORES, np.stack(scores))
+    return RowProbe(engine.name, median(loads), peak, base, bool(scores), tuple(counts))
+
+
+def _rounds(job: BenchJob, _folder: Path) -> Rounds:
+    images = _read_images(job)
+    _say("begin loading")
+    engines = [load_engine(row) for row in job.rows]
+    kept: list[list[_Stages]] = [[] for _ in engines]
+    for number in range(job.warmup + job.rounds):
+        for row, engine, times in zip(job.rows, engines, kept, strict=True):
+            _say(f"begin {row.target}: {row.title}")
+            time.sleep(_REST_S)
+            times.append(_timed(row, engine, images, number))
+        _say(f"done {number + 1} {job.warmup + job.rounds}")
+    return Rounds(tuple(_row_times(times[job.warmup :]) for times in kept))
+
+
+def _layers(job: BenchJob, _folder: Path) -> LayerTimes:
+    (row,) = job.rows
+    _say(f"begin {row.title}, layer by layer")
+    image = _prepared(row, _read_images(job), 0)
+    return time_layers(row, image, job.warmup, job.rounds)
+
+
+def _timed(row: BenchRow, engine: Engine, images: list[U8], number: int) -> _Stages:
+    """One image through the three stages; the seconds of each."""
+    clock = _CLOCKS[row.clock]
+    start = clock()
+    image = _prepared(row, images, number)
+    prepared = clock()
+    state = engine.run(image)
+    computed = clock()
+    engine.finish(state)
+    finished = clock()
+    return prepared - start, computed - prepared, finished - computed
+
+
+def _prepared(row: BenchRow, images: list[U8], number: int) -> F32:
+    """The input (3, H, W) of round `number`: an image made ready, or the stranger's tensor."""
+    if row.spec is None:
+        tensor: F32 = np.load(row.tensor)
+        return tensor
+    return input_from_image(images[number % len(images)], row.spec.input)
+
+
+def _read_images(job: BenchJob) -> list[U8]:
+    return [np.load(path) for path in job.images]
+
+
+def _row_times(times: list[_Stages]) -> RowTimes:
+    prepare, network, finish = zip(*times, strict=True)
+    return RowTimes(prepare, network, finish)
+
+
+def _memory_mb(key: str) -> float:
+    """Megabytes of this process: VmRSS now, VmHWM at most.
+
+    ru_maxrss would also count what our parent had when it started us; it serves where there is no
+    /proc.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(float(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()  # what was said must be known when the next step kills us
+
+
+def _arguments() -> tuple[Any, ...]:
+    return sys.argv[1], Path(sys.argv[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main(*_arguments()))
