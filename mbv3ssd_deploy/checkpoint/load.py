@@ -61,7 +61,7 @@ class LoadedDetector:
         report: where every key of the file went.
         notices: what a user should know, and can do something about.
         provenance: field of the spec -> "file", "head channels", "weight shapes", "family preset",
-            "flag" or "--spec".
+            "flag" or "--spec". Boxes per cell are always those of the heads, and the priors agree.
     """
 
     checkpoint: Checkpoint

@@ -32,7 +32,8 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
     Raises:
         SpecError: changes that fit no field, or class counts that the heads contradict.
     """
-    spec, provenance = draft.spec, dict(draft.provenance)
+    spec = draft.spec
+    provenance = {**draft.provenance, "priors.boxes_per_cell": "head channels"}
     classes = draft.spec.num_classes
     if options.num_classes is not None and options.num_classes != classes:
         raise SpecError(

@@ -29,7 +29,13 @@ def show_checkpoint(loaded: LoadedDetector, talk: Talk) -> None:
 
 
 def show_provenance(loaded: LoadedDetector, talk: Talk) -> None:
-    """Say where each part of the spec comes from."""
+    """Say how the network is wired, and where each part of the spec comes from."""
+    arch = loaded.spec.arch
+    taps = " and ".join(f"feature {tap.feature} ({tap.place})" for tap in arch.taps)
+    talk.result(
+        f"architecture: layout {arch.layout}, heads on {taps} and on {len(arch.extras)} extra levels "
+        f"of {', '.join(map(str, arch.extras))} channels; container: {loaded.checkpoint.container}"
+    )
     rows = [(field, source) for field, source in loaded.provenance.items()]
     talk.table("Where it comes from", ("part", "source"), rows)
 
