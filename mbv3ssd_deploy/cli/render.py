@@ -33,8 +33,8 @@ def show_provenance(loaded: LoadedDetector, talk: Talk) -> None:
     arch = loaded.spec.arch
     taps = " and ".join(f"feature {tap.feature} ({tap.place})" for tap in arch.taps)
     talk.result(
-        f"architecture: layout {arch.layout}, heads on {taps} and on {len(arch.extras)} extra levels "
-        f"of {', '.join(map(str, arch.extras))} channels; container: {loaded.checkpoint.container}"
+        f"architecture: layout {arch.layout}, heads on {taps}, then on extra levels of "
+        f"{', '.join(map(str, arch.extras))} channels; container: {loaded.checkpoint.container}"
     )
     rows = [(field, source) for field, source in loaded.provenance.items()]
     talk.table("Where it comes from", ("part", "source"), rows)
