@@ -12,6 +12,8 @@ from mbv3ssd_deploy.core.truth import truth_from_boxes
 from mbv3ssd_deploy.data.dataset import Dataset, Sample
 from mbv3ssd_deploy.data.images import read_image, write_image
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
+from mbv3ssd_deploy.evaluate.evaluate import reading_of
+from mbv3ssd_deploy.evaluate.opening import opened
 from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
 
 SURE = 12.0
@@ -79,3 +81,37 @@ class Twin:
 
     def subject(self, name="torch"):
         return Subject(name, f"twin {name}", self.look, 1000)
+
+
+def found_dataset(bundle, folder, count=4):
+    """Scenes whose truth is what PyTorch finds there: an untrained net finds nothing else."""
+    with opened(bundle, ("torch",)) as ready:
+        scenes = replace(scene_dataset(folder, count), class_names=ready.spec.class_names)
+        reading = reading_of(ready.spec, scenes)
+        samples = []
+        for sample in scenes.samples:
+            image = read_image(sample.image_path)
+            seen = ready.subjects[0].look(input_from_image(image, ready.spec.input)[None])
+            found = reading.detections(seen.loc[0], seen.conf[0], sample)
+            inside = (found.boxes >= 0).all(axis=1) & (found.boxes <= (160, 120) * 2).all(axis=1)
+            sound = inside & (found.boxes[:, 2:] > found.boxes[:, :2] + 1).all(axis=1)
+            rows = np.flatnonzero(sound)[:40:3]
+            truth = truth_from_boxes(found.boxes[rows], found.labels[rows])
+            samples.append(replace(sample, truth=truth))
+    return replace(scenes, samples=tuple(samples))
+
+
+def write_yolo(folder, dataset):
+    """Write the data set's truth as YOLO text files beside its images; return data.yaml."""
+    for sample in dataset.samples:
+        centred = centre_from_corners(sample.truth.boxes.astype(np.float64))
+        centred /= (sample.width, sample.height) * 2
+        rows = [
+            " ".join(map(str, (label - 1, *box)))
+            for label, box in zip(sample.truth.labels, centred.tolist(), strict=True)
+        ]
+        sample.image_path.with_suffix(".txt").write_text("\n".join(rows))
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(dataset.class_names[1:]))
+    page = folder / "data.yaml"
+    page.write_text(f"path: {dataset.samples[0].image_path.parent.name}\ntest: .\nnames:\n{names}")
+    return page

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "verify": "mbv3ssd_deploy.cli.verify",
     "convert": "mbv3ssd_deploy.cli.convert",
     "inspect": "mbv3ssd_deploy.cli.inspect",
+    "eval": "mbv3ssd_deploy.cli.eval",
     "detect": "mbv3ssd_deploy.cli.detect",
     "bench": "mbv3ssd_deploy.cli.bench",
     "demo": "mbv3ssd_deploy.cli.demo",

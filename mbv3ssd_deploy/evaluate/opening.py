@@ -85,11 +85,16 @@ def opened(
     if strange:
         raise ValueError(f"no runtime is called {', '.join(strange)}")
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
-        if source.is_dir() or source.suffix == ".json":
-            found = _bundle_source(source, checkpoint, Path(scratch))
-        else:
+        if is_checkpoint(source):
             found = _checkpoint_source(source, options, Path(scratch))
+        else:
+            found = _bundle_source(source, checkpoint, Path(scratch))
         yield _evaluated(found, names)
+
+
+def is_checkpoint(source: Path) -> bool:
+    """Tell a checkpoint file from a bundle folder (or its detector.json), there or not."""
+    return not source.is_dir() and source.suffix not in ("", ".json")
 
 
 def _bundle_source(path: Path, checkpoint: Path | None, scratch: Path) -> _Source:
@@ -119,6 +124,7 @@ def _evaluated(source: _Source, names: Sequence[str]) -> Evaluated:
             subjects.append(RUNTIMES[name](source, name))
         except DeployError as error:
             if names:
+                error.hint = error.hint.replace("use --device cpu", f"leave {name} out")
                 raise
             left_out.append(f"{name} is left out: {error.message}")
     if not subjects:

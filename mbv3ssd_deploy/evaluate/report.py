@@ -87,9 +87,9 @@ class EvaluationReport:
         return 100 * (self.reference.ap.mean - row.ap.mean)
 
     def worst_drop(self) -> tuple[float, RuntimeRow]:
-        """Return the largest drop, and the row that has it."""
-        drops = [(self.drop(row), row) for row in self.rows]
-        return max(drops, key=lambda pair: pair[0])
+        """Return the largest drop, and the row that has it; of the reference where it is alone."""
+        others = [row for row in self.rows if row is not self.reference] or [self.reference]
+        return max(((self.drop(row), row) for row in others), key=lambda pair: pair[0])
 
 
 def json_from_report(report: EvaluationReport) -> dict[str, Any]:

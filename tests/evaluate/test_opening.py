@@ -1,19 +1,17 @@
 """Runtimes of a real bundle: all see what PyTorch sees, and what is missing is said."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from builders import tiny_input
 from pycocotools_judge import assert_as_pycocotools
-from twin_detectors import scene_dataset
+from twin_detectors import found_dataset
 from workbench import build_workbench
 
 from mbv3ssd_deploy.checkpoint.load import LoadOptions
 from mbv3ssd_deploy.core.average_precision import Protocol
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.truth import truth_from_boxes
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, RuntimeUnavailableError
 from mbv3ssd_deploy.evaluate.evaluate import evaluate, reading_of
@@ -29,22 +27,9 @@ def bench(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(bench):
-    """Scenes whose truth is what PyTorch finds there: an untrained net finds nothing else."""
     folder = bench.folder / "scenes"
     folder.mkdir()
-    scenes = replace(scene_dataset(folder, 4), class_names=bench.good().spec.class_names)
-    reading = reading_of(bench.good().spec, scenes)
-    with opened(bench.folder / "deploy", ("torch",)) as ready:
-        samples = []
-        for sample in scenes.samples:
-            image = read_image(sample.image_path)
-            seen = ready.subjects[0].look(input_from_image(image, ready.spec.input)[None])
-            found = reading.detections(seen.loc[0], seen.conf[0], sample)
-            sound = (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
-            rows = np.flatnonzero(sound)[:40:3]
-            truth = truth_from_boxes(found.boxes[rows], found.labels[rows])
-            samples.append(replace(sample, truth=truth))
-    return replace(scenes, samples=tuple(samples))
+    return found_dataset(bench.folder / "deploy", folder)
 
 
 def test_every_runtime_of_a_bundle_gives_pytorchs_precision(bench, data):

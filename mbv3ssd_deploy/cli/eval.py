@@ -1,0 +1,176 @@
+"""`eval`: average precision on a data set, on every runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mbv3ssd_deploy.cli.load_flags import load_flags
+from mbv3ssd_deploy.cli.talk import Talk, talking
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.checkpoint.load import LoadOptions
+    from mbv3ssd_deploy.evaluate.report import EvaluationReport
+
+
+@click.command(name="eval", short_help="Measure mAP on a data set, on every runtime.")
+@click.argument("source", type=click.Path(path_type=Path), default=Path("deploy"))
+@click.option(
+    "--data",
+    metavar="SOURCE",
+    required=True,
+    help="voc:ROOT[,ROOT...], coco:ANNOTATIONS.json,IMAGES or yolo:data.yaml.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "trainval", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part of the data.",
+)
+@click.option(
+    "--runtimes",
+    metavar="NAME[,NAME...]",
+    help="Of torch, torch-cuda, onnx, onnx-cuda, ncnn (float32, exact), ncnn-fp16 (as shipped) and "
+    "ncnn-bf16.  [default: those of torch, onnx, ncnn, ncnn-fp16 that are there]",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["voc07", "voc", "coco"]),
+    help="VOC's 11 points, VOC's area under the curve, or COCO's.  "
+    "[default: voc07 on voc:, coco on coco:, voc on yolo:]",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0.0),
+    metavar="POINTS",
+    help="Exit with 1 if a runtime's mAP is more points (of 100) below PyTorch's, or that near 0.",
+)
+@click.option(
+    "--curves",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write precision-recall curves to this PNG.",
+)
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, if it moved."
+)
+@load_flags
+@talking
+def command(
+    *,
+    source: Path,
+    data: str,
+    split: str,
+    runtimes: str | None,
+    metric: str | None,
+    limit: int | None,
+    max_drop: float | None,
+    curves: Path | None,
+    checkpoint: Path | None,
+    options: LoadOptions,
+    talk: Talk,
+) -> None:
+    """Measure the mAP of SOURCE, a bundle (default: deploy) or a checkpoint, on annotated images.
+
+    All runtimes are measured by the family's own rules on their raw heads, from a score of 0.01 on;
+    boxes that ncnn's DetectionOutput gave are measured beside. A checkpoint runs in PyTorch only;
+    the flags from --family to --spec say how it is read.
+
+    \b
+        mbv3ssd-deploy eval --data voc:my-photos
+        mbv3ssd-deploy eval deploy --data voc:my-photos --runtimes torch,ncnn-fp16 --max-drop 0.3
+        mbv3ssd-deploy eval model.pth --data coco:val.json,val2017 --limit 500 --json
+    """
+    from mbv3ssd_deploy.cli.eval_tables import show_evaluated
+    from mbv3ssd_deploy.core.average_precision import Protocol
+    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.data.dataset import Split
+    from mbv3ssd_deploy.evaluate.report import json_from_report, render_report_curves
+    from mbv3ssd_deploy.evaluate.run import evaluate_files
+
+    names = _runtime_names(runtimes, gate=max_drop is not None)
+    _check_flags(source, curves, options)
+    with talk.progress() as progress:
+        report = evaluate_files(
+            source,
+            data,
+            Split(split),
+            runtimes=names,
+            protocol=None if metric is None else Protocol(metric),
+            checkpoint=checkpoint,
+            options=options,
+            limit=limit,
+            progress=progress,
+        )
+    if curves is not None:
+        write_file(curves, render_report_curves(report))
+    talk.json(json_from_report(report) | ({} if max_drop is None else {"max_drop": max_drop}))
+    show_evaluated(report, talk)
+    if curves is not None:
+        talk.written([curves])
+    if max_drop is not None:
+        _judge(report, max_drop, talk)
+    if len(report.rows) > 1:
+        talk.next_step("detect", source, "PHOTOS/")
+
+
+def _runtime_names(typed: str | None, *, gate: bool) -> tuple[str, ...]:
+    from mbv3ssd_deploy.evaluate.opening import RUNTIMES
+
+    names = tuple(dict.fromkeys(name.strip() for name in (typed or "").split(",") if name.strip()))
+    strange = [name for name in names if name not in RUNTIMES]
+    if strange or (typed is not None and not names):
+        raise click.UsageError(
+            f"--runtimes {typed!r}: {', '.join(map(repr, strange)) or 'nothing'} is none of "
+            f"{', '.join(RUNTIMES)}"
+        )
+    if gate and names and ("torch" not in names or len(names) == 1):
+        raise click.UsageError("--max-drop compares with PyTorch: --runtimes wants torch and more")
+    return names
+
+
+def _check_flags(source: Path, curves: Path | None, options: LoadOptions) -> None:
+    from mbv3ssd_deploy.checkpoint.load import LoadOptions
+    from mbv3ssd_deploy.evaluate.opening import is_checkpoint
+
+    if not is_checkpoint(source) and options != LoadOptions():
+        raise click.UsageError(
+            "a bundle knows how its checkpoint is read: the flags from --family to --spec are for "
+            "a checkpoint file"
+        )
+    if curves is not None and curves.suffix.lower() != ".png":
+        raise click.UsageError(f"--curves writes a PNG: {curves} does not end in .png")
+
+
+def _judge(report: EvaluationReport, max_drop: float, talk: Talk) -> None:
+    """Say whether the runtimes keep to the limit.
+
+    Raises:
+        BundleError: PyTorch is not among them.
+        Exit: with 1, one does not, or there is nothing to lose.
+    """
+    from mbv3ssd_deploy.errors import BundleError
+    from mbv3ssd_deploy.evaluate.diagnosis import NEAR_ZERO
+    from mbv3ssd_deploy.evaluate.report import REFERENCE
+
+    if report.reference.name != REFERENCE or len(report.rows) == 1:
+        raise BundleError(
+            "--max-drop compares other runtimes with PyTorch, and not both are there",
+            hint="see above why; --checkpoint FILE names a checkpoint that moved",
+        )
+    if report.reference.ap.mean < NEAR_ZERO:
+        talk.result(
+            f"UNPROVEN: PyTorch's own mAP is {report.reference.ap.mean:.4f}; where nothing is "
+            "found, nothing can be lost"
+        )
+        raise click.exceptions.Exit(1)
+    drop, row = report.worst_drop()
+    verdict = "PASS" if drop <= max_drop else "FAIL"
+    talk.result(
+        f"{verdict}: the largest drop is {drop:.2f} points, of {row.name}; {max_drop:g} are allowed"
+    )
+    if verdict == "FAIL":
+        raise click.exceptions.Exit(1)
