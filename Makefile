@@ -31,7 +31,7 @@ check: $(STAMP)  ## format, lint, types, then the tests
 compat: $(STAMP) $(COMPAT)/.installed  ## the same ncnn files in the oldest and the newest tested ncnn
 	$(BIN)/python tests/compat/run.py --old-python $(COMPAT)/bin/python
 
-docs: $(STAMP)  ## write the generated pages again (docs/cli.md, docs/formats/ncnn-layers.md)
+docs: $(STAMP)  ## write the generated pages again (docs/cli.md, backbones.md, formats/ncnn-layers.md)
 	$(BIN)/python docs/generate.py
 
 bench: $(STAMP)  ## measure, and print the tables of docs/results.md

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mbv3ssd_deploy.checkpoint.backbones.page import render_backbone_page
 from mbv3ssd_deploy.cli.main import cli
 from mbv3ssd_deploy.ncnn_graph.layer_page import render_layer_page
 
@@ -47,7 +48,11 @@ def _section(title: str, text: str) -> str:
     return f"## {title}\n\n```text\n{text}\n```\n"
 
 
-PAGES = {"cli.md": cli_page, "formats/ncnn-layers.md": render_layer_page}
+PAGES = {
+    "cli.md": cli_page,
+    "backbones.md": render_backbone_page,
+    "formats/ncnn-layers.md": render_layer_page,
+}
 
 
 def main() -> None:

@@ -76,7 +76,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "formats/ncnn-layers.md"])
+@pytest.mark.parametrize("name", ["cli.md", "backbones.md", "formats/ncnn-layers.md"])
 def test_generated_pages_are_fresh(name):
     assert (DOCS / name).read_text() == generator().PAGES[name](), "run `make docs`"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk:
     """Show what FILE is: a checkpoint, an ONNX body, an ncnn .param or a bundle.
 
     Of a checkpoint it tells the family and the evidence for it, the classes, priors and
-    preprocessing. Of a .param, which may be anybody's, it names every slip, and exits 1 if there is
-    one.
+    preprocessing; of backbone weights, which detectors they feed. Of a .param, which may be
+    anybody's, it names every slip, and exits 1 if there is one.
 
     \b
         mbv3ssd-deploy inspect model.pth
@@ -49,6 +50,8 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk:
         _inspect_param(path, talk)
     else:
         spec = _inspect_checkpoint(path, options, talk)
+    if spec is None and spec_target is not None:
+        raise click.UsageError(f"{path} is no detector: it holds no spec to write")
     if spec is not None and spec_target is not None:
         _write_spec(spec, spec_target)
         talk.note(f"wrote {spec_target}: edit it and give it to export with --spec")
@@ -64,12 +67,20 @@ def _write_spec(spec: DetectorSpec, target: Path) -> None:
     write_file(target, (text + "\n").encode())
 
 
-def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> DetectorSpec:
+def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> DetectorSpec | None:
     from mbv3ssd_deploy.checkpoint.load import load_detector
     from mbv3ssd_deploy.cli.render import show_checkpoint, show_provenance, show_spec
     from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 
-    loaded = load_detector(path, options)
+    try:
+        loaded = load_detector(path, options)
+    except UnsafeCheckpointError:
+        raise
+    except CheckpointError:
+        if options.family is None and _inspect_backbone(path, talk):
+            return None
+        raise
     show_checkpoint(loaded, talk)
     show_spec(loaded.spec, talk)
     show_provenance(loaded, talk)
@@ -87,6 +98,27 @@ def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> Detecto
     talk.json(plain)
     talk.next_step("export", path)
     return loaded.spec
+
+
+def _inspect_backbone(path: Path, talk: Talk) -> bool:
+    """Show what backbone weights are at `path`; return whether there are any."""
+    from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
+
+    found = describe_backbone(path)
+    if found is None:
+        return False
+    network = f"MobileNetV3-{found.network.capitalize()}"
+    talk.result(f"{path}: backbone weights, {network} ({found.family}: {found.title})")
+    for line in found.evidence:
+        talk.result(f"  evidence: {line}")
+    fed = f"detectors of layout {', '.join(found.feeds)}: train --backbone starts from it"
+    none = f"no detector: {found.why_not}"
+    talk.result("it is no detector: there is nothing to deploy")
+    talk.result(f"its backbone feeds {fed if found.feeds else none}")
+    for line in found.notices:
+        talk.note(f"notice: {line}")
+    talk.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})
+    return True
 
 
 def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:

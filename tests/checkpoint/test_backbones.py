@@ -12,6 +12,7 @@ from builders import seeded_state_dict, tiny_net, tiny_spec
 from checkpoint_files import INVENTORIES, Payload, inventory, saved, state_dict
 from torch.nn import functional
 
+from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
 from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
 from mbv3ssd_deploy.checkpoint.backbones.table import BACKBONES
 from mbv3ssd_deploy.checkpoint.families.qfgaohao import TAPS as PLAIN_TAPS
@@ -19,6 +20,7 @@ from mbv3ssd_deploy.checkpoint.families.ssdlite import ssdlite_arch
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.families.tongyu import TAPS as TONGYU_TAPS
 from mbv3ssd_deploy.checkpoint.families.xiaolai import CUT_TAPS
+from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
@@ -491,3 +493,40 @@ def test_another_width_is_refused(tmp_path):
         load_backbone(path, tiny_spec(width_mult=0.5))
 
     assert "width" in info.value.hint
+
+
+@pytest.mark.parametrize("folder", FILES)
+def test_a_file_is_described_with_what_it_feeds(tmp_path, folder):
+    family, fed = FILES[folder]
+
+    found = describe_backbone(hollow_file(folder, tmp_path))
+
+    assert (found.family, found.network) == (family, folder.rsplit("_", 1)[-1])
+    layouts = {ARCHS[name].layout for name in fed}
+    if "w050" not in folder:  # its layout is a detector's, its widths are not
+        assert layouts <= set(found.feeds)
+        assert bool(found.why_not) is not bool(fed)
+    assert set(found.feeds) & {a.layout for a in ARCHS.values()} <= {*layouts, "jungin500"}
+
+
+def test_a_detector_is_not_described_as_a_backbone(tmp_path):
+    path = saved(tmp_path / "w.pth", state_dict("qfgaohao_small"))
+
+    assert describe_backbone(path) is None
+
+
+def test_our_own_classifier_is_described_with_its_classes(tmp_path):
+    spec = tiny_spec()
+    path = tmp_path / "backbone.pth"
+    names = ("cat", "dog")
+    classifier = ClassifierSpec("tiny", spec.arch, spec.input, names)
+    write_native(path, build_classifier(spec.arch, 2), classifier)
+
+    found = describe_backbone(path)
+
+    assert found.family == "native-classifier"
+    assert found.class_names == names
+    assert "torchvision" in found.feeds
+    with pytest.raises(CheckpointError, match="a classifier that train-backbone made") as info:
+        load_detector(path)
+    assert "train --backbone" in info.value.hint

@@ -80,6 +80,11 @@ OTHERS = (
         "of mmdetection's detectors only SSDLite on MobileNetV3 is supported",
     ),
     Stranger(
+        "a classifier that train-backbone made",
+        Signature(present=("backbone.features.0.0.0.weight", "classifier.3.weight")),
+        f"{_BACKBONE}: train --backbone takes it",
+    ),
+    Stranger(
         "torchvision's MobileNetV3 classifier",
         Signature(present=("features.1.block.0.0.weight", "classifier.3.weight")),
         _BACKBONE,

@@ -1,0 +1,64 @@
+"""`inspect` on backbone weights: what they are, which detectors they feed, and no detector."""
+
+import json
+
+import pytest
+import torch
+import zoo
+from click.testing import CliRunner
+
+from mbv3ssd_deploy.cli.main import cli
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Files of the right keys and shapes, by folder of the zoo."""
+    about, _ = zoo.backbones()
+
+    def written(folder):
+        path = tmp_path / f"{folder}.pth"
+        shapes = about[folder]["keys"].items()
+        torch.save({key: torch.zeros(1).expand(shape) for key, shape in shapes if shape}, path)
+        return path
+
+    return written
+
+
+def inspect(*arguments):
+    return CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
+
+
+def test_it_names_the_family_and_what_it_feeds(weights):
+    result = inspect(weights("init_timm_small"))
+
+    assert result.exit_code == 0, result.output
+    assert "backbone weights, MobileNetV3-Small (timm:" in result.stdout
+    assert "it is no detector" in result.stdout
+    assert "its backbone feeds detectors of layout torchvision" in result.stdout
+    assert "conv_stem.weight" in result.stdout
+
+
+def test_it_says_why_nothing_is_fed_and_gives_json(weights):
+    path = weights("init_xiaolai_act3_large")
+
+    said, plain = inspect(path), inspect(path, "--json")
+
+    assert "its backbone feeds no detector: its blocks activate after the addition" in said.stdout
+    found = json.loads(plain.stdout)
+    assert (found["kind"], found["family"], found["feeds"]) == ("backbone", "xiaolai-act3", [])
+    assert found["path"] == str(path)
+
+
+def test_it_holds_no_spec_to_write(weights, tmp_path):
+    result = inspect(weights("init_dli14_large"), "--write-spec", tmp_path / "spec.json")
+
+    assert result.exit_code == 2
+    assert "no spec to write" in result.stderr
+    assert not (tmp_path / "spec.json").exists()
+
+
+def test_with_a_family_asked_for_it_is_refused_as_before(weights):
+    result = inspect(weights("init_dli14_large"), "--family", "lufficc")
+
+    assert result.exit_code == 3
+    assert "this is not a lufficc checkpoint" in result.stderr
