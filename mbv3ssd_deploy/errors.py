@@ -89,6 +89,12 @@ class OutputError(DeployError):
     """A result cannot be written. What was there before is untouched."""
 
 
+class TrainingError(DeployError):
+    """A training run went wrong: its loss is no longer a number."""
+
+    exit_code = 1
+
+
 class RuntimeUnavailableError(DeployError):
     """A package or a device that was asked for is missing."""
 

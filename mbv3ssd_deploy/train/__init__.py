@@ -1,0 +1,1 @@
+"""Training: from annotated images to a native checkpoint that knows its spec."""

@@ -1,0 +1,170 @@
+"""How a detector is trained: a record of settings, and the recipes that have a name.
+
+A recipe is data. The rows named after public projects hold the settings that their READMEs and
+training scripts give (`docs/training.md` says where each comes from); where such a project trains
+on data of its own, the description says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from mbv3ssd_deploy.data.augment import AugmentOptions
+from mbv3ssd_deploy.errors import SpecError
+
+
+class Algorithm(enum.StrEnum):
+    """How a step is made of gradients."""
+
+    SGD = "sgd"
+    """With Nesterov's momentum off, as every SSD project has it."""
+    ADAMW = "adamw"
+
+
+class Schedule(enum.StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    COSINE = "cosine"
+    """Along half a cosine down to `final_lr_share` (SGDR, arXiv 1608.03983, equation 5)."""
+    MULTISTEP = "multistep"
+    """By `gamma` at each of the `milestones`."""
+
+
+class Freeze(enum.StrEnum):
+    """Which part of the net stays as it is, its BatchNorm statistics included."""
+
+    NOTHING = "nothing"
+    BACKBONE = "backbone"
+    ALL_BUT_HEADS = "all-but-heads"
+
+
+_TINY, _JUST_BELOW_1, _LARGEST = 1e-12, 1 - 1e-9, 1e12
+_RANGES: Mapping[tuple[str, ...], tuple[float, float]] = MappingProxyType(
+    {
+        ("epochs", "batch"): (1, _LARGEST),
+        ("lr", "bn_momentum", "negatives_per_positive", "smooth_l1_beta"): (_TINY, _LARGEST),
+        ("weight_decay", "warmup_epochs", "clip_norm", "backbone_lr", "extras_lr"): (0, _LARGEST),
+        ("momentum", "ema_decay", "final_lr_share", "match_threshold"): (0, _JUST_BELOW_1),
+        ("vertical_flip",): (0, 1),
+    }
+)
+"""Which settings lie between which numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All settings of a training run that are not the data and not the network.
+
+    Attributes:
+        name: what it is called.
+        description: one sentence for people.
+        backbone: "large" or "small": the network it is meant for.
+        image_size: the input's side it is meant for, in pixels.
+        epochs: how often every image is seen.
+        batch: images a step, over all processes.
+        algorithm: SGD or AdamW.
+        lr: the learning rate of the heads, for `batch` images.
+        backbone_lr: that of the backbone, as a share of `lr`.
+        extras_lr: that of the extra levels, as a share of `lr`.
+        momentum: SGD's; AdamW takes 0.9 and 0.999.
+        weight_decay: on convolution weights; norms and biases have none.
+        schedule: how the learning rate falls.
+        milestones: for MULTISTEP, as shares of all steps.
+        gamma: for MULTISTEP.
+        final_lr_share: for COSINE, where it ends.
+        warmup_epochs: over how many epochs the rate rises from near 0; parts of an epoch count.
+        clip_norm: the largest norm of the gradient; 0 for any.
+        ema_decay: of the average of the weights; 0 for none.
+        bn_momentum: the share of a batch in BatchNorm's running statistics.
+        negatives_per_positive: hard negatives against each matched prior.
+        match_threshold: the IoU from which on a prior answers for a box.
+        smooth_l1_beta: where smooth L1 turns into a line.
+        freeze: what does not learn.
+        augmentation: what happens to an image.
+        vertical_flip: how likely an image is turned upside down: right where nothing stands
+            upright, as under a microscope.
+    """
+
+    name: str
+    description: str
+    backbone: str = "small"
+    image_size: int = 320
+    epochs: int = 120
+    batch: int = 32
+    algorithm: Algorithm = Algorithm.SGD
+    lr: float = 0.01
+    backbone_lr: float = 1.0
+    extras_lr: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = Schedule.COSINE
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    final_lr_share: float = 0.0
+    warmup_epochs: float = 1.0
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+    bn_momentum: float = 0.1
+    negatives_per_positive: float = 3.0
+    match_threshold: float = 0.5
+    smooth_l1_beta: float = 1.0
+    freeze: Freeze = Freeze.NOTHING
+    augmentation: AugmentOptions = AugmentOptions()  # noqa: RUF009 -- frozen, it may be shared
+    vertical_flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} is {value:g}" for name, value in self._out_of_range()]
+        if self.schedule is Schedule.MULTISTEP and not self.milestones:
+            problems.append("a multi-step schedule has no milestones")
+        if problems:
+            raise SpecError("; ".join(problems), where=f"recipe {self.name}")
+
+    def _out_of_range(self) -> list[tuple[str, float]]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return [
+            (name, values[name])
+            for names, (least, most) in _RANGES.items()
+            for name in names
+            if not least <= values[name] <= most
+        ]
+
+    def changed(self, **settings: Any) -> Recipe:  # noqa: ANN401 -- values of any field
+        """Return the recipe with those `settings` that are not None.
+
+        Raises:
+            SpecError: a value makes no sense.
+        """
+        given = {name: value for name, value in settings.items() if value is not None}
+        return dataclasses.replace(self, **given)
+
+
+_SSD_STEPS = (80 / 120, 100 / 120)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                name="small-data",
+                description="a few hundred images, from scratch, on a CPU in about an hour",
+                epochs=150,
+                batch=16,
+                algorithm=Algorithm.ADAMW,
+                lr=2e-3,
+                weight_decay=0.02,
+                warmup_epochs=3.0,
+                clip_norm=10.0,
+                ema_decay=0.998,
+                augmentation=AugmentOptions(zoom_out_chance=0.3, zoom_out_most=2.0),
+            ),
+        )
+    }
+)
+"""By name; `small-data` is what `train` takes when nothing is said."""
+
+DEFAULT_RECIPE = "small-data"

@@ -1,0 +1,190 @@
+import csv
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.core.spec import Backbone
+from mbv3ssd_deploy.data.augment import NO_AUGMENTATION
+from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
+from mbv3ssd_deploy.errors import CheckpointError, DeployError, OutputError, TrainingError
+from mbv3ssd_deploy.train.request import Observer, TrainRequest
+from mbv3ssd_deploy.train.run import train
+from mbv3ssd_deploy.train.snapshot import read_snapshot
+
+
+def tiny_request(voc, folder, **changes):
+    settings = {"epochs": 2, "batch": 4} | changes.pop("changes", {})
+    return TrainRequest(
+        f"voc:{voc}",
+        folder,
+        backbone=Backbone.SMALL,
+        width_mult=0.25,
+        image_size=(96, 96),
+        changes=settings,
+        workers=0,
+        device="cpu",
+        **changes,
+    )
+
+
+def resumed(folder, output, **changes):
+    return TrainRequest(
+        None, output, resume=folder / "last.pth", workers=0, device="cpu", **changes
+    )
+
+
+def weights(path):
+    return load_detector(path).net.state_dict()
+
+
+def test_a_run_leaves_a_detector_that_loads_and_a_history(voc, tmp_path):
+    seen = []
+    observer = Observer(epoch_done=lambda record, left: seen.append((record, left)))
+
+    report = train(tiny_request(voc, tmp_path / "run", validate_every=1), observer)
+
+    loaded = load_detector(tmp_path / "run" / "best.pth")
+    assert loaded.checkpoint.family == "native"
+    assert loaded.spec == report.spec
+    assert loaded.spec.class_names == SCENE_CLASSES
+    assert [record.epoch for record, _ in seen] == [1, 2]
+    assert seen[0][1] > seen[1][1] == 0
+    table = (tmp_path / "run" / "history.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert (tmp_path / "run" / "history.png").read_bytes().startswith(b"\x89PNG")
+    plan = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert plan["recipe"]["epochs"] == 2
+    assert not report.interrupted
+    assert {path.name for path in report.files} == {
+        "best.pth",
+        "last.pth",
+        "history.csv",
+        "history.png",
+        "run.json",
+    }
+
+
+def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(voc, tmp_path):
+    class EnoughError(Exception):
+        pass
+
+    def leave(record, _):
+        if record.epoch == 1:
+            raise EnoughError
+
+    train(tiny_request(voc, tmp_path / "straight"))
+    with pytest.raises(EnoughError):
+        train(tiny_request(voc, tmp_path / "halves"), Observer(epoch_done=leave))
+    torch.manual_seed(99)  # whatever the session did in between
+    report = train(resumed(tmp_path / "halves", tmp_path / "halves"))
+
+    straight = read_snapshot(tmp_path / "straight" / "last.pth")
+    halves = read_snapshot(tmp_path / "halves" / "last.pth")
+    assert straight.record.step == halves.record.step == 4
+    for state in ("net", "average"):
+        one, other = getattr(straight.tensors, state), getattr(halves.tensors, state)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert [record.epoch for record in report.record.history] == [1, 2]
+    assert [r.loss for r in straight.record.history] == [r.loss for r in report.record.history]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(voc, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(tiny_request(voc, tmp_path / name, seed=seed, changes={"epochs": 1}))
+
+    first, again, other = (weights(tmp_path / name / "last.pth") for name in "abc")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_a_run_that_goes_on_refuses_other_settings_all_at_once(voc, tmp_path):
+    train(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
+
+    with pytest.raises(CheckpointError) as caught:
+        train(
+            resumed(
+                tmp_path / "run",
+                tmp_path / "run",
+                width_mult=0.5,
+                image_size=(64, 64),
+                changes={"lr": 7.0},
+            )
+        )
+
+    for part in ("the width is 0.25, not 0.5", "(96, 96), not (64, 64)", "lr is 0.002, not 7.0"):
+        assert part in str(caught.value)
+
+
+def test_a_run_that_goes_on_refuses_other_images(voc, tmp_path):
+    train(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
+    listed = voc / "ImageSets" / "Main" / "train.txt"
+    listed.write_text("\n".join(listed.read_text().split()[:-1]))
+
+    with pytest.raises(CheckpointError, match="trained on 8 images, and now there are 7"):
+        train(resumed(tmp_path / "run", tmp_path / "run"))
+
+
+def test_a_folder_with_a_run_is_not_replaced_unasked(voc, tmp_path):
+    request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1})
+    train(request)
+    before = (tmp_path / "run" / "last.pth").read_bytes()
+
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(request)
+
+    assert (tmp_path / "run" / "last.pth").read_bytes() == before
+    train(dataclasses.replace(request, overwrite=True))
+
+
+def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(voc, tmp_path):
+    request = tiny_request(voc, tmp_path / "run", changes={"lr": 1e9, "clip_norm": 0.0})
+
+    with pytest.raises(TrainingError, match=r"the loss of the .* is (nan|inf)") as caught:
+        train(request)
+
+    assert caught.value.exit_code == 1
+    saved = np.load(tmp_path / "run" / "not-finite.npz")
+    assert saved["inputs"].shape == (4, 3, 96, 96)
+    assert set(saved["images"]) <= {f"scene_{i}" for i in range(8)}
+
+
+def test_eight_images_are_learned_by_heart(voc, tmp_path):
+    # no augmentation, and the training images themselves to be measured on
+    request = TrainRequest(
+        f"voc:{voc}",
+        tmp_path / "run",
+        val_data=f"voc:{voc}",
+        val_split=Split.TRAIN,
+        backbone=Backbone.SMALL,
+        width_mult=0.5,
+        image_size=(160, 160),
+        fit_priors=True,
+        changes={
+            "epochs": 70,
+            "batch": 8,
+            "augmentation": NO_AUGMENTATION,
+            "warmup_epochs": 5.0,
+            "ema_decay": 0.9,
+        },
+        validate_every=70,
+        workers=0,
+        device="cpu",
+    )
+
+    report = train(request)
+
+    assert report.record.history[-1].mean_ap == 1.0
+    assert not math.isnan(report.record.best)
+
+
+def test_errors_are_ours(voc, tmp_path):
+    with pytest.raises(DeployError):
+        train(tiny_request(voc, tmp_path / "run", recipe="voc0712-smal"))
