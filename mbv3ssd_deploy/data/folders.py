@@ -14,15 +14,9 @@ from mbv3ssd_deploy.data.class_names import check_class_names
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.image_header import read_image_size
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import belongs_to, made_half, made_split
+from mbv3ssd_deploy.data.made_split import belongs_to, made_half, made_split, part_folders
 from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError
-
-_PART_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
-    (Split.TRAIN, ("train",)),
-    (Split.VAL, ("val", "valid")),
-    (Split.TEST, ("test",)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +77,7 @@ def read_image_folder(
             "there is no such folder", where=str(root), hint="it holds train/CLASS/*.jpg"
         )
     problems: list[DatasetProblem] = []
-    parts = _part_folders(root)
+    parts = part_folders(root)
     class_names = _class_names(parts.values() or (root,), root)
     files = [
         (path, class_names.index(path.parent.name))
@@ -132,16 +126,6 @@ def crops_of_objects(
     return ClassificationSet(
         name, dataset.class_names[1:], _some(images, name, dataset.problems), dataset.problems
     )
-
-
-def _part_folders(root: Path) -> dict[Split, Path]:
-    """Return the folders that stand for a split; none where ROOT holds the classes themselves."""
-    found: dict[Split, Path] = {}
-    for part, names in _PART_FOLDERS:
-        for name in names:
-            if (root / name).is_dir():
-                found.setdefault(part, root / name)
-    return found if Split.TRAIN in found else {}
 
 
 def _class_names(folders: Iterable[Path], root: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A split for data that came without one: by a hash of each name, so that it never moves.
+"""A split that folders make, or one for data that came without: by a hash of each name.
 
 An image stays in its part when others are added or taken away, on every machine; a random shuffle
 would move it, and a test image would become a training image with the next picture taken.
@@ -7,10 +7,26 @@ would move it, and a test image would become a training image with the next pict
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from mbv3ssd_deploy.data.dataset import Split
 
 _VAL_SHARE, _TEST_SHARE = 0.15, 0.15
+_PART_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
+    (Split.TRAIN, ("train",)),
+    (Split.VAL, ("val", "valid")),
+    (Split.TEST, ("test",)),
+)
+
+
+def part_folders(root: Path) -> dict[Split, Path]:
+    """Return the folders in `root` that stand for train, val and test; none without train."""
+    found: dict[Split, Path] = {}
+    for part, names in _PART_FOLDERS:
+        for name in names:
+            if (root / name).is_dir():
+                found.setdefault(part, root / name)
+    return found if Split.TRAIN in found else {}
 
 
 def made_split(name: str, seed: int) -> Split:

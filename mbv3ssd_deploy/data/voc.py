@@ -18,7 +18,7 @@ from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, datas
 from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import belongs_to, made_split
+from mbv3ssd_deploy.data.made_split import belongs_to, made_split, part_folders
 from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
 from mbv3ssd_deploy.errors import DatasetError, FormatError
 
@@ -29,12 +29,21 @@ _LINE_WITH_FLAG = re.compile(r"(\S.*?)\s+(?:-1|0|1)")
 
 @dataclass(frozen=True, slots=True)
 class _VocFolder:
-    """One root: its files by stem, and its lists by split; no lists where it came without."""
+    """One root: its files by stem, and its lists by split; no lists where it came without.
+
+    `part` is set where the whole folder is one part of a data set.
+    """
 
     root: Path
     images: Mapping[str, Path]
     annotations: Mapping[str, Path]
     lists: Mapping[str, Path]
+    part: Split | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that its lists name, or the one that it is."""
+        return (self.part,) if self.part else tuple(s for s in Split if s in self.lists)
 
 
 def read_voc(
@@ -60,15 +69,22 @@ def read_voc(
             apart, or nothing usable is left.
     """
     name = "voc:" + ",".join(map(str, roots))
-    folders = [_list_folder(root) for root in roots]
+    folders = [folder for root in roots for folder in _list_folders(root)]
     problems: list[DatasetProblem] = []
     images: list[AnnotatedImage] = []
     for folder in folders:
         prefix = f"{folder.root.name}/" if len(folders) > 1 else ""
         stems = _stems_of_split(folder, split, seed, problems)
         images += _annotated(folder, stems, prefix, problems, progress)
-    if not images and any(problem.kind == "missing-split" for problem in problems):
+    if not images and not any(folder.splits == () for folder in folders):
         raise _no_such_split(folders, split)
+    if not images and {problem.kind for problem in problems} == {"split-made"}:
+        raise DatasetError(
+            f"{str(split)!r} is empty: too few images to make a split of by their names",
+            where=name,
+            hint="write ImageSets/Main/train.txt, val.txt and test.txt, a file name without "
+            "extension a line",
+        )
     names = class_names or _listed_classes(folders)
     if names is None:
         names = class_names_found(_classes_in(folders, images, progress), where=name)
@@ -76,7 +92,15 @@ def read_voc(
     return dataset_from_samples(name, names, samples, problems)
 
 
-def _list_folder(root: Path) -> _VocFolder:
+def _list_folders(root: Path) -> list[_VocFolder]:
+    """Return the folder, or its train, val and test where each holds its own files."""
+    parts = part_folders(root)
+    if not parts or (root / "JPEGImages").is_dir():
+        return [_list_folder(root)]
+    return [_list_folder(path, part) for part, path in parts.items()]
+
+
+def _list_folder(root: Path, part: Split | None = None) -> _VocFolder:
     if not root.is_dir():
         raise DatasetError(
             "there is no such folder",
@@ -97,7 +121,7 @@ def _list_folder(root: Path) -> _VocFolder:
             hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
         )
     lists = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
-    return _VocFolder(root, images, annotations, lists)
+    return _VocFolder(root, images, annotations, lists, part)
 
 
 def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
@@ -114,13 +138,15 @@ def _stems_of_split(
     folder: _VocFolder, split: Split, seed: int, problems: list[DatasetProblem]
 ) -> list[str]:
     """Return the names in the split, in the list's order; a folder without lists is split here."""
-    if not any(part in folder.lists for part in Split):
+    every = sorted({*folder.images, *folder.annotations})
+    if folder.part is not None:
+        return every if belongs_to(folder.part, split) else []
+    if not folder.splits:
         reason = (
             "no ImageSets/Main: the hash of each file name decides, "
             f"about 70 % train, 15 % val, 15 % test (seed {seed})"
         )
         problems.append(DatasetProblem(str(folder.root), reason, "split-made"))
-        every = sorted({*folder.images, *folder.annotations})
         return [stem for stem in every if belongs_to(made_split(stem, seed), split)]
     parts = [split] if split in folder.lists else []
     if not parts and split is Split.TRAINVAL:
@@ -250,9 +276,9 @@ def _classes_in(
 
 
 def _no_such_split(folders: Sequence[_VocFolder], split: Split) -> DatasetError:
-    there = sorted({part for folder in folders for part in Split if part in folder.lists})
+    there = sorted({str(part) for folder in folders for part in folder.splits})
     return DatasetError(
-        f"there is no split {str(split)!r}: ImageSets/Main holds {', '.join(there)}",
+        f"there is no split {str(split)!r}, only {', '.join(there)}",
         where=", ".join(str(folder.root) for folder in folders),
         hint=f"write ImageSets/Main/{split}.txt, one file name without extension a line",
     )

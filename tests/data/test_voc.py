@@ -4,6 +4,7 @@ import zoo
 from dataset_files import VocFolder, plain_image, voc_object
 
 from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.data.made_split import made_split
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 
@@ -258,6 +259,43 @@ def test_a_made_split_stays_when_images_are_added(tmp_path):
     assert after != {sample.image_id for sample in other_seed}
 
 
+def test_too_few_images_for_a_made_split_are_told_apart_from_bad_ones(tmp_path):
+    folder = VocFolder(tmp_path, labelimg=True).add("a", CAT)
+    made = made_split("a", 0)
+
+    assert len(read_dataset(folder.source, made)) == 1
+    for split in {Split.TRAIN, Split.VAL, Split.TEST} - {made}:
+        with pytest.raises(DatasetError, match="too few images") as caught:
+            read_dataset(folder.source, split)
+        assert "ImageSets/Main" in caught.value.hint
+
+
+def test_folders_for_train_valid_and_test(tmp_path):
+    """As Roboflow exports VOC."""
+    for part, name in (("train", "cat"), ("valid", "dog"), ("test", "ant")):
+        thing = voc_object(name, (1, 1, 9, 9))
+        VocFolder(tmp_path / part, labelimg=True).add("a", thing).add("b", thing)
+
+    parts = {split: read_dataset(f"voc:{tmp_path}", split) for split in Split}
+
+    assert {split: len(part) for split, part in parts.items()} == {
+        Split.TRAIN: 2,
+        Split.VAL: 2,
+        Split.TRAINVAL: 4,
+        Split.TEST: 2,
+    }
+    assert {part.class_names for part in parts.values()} == {("background", "ant", "cat", "dog")}
+    assert [sample.image_id for sample in parts[Split.VAL].samples] == ["valid/a", "valid/b"]
+    assert all(part.problems == () for part in parts.values())
+
+
+def test_a_folder_for_train_alone_has_no_test(tmp_path):
+    VocFolder(tmp_path / "train", labelimg=True).add("a", CAT)
+
+    with pytest.raises(DatasetError, match="no split 'test', only train"):
+        read_dataset(f"voc:{tmp_path}", Split.TEST)
+
+
 def test_flags_behind_the_names_in_a_list_are_ignored(folder):
     folder.add("a", CAT).add("b 1", CAT).list("train", "a  -1", "b 1", "")
 
@@ -269,7 +307,7 @@ def test_flags_behind_the_names_in_a_list_are_ignored(folder):
 def test_unknown_and_empty_splits_are_refused(folder):
     folder.add("a", CAT).list("train", "a").list("val")
 
-    with pytest.raises(DatasetError, match="holds train, val") as missing:
+    with pytest.raises(DatasetError, match="only train, val") as missing:
         read_dataset(folder.source, Split.TEST)
     with pytest.raises(DatasetError, match="names no image"):
         read_dataset(folder.source, Split.VAL)
