@@ -111,10 +111,11 @@ def _inspect_backbone(path: Path, talk: Talk) -> bool:
     talk.result(f"{path}: backbone weights, {network} ({found.family}: {found.title})")
     for line in found.evidence:
         talk.result(f"  evidence: {line}")
-    fed = f"detectors of layout {', '.join(found.feeds)}: train --backbone starts from it"
-    none = f"no detector: {found.why_not}"
+    feeds = f"no detector: {found.why_not}"
+    if found.width is not None:
+        feeds = f"detectors of width {found.width:g} and layout {', '.join(found.feeds)}"
     talk.result("it is no detector: there is nothing to deploy")
-    talk.result(f"its backbone feeds {fed if found.feeds else none}")
+    talk.result(f"its backbone feeds {feeds}")
     for line in found.notices:
         talk.note(f"notice: {line}")
     talk.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})

@@ -502,11 +502,10 @@ def test_a_file_is_described_with_what_it_feeds(tmp_path, folder):
     found = describe_backbone(hollow_file(folder, tmp_path))
 
     assert (found.family, found.network) == (family, folder.rsplit("_", 1)[-1])
-    layouts = {ARCHS[name].layout for name in fed}
-    if "w050" not in folder:  # its layout is a detector's, its widths are not
-        assert layouts <= set(found.feeds)
-        assert bool(found.why_not) is not bool(fed)
-    assert set(found.feeds) & {a.layout for a in ARCHS.values()} <= {*layouts, "jungin500"}
+    known = {target.layout for target in ARCHS.values()}
+    assert set(found.feeds) & known == {ARCHS[name].layout for name in fed}
+    assert bool(found.why_not) is not bool(fed)
+    assert found.width == (1.0 if fed else None)
 
 
 def test_a_detector_is_not_described_as_a_backbone(tmp_path):
@@ -527,6 +526,7 @@ def test_our_own_classifier_is_described_with_its_classes(tmp_path):
     assert found.family == "native-classifier"
     assert found.class_names == names
     assert "torchvision" in found.feeds
+    assert found.width == 0.25
     with pytest.raises(CheckpointError, match="a classifier that train-backbone made") as info:
         load_detector(path)
     assert "train --backbone" in info.value.hint

@@ -34,7 +34,7 @@ def test_it_names_the_family_and_what_it_feeds(weights):
     assert result.exit_code == 0, result.output
     assert "backbone weights, MobileNetV3-Small (timm:" in result.stdout
     assert "it is no detector" in result.stdout
-    assert "its backbone feeds detectors of layout torchvision" in result.stdout
+    assert "its backbone feeds detectors of width 1 and layout torchvision" in result.stdout
     assert "conv_stem.weight" in result.stdout
 
 

@@ -142,7 +142,7 @@ def _load(path: Path, arch: ArchSpec, num_classes: int | None) -> LoadedBackbone
             f"({arch.layout}, MobileNetV3-{arch.backbone.capitalize()}): {'; '.join(found)}",
             hint=_what_feeds(arch),
         )
-    report = _account(source, arch, num_classes)
+    report = account_for(source, arch, num_classes)
     if not report.is_clean:
         raise CheckpointError(
             f"the backbone of {source.family} does not fill this detector's "
@@ -177,8 +177,12 @@ def _wanted(arch: ArchSpec, num_classes: int | None) -> dict[str, Shape]:
     return {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
 
 
-def _account(source: Source, arch: ArchSpec, num_classes: int | None) -> KeyReport:
-    """Hold the file's tensors against the backbone's; the classifier's may come too."""
+def account_for(source: Source, arch: ArchSpec, num_classes: int | None = None) -> KeyReport:
+    """Return where each tensor of a file goes in the backbone of `arch`.
+
+    The classifier's layers come too if `num_classes` is given and they predict as many; otherwise
+    they are dropped, all of them.
+    """
     wanted = _wanted(arch, num_classes)
     backbone = {key: shape for key, shape in wanted.items() if key.startswith(FEATURES)}
     classifier = {key: shape for key, shape in wanted.items() if key not in backbone}

@@ -48,6 +48,7 @@ class Source:
         notes: what a user should know.
         file_keys: what the file calls those of `tensors` that have our names already.
         dropped: keys of the file that are not among `tensors`, and why.
+        arch: where the file tells it whole.
     """
 
     family: str
@@ -60,6 +61,7 @@ class Source:
     notes: tuple[str, ...] = ()
     file_keys: Mapping[str, str] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
+    arch: ArchSpec | None = None
 
 
 def find_source(contents: Contents) -> Source:
@@ -135,6 +137,7 @@ def _own_classifier(contents: Contents) -> Source:
         tensors=contents.tensors,
         keymap=lambda arch: KeyMap((*_moved_rules(spec.arch, arch), *rules)),
         notes=contents.notices,
+        arch=spec.arch,
     )
 
 
