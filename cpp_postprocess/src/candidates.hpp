@@ -39,7 +39,7 @@ inline std::uint32_t place_of(std::uint64_t candidate) {
 template <class L>
 class CandidateFinder {
    public:
-    // `row` holds `classes` floats, rounded up to whole lanes. `found` must have room for all.
+    // `row` has room for `classes` floats, rounded up to whole lanes. `found` must have room for all.
     CandidateFinder(ConfForm form, std::size_t classes, double threshold, float* row,
                     std::vector<std::uint64_t>& found)
         : form_(form),
@@ -48,9 +48,6 @@ class CandidateFinder {
           distance_(distance_for(static_cast<float>(threshold))),
           row_(row),
           found_(found) {
-        for (std::size_t i = classes; i < padded(classes); ++i) {
-            row_[i] = -std::numeric_limits<float>::infinity();
-        }
     }
 
     static std::size_t padded(std::size_t classes) { return (classes + 7) / 8 * 8; }
@@ -60,8 +57,7 @@ class CandidateFinder {
         for (std::size_t i = 0; i < priors; ++i) {
             float const* const row = conf + i * classes_;
             if (any_above(row + 1, classes_ - 1, bound(row[0]))) {
-                std::memcpy(row_, row, classes_ * sizeof(float));
-                look_in_row(first_prior + i);
+                look_in_row(row, first_prior + i);
             }
         }
     }
@@ -81,7 +77,7 @@ class CandidateFinder {
                         for (std::size_t c = 0; c < classes_; ++c) {
                             row_[c] = planes[c * step + i];
                         }
-                        look_in_row(first_prior + (cell + i) * boxes + box);
+                        look_in_row(row_, first_prior + (cell + i) * boxes + box);
                     }
                 }
             }
@@ -148,17 +144,16 @@ class CandidateFinder {
         return hits;
     }
 
-    // Looks in `row_`.
-    void look_in_row(std::size_t prior) {
+    void look_in_row(float const* row, std::size_t prior) {
         if (form_ == ConfForm::probabilities) {
             for (std::size_t c = 1; c < classes_; ++c) {
-                if (row_[c] > threshold_ && std::isfinite(row_[c])) {
-                    add(row_[c], prior, c);
+                if (row[c] > threshold_ && std::isfinite(row[c])) {
+                    add(row[c], prior, c);
                 }
             }
             return;
         }
-        float const total = turn_into_powers();
+        float const total = powers_of(row);
         // a row with NaN or +inf has a total of NaN, and nothing is above that
         L const floor = L::splat(threshold_ * total * (1.0F - 1e-6F));
         for (std::size_t i = 0; i < classes_; i += 8) {
@@ -175,26 +170,33 @@ class CandidateFinder {
                 }
             }
         }
-        for (std::size_t i = classes_; i < padded(classes_); ++i) {
-            row_[i] = -std::numeric_limits<float>::infinity();
-        }
     }
 
-    // Leaves e^(logit - largest) in `row_` and returns their sum.
-    float turn_into_powers() {
-        std::size_t const end = padded(classes_);
-        L best = L::load(row_);
-        for (std::size_t i = 8; i < end; i += 8) {
-            best = max(best, L::load(row_ + i));
+    // Leaves e^(logit - largest) in `row_`, filled up with 0, and returns their sum. `row` may be
+    // `row_`.
+    float powers_of(float const* row) {
+        float last[8];
+        std::size_t const whole = classes_ / 8 * 8;
+        for (std::size_t i = 0; i < 8; ++i) {
+            last[i] = whole + i < classes_ ? row[whole + i]
+                                           : -std::numeric_limits<float>::infinity();
+        }
+        L best = L::load(last);
+        for (std::size_t i = 0; i < whole; i += 8) {
+            best = max(best, L::load(row + i));
         }
         L const most = L::splat(largest(best));
         L total = L::splat(0.0F);
-        for (std::size_t i = 0; i < end; i += 8) {
-            L const powers = exponential(L::load(row_ + i) - most);
-            powers.store(row_ + i);
-            total = total + powers;
+        for (std::size_t i = 0; i < whole; i += 8) {
+            total = total + store_powers(L::load(row + i) - most, i);
         }
-        return sum(total);
+        return sum(whole == classes_ ? total : total + store_powers(L::load(last) - most, whole));
+    }
+
+    L store_powers(L const& x, std::size_t at) {
+        L const powers = exponential_of_small(x);
+        powers.store(row_ + at);
+        return powers;
     }
 
     void add(float score, std::size_t prior, std::size_t label) {

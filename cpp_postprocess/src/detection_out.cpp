@@ -5,12 +5,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "head_check.hpp"
 #include "mbv3ssd/decode.hpp"
 
 namespace mbv3ssd {
 
 void read_detection_out(float const* rows, std::size_t count, std::size_t step,
                         std::size_t classes, Frame const& frame, std::vector<Detection>& found) {
+    check_frame(frame);
     found.clear();
     if (count == 0) {
         return;

@@ -5,7 +5,6 @@
 // lets decide anything.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -78,15 +77,25 @@ struct PlainLanes {
     friend unsigned at_or_above(PlainLanes const& a, PlainLanes const& b) {
         return bits(a, b, [](float x, float y) { return x >= y; });
     }
-    // 2 to the power of the whole numbers n, times `value`; see exponent.hpp about `shifted`.
+    // `value` times 2 to the power of the whole numbers in the lowest bits of `shifted`: added to the
+    // exponents, so the results must be normal floats.
     friend PlainLanes times_two_to(PlainLanes const& value, PlainLanes const& shifted) {
-        PlainLanes all;
+        return each(value, shifted, [](float x, float n) {
+            std::uint32_t bits_of_x = 0;
+            std::uint32_t bits_of_n = 0;
+            std::memcpy(&bits_of_x, &x, sizeof x);
+            std::memcpy(&bits_of_n, &n, sizeof n);
+            bits_of_x += bits_of_n << 23U;
+            std::memcpy(&x, &bits_of_x, sizeof x);
+            return x;
+        });
+    }
+    // `value`, but 0 where `x` is below `limit`. NaN is below nothing.
+    friend PlainLanes zero_where_below(PlainLanes const& value, PlainLanes const& x,
+                                       PlainLanes const& limit) {
+        PlainLanes all = value;
         for (int i = 0; i < 8; ++i) {
-            std::int32_t n = 0;
-            std::memcpy(&n, &shifted.lane[i], sizeof n);
-            n -= 0x4B400000;
-            std::int32_t const half = n >> 1;
-            all.lane[i] = value.lane[i] * two_to(half) * two_to(n - half);
+            all.lane[i] = x.lane[i] < limit.lane[i] ? 0.0F : value.lane[i];
         }
         return all;
     }
@@ -101,14 +110,6 @@ struct PlainLanes {
             best = best > one ? best : one;
         }
         return best;
-    }
-
-   private:
-    static float two_to(std::int32_t power) {
-        std::uint32_t const pattern = (static_cast<std::uint32_t>(power) + 127U) << 23U;
-        float value = 0.0F;
-        std::memcpy(&value, &pattern, sizeof value);
-        return value;
     }
 };
 
@@ -134,14 +135,11 @@ struct Lanes {
         return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a.all, b.all, _CMP_GE_OQ)));
     }
     friend Lanes times_two_to(Lanes value, Lanes shifted) {
-        __m256i const bias = _mm256_set1_epi32(127);
-        __m256i const n =
-            _mm256_sub_epi32(_mm256_castps_si256(shifted.all), _mm256_set1_epi32(0x4B400000));
-        __m256i const half = _mm256_srai_epi32(n, 1);
-        __m256i const a = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
-        __m256i const b =
-            _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(n, half), bias), 23);
-        return value * Lanes{_mm256_castsi256_ps(a)} * Lanes{_mm256_castsi256_ps(b)};
+        __m256i const n = _mm256_slli_epi32(_mm256_castps_si256(shifted.all), 23);
+        return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value.all), n))};
+    }
+    friend Lanes zero_where_below(Lanes value, Lanes x, Lanes limit) {
+        return {_mm256_andnot_ps(_mm256_cmp_ps(x.all, limit.all, _CMP_LT_OQ), value.all)};
     }
     friend float sum(Lanes a) {
         __m128 const four =
@@ -196,6 +194,10 @@ struct Lanes {
     friend Lanes times_two_to(Lanes value, Lanes shifted) {
         return {scaled(value.low, shifted.low), scaled(value.high, shifted.high)};
     }
+    friend Lanes zero_where_below(Lanes value, Lanes x, Lanes limit) {
+        return {_mm_andnot_ps(_mm_cmplt_ps(x.low, limit.low), value.low),
+                _mm_andnot_ps(_mm_cmplt_ps(x.high, limit.high), value.high)};
+    }
     friend float sum(Lanes a) {
         __m128 const four = _mm_add_ps(a.low, a.high);
         __m128 const two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -212,12 +214,8 @@ struct Lanes {
         return static_cast<unsigned>(_mm_movemask_ps(low) | (_mm_movemask_ps(high) << 4));
     }
     static __m128 scaled(__m128 value, __m128 shifted) {
-        __m128i const bias = _mm_set1_epi32(127);
-        __m128i const n = _mm_sub_epi32(_mm_castps_si128(shifted), _mm_set1_epi32(0x4B400000));
-        __m128i const half = _mm_srai_epi32(n, 1);
-        __m128i const a = _mm_slli_epi32(_mm_add_epi32(half, bias), 23);
-        __m128i const b = _mm_slli_epi32(_mm_add_epi32(_mm_sub_epi32(n, half), bias), 23);
-        return _mm_mul_ps(_mm_mul_ps(value, _mm_castsi128_ps(a)), _mm_castsi128_ps(b));
+        __m128i const n = _mm_slli_epi32(_mm_castps_si128(shifted), 23);
+        return _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(value), n));
     }
 };
 
@@ -260,6 +258,10 @@ struct Lanes {
     friend Lanes times_two_to(Lanes value, Lanes shifted) {
         return {scaled(value.low, shifted.low), scaled(value.high, shifted.high)};
     }
+    friend Lanes zero_where_below(Lanes value, Lanes x, Lanes limit) {
+        return {cleared(value.low, vcltq_f32(x.low, limit.low)),
+                cleared(value.high, vcltq_f32(x.high, limit.high))};
+    }
     friend float sum(Lanes a) {
         float32x4_t const four = vaddq_f32(a.low, a.high);
         float32x2_t const two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
@@ -274,12 +276,11 @@ struct Lanes {
         return vaddvq_u32(vandq_u32(low, weight)) | (vaddvq_u32(vandq_u32(high, weight)) << 4U);
     }
     static float32x4_t scaled(float32x4_t value, float32x4_t shifted) {
-        int32x4_t const bias = vdupq_n_s32(127);
-        int32x4_t const n = vsubq_s32(vreinterpretq_s32_f32(shifted), vdupq_n_s32(0x4B400000));
-        int32x4_t const half = vshrq_n_s32(n, 1);
-        int32x4_t const a = vshlq_n_s32(vaddq_s32(half, bias), 23);
-        int32x4_t const b = vshlq_n_s32(vaddq_s32(vsubq_s32(n, half), bias), 23);
-        return vmulq_f32(vmulq_f32(value, vreinterpretq_f32_s32(a)), vreinterpretq_f32_s32(b));
+        uint32x4_t const n = vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23);
+        return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(value), n));
+    }
+    static float32x4_t cleared(float32x4_t value, uint32x4_t where) {
+        return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), where));
     }
 };
 

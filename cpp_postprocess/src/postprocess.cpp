@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "candidates.hpp"
+#include "head_check.hpp"
 #include "mbv3ssd/priors.hpp"
 
 namespace mbv3ssd {
@@ -34,22 +35,6 @@ std::size_t most_compared(DecodeRule const& rule, std::size_t priors, std::size_
     std::size_t const all = each * (classes - 1);
     bool const stops = rule.keep_total != 0 && rule.keep_per_class == 0;
     return stops ? std::min<std::size_t>(all, std::size_t{rule.keep_total} + 1) : all;
-}
-
-void need(bool condition, char const* part, std::size_t index, char const* what) {
-    if (!condition) {
-        throw std::invalid_argument("head part " + std::to_string(index) + ": " + part + " " +
-                                    what);
-    }
-}
-
-// Throws unless `size` floats hold `planes` planes of `cells`, `step` apart.
-void check_planes(char const* part, std::size_t index, std::size_t size, std::size_t step,
-                  std::size_t planes, std::size_t cells) {
-    need(step == 0 || step >= cells, part, index, "has planes that overlap: the step is too small");
-    std::size_t const used = step == 0 ? cells : step;
-    need(size >= cells && (size - cells) / used >= planes - 1, part, index,
-         "has fewer numbers than boxes x cells of the level need");
 }
 
 }  // namespace
@@ -102,7 +87,8 @@ void Postprocessor::set_thresholds(double score, double iou) {
 }
 
 std::vector<Detection> const& Postprocessor::run(Heads const& heads, Frame const& frame) {
-    check(heads, frame);
+    check_frame(frame);
+    check_heads(heads, levels_, class_count_);
     if (++epoch_ == 0) {  // it has gone round: no old box may look fresh
         std::fill(box_epoch_.begin(), box_epoch_.end(), 0U);
         epoch_ = 1;
@@ -116,38 +102,6 @@ std::vector<Detection> const& Postprocessor::run(Heads const& heads, Frame const
     put_in_order();
     scale(frame);
     return found_;
-}
-
-void Postprocessor::check(Heads const& heads, Frame const& frame) const {
-    bool const is_sized = frame.width > 0 && frame.height > 0 && std::isfinite(frame.width) &&
-                          std::isfinite(frame.height);
-    if (!is_sized) {
-        throw std::invalid_argument("the image that boxes are scaled to has no pixels");
-    }
-    if (heads.parts == nullptr || (heads.part_count != 1 && heads.part_count != levels_.size())) {
-        throw std::invalid_argument("heads come in 1 part or in " +
-                                    std::to_string(levels_.size()) + ", one a level, not in " +
-                                    std::to_string(heads.part_count));
-    }
-    for (std::size_t i = 0; i < heads.part_count; ++i) {
-        HeadPart const& part = heads.parts[i];
-        bool const is_level = heads.part_count == levels_.size();
-        std::size_t const count = is_level ? levels_[i].count() : priors_.size();
-        need(part.loc != nullptr, "loc", i, "is a null pointer");
-        need(part.conf != nullptr, "conf", i, "is a null pointer");
-        if (part.layout == HeadLayout::rows) {
-            need(part.loc_size == count * 4, "loc", i, "is not 4 numbers for each prior");
-            need(part.conf_size == count * class_count_, "conf", i,
-                 "is not one number for each prior and class");
-        } else {
-            need(is_level, "planes", i, "need one part for each level");
-            std::size_t const boxes = levels_[i].boxes_per_cell();
-            std::size_t const cells = levels_[i].cells();
-            check_planes("loc", i, part.loc_size, part.loc_plane_step, 4 * boxes, cells);
-            check_planes("conf", i, part.conf_size, part.conf_plane_step, class_count_ * boxes,
-                         cells);
-        }
-    }
 }
 
 void Postprocessor::find_candidates(Heads const& heads) {

@@ -1,88 +1,13 @@
 #include "mbv3ssd/preprocess.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
 #include "pixels.hpp"
+#include "resize_tables.hpp"
 
 namespace mbv3ssd {
-namespace {
-
-constexpr int coefficient_bits = 11;  // of OpenCV's fixed-point bilinear resize
-constexpr int fraction_bits = 22;     // of Pillow's filters on 8-bit pixels
-
-std::int32_t fixed(float weight) {
-    // half to even, as OpenCV rounds
-    return static_cast<std::int32_t>(std::nearbyint(weight * (1 << coefficient_bits)));
-}
-
-// The places and weights of cv2.resize, INTER_LINEAR: positions in double, weights in float.
-// Along a row the edge pixel has weight 1; along a column both rows are the edge row.
-template <class Blend>
-void blend_like_opencv(std::vector<Blend>& blends, std::uint32_t old_size, std::uint32_t new_size,
-                       bool along_row) {
-    double const scale = 1.0 / (static_cast<double>(new_size) / old_size);
-    blends.resize(new_size);
-    for (std::uint32_t i = 0; i < new_size; ++i) {
-        auto const place = static_cast<float>((i + 0.5) * scale - 0.5);
-        auto first = static_cast<std::int64_t>(std::floor(place));
-        float weight = place - static_cast<float>(first);
-        std::int64_t const last = std::int64_t{old_size} - 1;
-        if (along_row && (first < 0 || first >= last)) {
-            first = first < 0 ? 0 : last;
-            weight = 0.0F;
-        }
-        blends[i] = {static_cast<std::uint32_t>(std::clamp<std::int64_t>(first, 0, last)),
-                     static_cast<std::uint32_t>(std::clamp<std::int64_t>(first + 1, 0, last)),
-                     weight, fixed(1.0F - weight), fixed(weight)};
-    }
-}
-
-// Those of torch's bilinear interpolate, align_corners=False: see core/resize.py.
-template <class Blend>
-void blend_like_torch(std::vector<Blend>& blends, std::uint32_t old_size, std::uint32_t new_size) {
-    double const scale = static_cast<float>(old_size) / static_cast<float>(new_size);
-    blends.resize(new_size);
-    for (std::uint32_t i = 0; i < new_size; ++i) {
-        float const place = std::max(static_cast<float>((i + 0.5) * scale - 0.5), 0.0F);
-        std::uint32_t const first = std::min(static_cast<std::uint32_t>(place), old_size - 1);
-        blends[i] = {first, std::min(first + 1, old_size - 1), place - static_cast<float>(first),
-                     0, 0};
-    }
-}
-
-// Pillow's triangle filter, as wide as the reduction: see core/resize.py.
-template <class Taps>
-void tap_like_pillow(std::vector<Taps>& taps, std::vector<std::int32_t>& weights,
-                     std::uint32_t old_size, std::uint32_t new_size) {
-    double const scale = static_cast<double>(old_size) / new_size;
-    double const reach = std::max(scale, 1.0);
-    taps.resize(new_size);
-    weights.clear();
-    for (std::uint32_t i = 0; i < new_size; ++i) {
-        double const centre = (i + 0.5) * scale;
-        auto const first =
-            static_cast<std::uint32_t>(std::max(std::trunc(centre - reach + 0.5), 0.0));
-        auto const stop = static_cast<std::uint32_t>(
-            std::min(std::trunc(centre + reach + 0.5), static_cast<double>(old_size)));
-        auto const share = [&](std::uint32_t at) {
-            return std::max(1.0 - std::fabs((at - centre + 0.5) * (1.0 / reach)), 0.0);
-        };
-        double total = 0.0;
-        for (std::uint32_t at = first; at < stop; ++at) {
-            total += share(at);
-        }
-        taps[i] = {first, stop - first, weights.size()};
-        for (std::uint32_t at = first; at < stop; ++at) {
-            double const weight = share(at) * (1.0 / total);
-            weights.push_back(static_cast<std::int32_t>(weight * (1 << fraction_bits) + 0.5));
-        }
-    }
-}
-
-}  // namespace
 
 Preprocessor::Preprocessor(InputRule const& rule) : rule_(rule), levels_(std::size_t{3} * 256) {
     if (rule.width == 0 || rule.height == 0) {
@@ -137,8 +62,8 @@ void Preprocessor::prepare(std::uint32_t width, std::uint32_t height) {
     result_row_.resize(new_row);
     switch (rule_.resize) {
         case ResizeRule::cv2_u8:
-            blend_like_opencv(blend_x_, width, rule_.width, true);
-            blend_like_opencv(blend_y_, height, rule_.height, false);
+            blend_like_opencv(blend_x_, width, rule_.width, Axis::along_row);
+            blend_like_opencv(blend_y_, height, rule_.height, Axis::along_column);
             fixed_rows_[0].resize(new_row);
             fixed_rows_[1].resize(new_row);
             break;

@@ -66,7 +66,6 @@ class Postprocessor {
     std::vector<Detection> const& run(Heads const& heads, Frame const& frame);
 
    private:
-    void check(Heads const& heads, Frame const& frame) const;
     void find_candidates(Heads const& heads);
     [[nodiscard]] Box box_of(Heads const& heads, std::uint32_t prior);
     [[nodiscard]] Box compute_box(Heads const& heads, std::uint32_t prior) const;

@@ -26,6 +26,19 @@ struct Image {
 // Throws std::invalid_argument, with what is wrong with `image`.
 void check_image(Image const& image);
 
+// Two old places and the second one's weight, for one new place.
+struct Blend {
+    std::uint32_t first, second;
+    float weight;
+    std::int32_t fixed_first, fixed_second;  // weights of 11 fractional bits
+};
+
+// A run of old places for one new place; the weights stand elsewhere, from `weights` on.
+struct Taps {
+    std::uint32_t first, count;
+    std::size_t weights;
+};
+
 // Resizes and normalises. Its buffers grow to what an image needs and are then used again.
 class Preprocessor {
    public:
@@ -39,18 +52,6 @@ class Preprocessor {
     void run(Image const& image, float* tensor, std::size_t size);
 
    private:
-    // Two old places and the second one's weight, for each new place.
-    struct Blend {
-        std::uint32_t first, second;
-        float weight;
-        std::int32_t fixed_first, fixed_second;  // weights of 11 fractional bits
-    };
-    // A run of old places, the weights of which stand in `weights_x_` or `weights_y_`.
-    struct Taps {
-        std::uint32_t first, count;
-        std::size_t weights;
-    };
-
     void prepare(std::uint32_t width, std::uint32_t height);
     void run_bilinear_u8(Image const& image, float* tensor);
     void run_bilinear_float(Image const& image, float* tensor);

@@ -1,0 +1,17 @@
+// Sizes are checked at the door, so that nothing behind it has to.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "mbv3ssd/postprocess.hpp"
+
+namespace mbv3ssd {
+
+// Throws std::invalid_argument unless the frame has a finite size above 0.
+void check_frame(Frame const& frame);
+
+// Throws std::invalid_argument unless `heads` hold what these levels and classes need.
+void check_heads(Heads const& heads, std::vector<PriorLevel> const& levels, std::size_t classes);
+
+}  // namespace mbv3ssd
