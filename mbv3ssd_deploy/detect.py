@@ -7,7 +7,8 @@ network with raw heads goes the way of ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
 from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+
+_Look = Callable[[F32, Progress], list[Detections]]
+"""From inputs (N, 3, H, W) to normalised detections, one list an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +74,66 @@ class Detector:
             BundleError: the bundle lacks the files of the runtime, or its checkpoint.
             RuntimeFailedError: the runtime refused the model or crashed.
         """
-        runs = {"ncnn": self._run_ncnn, "onnx": self._run_onnx, "torch": self._run_torch}
-        if runtime not in runs:
-            raise ValueError(f"runtime {runtime!r} is none of {', '.join(runs)}")
+        look = self._opened(runtime)
         inputs = np.stack([input_from_image(image, self.spec.input) for image in images])
-        found = runs[runtime](inputs, progress)
+        found = look(inputs, progress)
         return [
             _best_first(scaled(detections, image.shape[1], image.shape[0]), score_threshold)
             for detections, image in zip(found, images, strict=True)
         ]
 
-    def _run_torch(self, inputs: F32, progress: Progress) -> list[Detections]:
-        net = load_origin(self.bundle).net
-        return self._from_heads(TorchRuntime(net), inputs, progress)
+    def detect_stream(
+        self,
+        images: Iterable[U8],
+        *,
+        runtime: str = "ncnn",
+        score_threshold: float | None = None,
+        chunk: int = 16,
+    ) -> Iterator[Detections]:
+        """Yield the detections of each image as `detect_all` does, without holding all in memory.
 
-    def _run_onnx(self, inputs: F32, progress: Progress) -> list[Detections]:
-        return self._from_heads(OnnxRuntime(self.bundle.body_path), inputs, progress)
+        Args:
+            images: RGB uint8 [H, W, 3], taken `chunk` at a time.
+            runtime: as in `detect_all`; it is opened once.
+            score_threshold: as in `detect_all`.
+            chunk: how many images are taken before the first is answered. ncnn starts a process a
+                chunk, which takes a good part of a second; the others answer image by image.
 
-    def _from_heads(
-        self, runtime: TorchRuntime | OnnxRuntime, inputs: F32, progress: Progress
-    ) -> list[Detections]:
-        found = []
-        for index, one in enumerate(inputs):
-            progress("detect", index, len(inputs))
-            tensors = runtime.run(one[None]).tensors
-            found.append(detections_from_heads(tensors["loc"][0], tensors["conf"][0], self.spec))
-        progress("detect", len(inputs), len(inputs))
-        return found
+        Raises:
+            DeployError: as `detect_all`.
+        """
+        look = self._opened(runtime)
+        waiting = iter(images)
+        while some := list(itertools.islice(waiting, chunk)):
+            inputs = np.stack([input_from_image(image, self.spec.input) for image in some])
+            for found, image in zip(look(inputs, silent), some, strict=True):
+                in_pixels = scaled(found, image.shape[1], image.shape[0])
+                yield _best_first(in_pixels, score_threshold)
 
-    def _run_ncnn(self, inputs: F32, progress: Progress) -> list[Detections]:
+    def _opened(self, runtime: str) -> _Look:
+        """Return how a runtime looks at inputs; what it needs is loaded here, once."""
+        openers: dict[str, Callable[[], _Look]] = {
+            "ncnn": self._ncnn,
+            "onnx": lambda: self._by_heads(OnnxRuntime(self.bundle.body_path)),
+            "torch": lambda: self._by_heads(TorchRuntime(load_origin(self.bundle).net)),
+        }
+        if runtime not in openers:
+            raise ValueError(f"runtime {runtime!r} is none of {', '.join(openers)}")
+        return openers[runtime]()
+
+    def _by_heads(self, runtime: TorchRuntime | OnnxRuntime) -> _Look:
+        def look(inputs: F32, progress: Progress) -> list[Detections]:
+            found = []
+            for index, one in enumerate(inputs):
+                progress("detect", index, len(inputs))
+                heads = runtime.run(one[None]).tensors
+                found.append(detections_from_heads(heads["loc"][0], heads["conf"][0], self.spec))
+            progress("detect", len(inputs), len(inputs))
+            return found
+
+        return look
+
+    def _ncnn(self) -> _Look:
         record = self.bundle.manifest.ncnn
         if record is None:
             raise BundleError(
@@ -107,16 +142,21 @@ class Detector:
                 hint="run `mbv3ssd-deploy to-ncnn` first, or use --runtime onnx",
             )
         runtime = NcnnRuntime(self.bundle.param_path, self.bundle.bin_path, exact=False)
-        if record.outputs == "detections":
-            blobs = runtime.run_blobs(inputs, ("detection_out",), progress=progress)
-            return [detections_from_rows(one["detection_out"]) for one in blobs]
-        found = runtime.run(inputs, progress=progress).tensors
         decode = replace(self.spec.decode, score_threshold=record.score_threshold)
         spec = replace(self.spec, decode=decode)
-        return [
-            detections_from_heads(loc, conf, spec)
-            for loc, conf in zip(found["loc"], found["conf"], strict=True)
-        ]
+
+        def look_for_boxes(inputs: F32, progress: Progress) -> list[Detections]:
+            blobs = runtime.run_blobs(inputs, ("detection_out",), progress=progress)
+            return [detections_from_rows(one["detection_out"]) for one in blobs]
+
+        def look_for_heads(inputs: F32, progress: Progress) -> list[Detections]:
+            heads = runtime.run(inputs, progress=progress).tensors
+            return [
+                detections_from_heads(loc, conf, spec)
+                for loc, conf in zip(heads["loc"], heads["conf"], strict=True)
+            ]
+
+        return look_for_boxes if record.outputs == "detections" else look_for_heads
 
 
 def read_bundle(path: Path | str) -> Detector:

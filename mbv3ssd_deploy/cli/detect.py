@@ -1,4 +1,4 @@
-"""`detect`: a bundle looks at images."""
+"""`detect`: a bundle looks at images, videos and cameras."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.core.detections import Detections
+    from mbv3ssd_deploy.detect import Detector
 
 
-@click.command(name="detect", short_help="Run a bundle on images and draw what it finds.")
+@click.command(name="detect", short_help="Run a bundle on images, videos or a camera.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--runtime",
     type=click.Choice(["ncnn", "onnx", "torch"]),
@@ -32,7 +33,17 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("detections"),
     show_default=True,
-    help="Where the drawn copies go.",
+    help="Where the drawn copies of images go.",
+)
+@click.option("--camera", type=click.IntRange(min=0), help="Look through camera N, from 0.")
+@click.option(
+    "--every", type=click.IntRange(min=1), help="Of a video or camera, take every Nth frame."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after N images or frames.")
+@click.option(
+    "--video-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a video or camera with what is found drawn on it to this MP4.",
 )
 @talking
 def command(
@@ -42,26 +53,93 @@ def command(
     runtime: str,
     conf: float | None,
     folder: Path,
+    camera: int | None,
+    every: int | None,
+    limit: int | None,
+    video_out: Path | None,
     talk: Talk,
 ) -> None:
     """Run BUNDLE on IMAGES (files or folders) and draw what it finds on copies.
 
+    A video file in place of the images, or --camera, is looked at frame by frame; ncnn starts a
+    process for every 16 frames of a video and for every frame of a camera, so that a live camera
+    is better served by --runtime onnx. Ctrl-C stops a camera, and what was written stays.
+
     PyTorch and ONNX Runtime follow the family's own rules; ncnn follows the thresholds that
     `to-ncnn` gave its DetectionOutput. --conf can only raise these.
 
-    With --json nothing is drawn: one object an image, boxes as x1, y1, x2, y2 in pixels of the
-    image, label 0 is the background and never shown, scores within 0..1.
+    With --json nothing is drawn: one object an image in a list, of videos one object a frame on a
+    line of its own; boxes as x1, y1, x2, y2 in pixels of the image, label 0 is the background and
+    never shown, scores within 0..1.
 
     \b
         mbv3ssd-deploy detect deploy photos/ --conf 0.5
         mbv3ssd-deploy detect deploy photo.jpg --runtime torch --json
+        mbv3ssd-deploy detect deploy film.mp4 --every 5 --video-out found.mp4
+        mbv3ssd-deploy detect deploy --camera 0 --runtime onnx --json
     """
-    from mbv3ssd_deploy.data.images import draw_detections, list_images, read_images, write_image
+    from mbv3ssd_deploy.cli.detect_video import detect_video
+    from mbv3ssd_deploy.data.video import is_video, opened_camera, opened_video
     from mbv3ssd_deploy.detect import read_bundle
+
+    is_moving = camera is not None or (len(images) == 1 and is_video(images[0]))
+    _check_flags(images, camera=camera, is_moving=is_moving, every=every, video_out=video_out)
+    detector = read_bundle(bundle)
+    if not is_moving:
+        _detect_images(
+            detector, images, runtime=runtime, conf=conf, limit=limit, folder=folder, talk=talk
+        )
+        return
+    opened = opened_video(images[0]) if camera is None else opened_camera(camera)
+    with opened as source:
+        detect_video(
+            detector,
+            source,
+            runtime=runtime,
+            conf=conf,
+            every=every or 1,
+            limit=limit,
+            target=video_out,
+            talk=talk,
+        )
+
+
+def _check_flags(
+    images: tuple[Path, ...],
+    *,
+    camera: int | None,
+    is_moving: bool,
+    every: int | None,
+    video_out: Path | None,
+) -> None:
+    from mbv3ssd_deploy.data.video import is_video
+
+    if camera is not None and images:
+        raise click.UsageError("--camera stands in place of IMAGES")
+    if camera is None and not images:
+        raise click.UsageError("Missing argument 'IMAGES...', or --camera N")
+    if not is_moving and any(map(is_video, images)):
+        raise click.UsageError("one video at a time, and no images beside it")
+    if not is_moving and (every is not None or video_out is not None):
+        raise click.UsageError("--every and --video-out are for videos and cameras")
+    if video_out is not None and images and video_out.resolve() == images[0].resolve():
+        raise click.UsageError("--video-out would replace the video itself")
+
+
+def _detect_images(
+    detector: Detector,
+    given: tuple[Path, ...],
+    *,
+    runtime: str,
+    conf: float | None,
+    limit: int | None,
+    folder: Path,
+    talk: Talk,
+) -> None:
+    from mbv3ssd_deploy.data.images import draw_detections, list_images, read_images, write_image
     from mbv3ssd_deploy.errors import DatasetError
 
-    detector = read_bundle(bundle)
-    found = read_images([path for given in images for path in list_images(given)])
+    found = read_images([path for one in given for path in list_images(one)][:limit])
     for path, reason in found.skipped:
         talk.note(f"skipped {path}: {reason}")
     if not found.images:
@@ -75,7 +153,7 @@ def command(
         )
     names = detector.spec.class_names
     results = [
-        _json_from_detections(image.path, one, names)
+        {"image": str(image.path), "detections": json_from_detections(one, names)}
         for image, one in zip(found.images, detections, strict=True)
     ]
     talk.json(results)
@@ -84,7 +162,7 @@ def command(
     targets = _targets(folder, [image.path for image in found.images])
     for image, one, target in zip(found.images, detections, targets, strict=True):
         write_image(target, draw_detections(image.pixels, one, names))
-        talk.result(f"{image.path}: {_in_words(one, names)}  -> {target}")
+        talk.result(f"{image.path}: {in_words(one, names)}  -> {target}")
 
 
 def _targets(folder: Path, paths: list[Path]) -> list[Path]:
@@ -112,25 +190,22 @@ def _targets(folder: Path, paths: list[Path]) -> list[Path]:
     return targets
 
 
-def _json_from_detections(
-    path: Path, detections: Detections, names: tuple[str, ...]
-) -> dict[str, Any]:
+def json_from_detections(detections: Detections, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return one image's detections as plain JSON."""
     rows = zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
         detections.labels.tolist(),
         strict=True,
     )
-    return {
-        "image": str(path),
-        "detections": [
-            {"box": box, "score": score, "label": label, "name": names[label]}
-            for box, score, label in rows
-        ],
-    }
+    return [
+        {"box": box, "score": score, "label": label, "name": names[label]}
+        for box, score, label in rows
+    ]
 
 
-def _in_words(detections: Detections, names: tuple[str, ...]) -> str:
+def in_words(detections: Detections, names: tuple[str, ...]) -> str:
+    """Return one image's detections in a few words."""
     if not len(detections):
         return "nothing"
     counts = {

@@ -49,6 +49,11 @@ class Talk:
         if self.as_json:
             click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
+    def json_line(self, value: Any) -> None:  # noqa: ANN401 -- any JSON value
+        """Print one of many results for machines, on a line of its own, when it was asked for."""
+        if self.as_json:
+            click.echo(json.dumps(value, ensure_ascii=False))
+
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; on a terminal as wide as it is, elsewhere as wide as it needs."""
         if self.verbosity < 0 or self.as_json or not rows:

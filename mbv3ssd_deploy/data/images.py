@@ -244,7 +244,7 @@ def _ends_early(data: bytes) -> bool:
 
 
 def _decode(data: bytes) -> cv2.typing.MatLike | None:
-    with _silent_opencv():
+    with silent_opencv():
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:  # more pixels than OpenCV agrees to read
@@ -252,7 +252,7 @@ def _decode(data: bytes) -> cv2.typing.MatLike | None:
 
 
 @contextlib.contextmanager
-def _silent_opencv() -> Iterator[None]:
+def silent_opencv() -> Iterator[None]:
     """Keep OpenCV's own complaints off stderr: the caller gets an error that names the file."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
