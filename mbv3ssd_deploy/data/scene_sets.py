@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def write_voc_scenes(
     Args:
         folder: a new or empty one, or one with a set of the same spec but for the count.
         spec: what to write.
-        workers: so many processes render; by default as many as there are cores for us.
+        workers: so many processes render; by default as many as there are cores for us. They are
+            spawned, so a script that calls this needs `if __name__ == "__main__":`.
         progress: told after each scene.
 
     Raises:
@@ -157,11 +159,17 @@ def _written(
         yield from map(write, range(spec.count))
         return
     # a fork would copy OpenCV's threads in whatever state they are
-    pool = ProcessPoolExecutor(wanted, get_context("spawn"), initializer=start_worker)
+    pool = ProcessPoolExecutor(wanted, get_context("spawn"), initializer=_start_renderer)
     try:
         yield from pool.map(write, range(spec.count), chunksize=_CHUNK)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_renderer() -> None:
+    start_worker()
+    # Ctrl-C reaches every process of a terminal; the parent stops them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_scene(folder: Path, spec: SceneSetSpec, index: int) -> tuple[list[int], int]:

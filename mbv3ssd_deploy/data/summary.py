@@ -10,8 +10,8 @@ from mbv3ssd_deploy.data.dataset import DatasetProblem
 
 PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
     {
-        "split-made": "the data set names no split: one was made",
-        "missing-split": "folders without this split",
+        "split-made": "no split is named, so one was made",
+        "missing-split": "not every folder has this split",
         "missing-image": "annotations without an image, left out",
         "missing-annotation": "images without an annotation, left out",
         "no-label-file": "images without a label file, taken as images without objects",
@@ -32,6 +32,9 @@ PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
 )
 """What each `DatasetProblem.kind` means; a summary keeps this order."""
 
+_NOTICES = frozenset({"split-made", "missing-split", "category-holes"})
+"""Nothing is lost by these; they are said without a count."""
+
 
 def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
     """Return a line per kind: how many, what it means, and the first case with its place."""
@@ -41,8 +44,12 @@ def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
         first.setdefault(problem.kind, problem)
     order = [kind for kind in PROBLEM_KINDS if kind in counts]
     order += sorted(set(counts) - set(PROBLEM_KINDS))
-    return tuple(
-        f"{counts[kind]} x {PROBLEM_KINDS.get(kind, kind)}; "
-        f"{'first: ' if counts[kind] > 1 else ''}{first[kind].place}: {first[kind].reason}"
-        for kind in order
-    )
+    return tuple(_line(kind, counts[kind], first[kind]) for kind in order)
+
+
+def _line(kind: str, count: int, first: DatasetProblem) -> str:
+    meaning = PROBLEM_KINDS.get(kind, kind)
+    if count == 1 and kind in _NOTICES:
+        return f"{meaning}; {first.place}: {first.reason}"
+    named = "first: " if count > 1 else ""
+    return f"{count} x {meaning}; {named}{first.place}: {first.reason}"
