@@ -76,6 +76,9 @@ LAYOUTS = {
     "jungin500": (((8, OUTPUT), (12, OUTPUT)), {"+BatchNorm"}),
     "lufficc": (((12, OUTPUT), (16, OUTPUT)), {"+ReLU", "+HardSwish"}),
     "ujsyehao": (((14, EXPANSION), (16, OUTPUT)), {"-Pooling", "-InnerProduct"}),
+    "ujsyehao_plain": (((14, EXPANSION), (16, OUTPUT)), {"-Pooling", "-InnerProduct"}),
+    "mmdet": (((12, OUTPUT), (16, OUTPUT)), set()),
+    "mmdet_early_l2norm": (((12, OUTPUT), (15, OUTPUT)), {"+Normalize", "+MemoryData"}),
     "compact": (
         ((14, EXPANSION), (16, OUTPUT)),
         {"-Pooling", "-InnerProduct", "+Normalize", "+MemoryData"},
