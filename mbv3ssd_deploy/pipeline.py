@@ -46,7 +46,7 @@ from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, bytes_from_body, read_body
-from mbv3ssd_deploy.onnx_body.export import DEFAULT_OPSET, export_body
+from mbv3ssd_deploy.onnx_body.export import ExporterChoice, export_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
@@ -82,8 +82,9 @@ def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
     directory: Path = DEFAULT_BUNDLE,
     *,
     options: LoadOptions | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     batch: int = 1,
+    exporter: ExporterChoice = ExporterChoice.AUTO,
     command: str = "",
     progress: Progress = silent,
 ) -> Exported:
@@ -97,7 +98,7 @@ def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
     progress("export", 0, 4)
     loaded = load_detector(checkpoint, options)
     progress("export", 1, 4)
-    raw = export_body(loaded.net, loaded.spec, opset=opset, batch=batch)
+    raw = export_body(loaded.net, loaded.spec, opset=opset, batch=batch, exporter=exporter)
     progress("export", 2, 4)
     body, simplified = simplify_body(raw, _sample(loaded.spec.input, batch), run=_run_onnx)
     progress("export", 3, 4)

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="The bundle folder; an existing bundle is replaced whole.",
 )
-@click.option("--opset", type=int, default=17, show_default=True, help="The ONNX opset.")
+@click.option(
+    "--opset", type=int, help="The ONNX opset; 17 by default, 18 from PyTorch's newer exporter."
+)
+@click.option(
+    "--exporter",
+    type=click.Choice(["auto", "torchscript", "dynamo"]),
+    default="auto",
+    show_default=True,
+    help="Which of PyTorch's exporters; auto asks the first, and the other where that fails.",
+)
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -36,7 +45,14 @@ if TYPE_CHECKING:
 @load_flags
 @talking
 def command(
-    *, checkpoint: Path, bundle: Path, opset: int, batch: int, options: LoadOptions, talk: Talk
+    *,
+    checkpoint: Path,
+    bundle: Path,
+    opset: int | None,
+    exporter: str,
+    batch: int,
+    options: LoadOptions,
+    talk: Talk,
 ) -> None:
     """Recognise CHECKPOINT and export its conv body to ONNX.
 
@@ -48,6 +64,7 @@ def command(
         mbv3ssd-deploy export model.pth -o my-bundle --labels labels.txt
     """
     from mbv3ssd_deploy.cli.render import json_from_exported, show_exported
+    from mbv3ssd_deploy.onnx_body.export import ExporterChoice
     from mbv3ssd_deploy.pipeline import export_checkpoint
 
     with talk.progress() as progress:
@@ -57,6 +74,7 @@ def command(
             options=options,
             opset=opset,
             batch=batch,
+            exporter=ExporterChoice(exporter),
             command=command_line(),
             progress=progress,
         )

@@ -256,23 +256,15 @@ def show_graph(graph: NcnnGraph, talk: Talk) -> None:
 def _comments_on_masks(graph: NcnnGraph) -> Iterator[str]:
     from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
 
-    why = "in float16 on ARM ncnn reads wrong columns there (docs/formats/ncnn-param.md)"
+    why = "where ncnn reads wrong columns on ARM (docs/formats/ncnn-param.md)"
     guarded, unguarded = guarded_layers(graph), unguarded_layers(graph)
     if guarded:
-        yield f"{_layers(guarded)} with 31=1 keep out of float16 arithmetic: {why}"
+        yield f"31=1 keeps {len(guarded)} stride-2 depthwise out of float16 arithmetic, {why}"
     if unguarded:
         yield (
-            f"{_layers(unguarded)} would need 31=1 ({', '.join(unguarded)}): {why}, unless the "
-            "runtime is a mended one"
+            f"31=1 is missing on {len(unguarded)} stride-2 depthwise, which would keep them out of"
+            f" float16 arithmetic, {why}, unless it is mended: {', '.join(unguarded)}"
         )
-
-
-def _layers(names: tuple[str, ...]) -> str:
-    return (
-        "1 stride-2 depthwise layer"
-        if len(names) == 1
-        else (f"{len(names)} stride-2 depthwise layers")
-    )
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -194,7 +194,7 @@ class Broken(nn.Module):
 
 def test_a_net_that_raises_is_an_export_error():
     with pytest.raises(ExportError, match="TorchScript exporter: this net cannot run"):
-        export_body(Broken(), SPEC)
+        export_body(Broken(), SPEC, opset=17)
 
 
 def without_torchscript(monkeypatch, real=torch.onnx.export):
@@ -219,15 +219,16 @@ def test_without_the_old_exporter_old_opsets_are_an_export_error(small_net, monk
 
 @pytest.mark.skipif(not HAS_ONNXSCRIPT, reason="onnxscript is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # onnxscript's own, at its import
-def test_without_the_old_exporter_the_new_one_is_used(net, monkeypatch):
+def test_without_the_old_exporter_the_new_one_is_used(small_net, monkeypatch, caplog):
     without_torchscript(monkeypatch)
 
-    body = export_body(net, SPEC, opset=18)
+    body = export_body(small_net, SMALL)
 
     assert (body.exporter, body.opset) == ("dynamo", 18)
     assert b".py" not in bytes_from_body(body)
     assert all(len(n.attribute) == 0 for n in nodes_of(body) if n.op_type == "Reshape")
-    assert bytes_from_body(body) == bytes_from_body(export_body(net, SPEC, opset=18))
+    assert bytes_from_body(body) == bytes_from_body(export_body(small_net, SMALL, opset=18))
+    assert [r.message for r in caplog.records if r.levelname in {"WARNING", "ERROR"}] == []
 
 
 @pytest.mark.skipif(HAS_ONNXSCRIPT, reason="onnxscript is here")
