@@ -12,7 +12,7 @@ from pathlib import Path
 from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
 from mbv3ssd_deploy.data.class_names import BACKGROUND, check_class_names, labels_by_name
-from mbv3ssd_deploy.data.coco_json import CocoFile, Record, box_from, read_coco_file
+from mbv3ssd_deploy.data.coco_json import CocoFile, Record, box_from, number_from, read_coco_file
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.made_split import belongs_to, made_half
 from mbv3ssd_deploy.data.objects import AnnotatedObject
@@ -154,7 +154,7 @@ def _objects_by_image(
     for record in file.annotations:
         place = f"{file.path}: annotation {record.get('id', '?')}"
         number, category = record.get("image_id"), record.get("category_id")
-        if number not in file.images:
+        if not isinstance(number, int) or number not in file.images:
             reason = f"it is of image {number}, which is not listed"
             problems.append(DatasetProblem(place, reason, "missing-image"))
         elif number in found:
@@ -177,13 +177,13 @@ def _object_from(
         reason = f"{class_name}: bbox is not x, y, width, height"
         problems.append(DatasetProblem(place, reason, "broken-object"))
         return None
-    area = record.get("area")
+    area = number_from(record.get("area"))
     return AnnotatedObject(
         class_name,
         box,
         place,
         crowd=bool(record.get("iscrowd", 0)),
-        area=float(area) if isinstance(area, int | float) and area > 0 else None,
+        area=area if area is not None and area > 0 else None,
     )
 
 

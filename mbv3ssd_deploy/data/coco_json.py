@@ -58,10 +58,18 @@ def box_from(bbox: object) -> Box | None:
     """Return the corners of [x, y, width, height], or None where it is not four numbers."""
     if not isinstance(bbox, list) or len(bbox) != 4:
         return None
-    if not all(isinstance(value, int | float) for value in bbox):
+    x, y, width, height = map(number_from, bbox)
+    if x is None or y is None or width is None or height is None:
         return None
-    x, y, width, height = map(float, bbox)
     return (x, y, x + width, y + height)
+
+
+def number_from(value: object) -> float | None:
+    """Return a JSON number as float, or None where it is none or too large for one."""
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:
+        return None
 
 
 def _read_json(path: Path) -> object:

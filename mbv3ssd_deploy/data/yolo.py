@@ -76,7 +76,7 @@ def _read_description(path: Path) -> _Description:
         raise DatasetError("there is no such file", where=str(path)) from None
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or str(error)
@@ -155,7 +155,10 @@ def _images_at(place: Path, description: Path) -> Sequence[Path]:
             if file.suffix.lower() in IMAGE_EXTENSIONS and not file.name.startswith(".")
         )
     if place.is_file() and place.suffix == ".txt":
-        lines = place.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = place.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"the list cannot be read: {error}", where=str(place)) from error
         return [place.parent / line.strip() for line in lines if line.strip()]
     raise DatasetError(
         f"there is no such folder or list, which {description.name} names",
