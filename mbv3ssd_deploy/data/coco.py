@@ -7,6 +7,7 @@ Category ids need not be consecutive; labels are numbered from 1 in the order of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mbv3ssd_deploy.core.progress import Progress, silent
@@ -51,7 +52,8 @@ def read_coco(
     problems: list[DatasetProblem] = []
     annotated: list[AnnotatedImage] = []
     names = class_names
-    for part in _parts(place, split):
+    parts = _parts(place, split)
+    for part in parts:
         folder = Path(images.replace(_SPLIT, part))
         if not folder.is_dir():
             raise DatasetError("there is no such folder of images", where=str(folder))
@@ -65,7 +67,11 @@ def read_coco(
         kept = file.images
         if _SPLIT not in place:
             kept = _part_of_one_file(file, split, seed, problems)
-        annotated += _annotated(file, kept, folder, categories, problems)
+        prefix = f"{part}/" if len(parts) > 1 else ""  # ids of two files may be the same
+        annotated += [
+            replace(image, image_id=prefix + image.image_id)
+            for image in _annotated(file, kept, folder, categories, problems)
+        ]
     names = names or (BACKGROUND,)
     samples = list(checked_samples(annotated, labels_by_name(names), problems, progress))
     return dataset_from_samples(name, names, samples, problems)

@@ -9,8 +9,7 @@ xmin = 1, xmax = width is the whole width, so the continuous corners are x1 = xm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mbv3ssd_deploy.core.progress import Progress, silent
@@ -18,32 +17,14 @@ from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, datas
 from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import belongs_to, made_split, part_folders
+from mbv3ssd_deploy.data.made_split import belongs_to, made_split
+from mbv3ssd_deploy.data.voc_folder import VocFolder, list_voc_folders
 from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
 from mbv3ssd_deploy.errors import DatasetError, FormatError
 
 CLASS_LIST = "labels.txt"
 
 _LINE_WITH_FLAG = re.compile(r"(\S.*?)\s+(?:-1|0|1)")
-
-
-@dataclass(frozen=True, slots=True)
-class _VocFolder:
-    """One root: its files by stem, and its lists by split; no lists where it came without.
-
-    `part` is set where the whole folder is one part of a data set.
-    """
-
-    root: Path
-    images: Mapping[str, Path]
-    annotations: Mapping[str, Path]
-    lists: Mapping[str, Path]
-    part: Split | None = None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Those that its lists name, or the one that it is."""
-        return (self.part,) if self.part else tuple(s for s in Split if s in self.lists)
 
 
 def read_voc(
@@ -69,11 +50,12 @@ def read_voc(
             apart, or nothing usable is left.
     """
     name = "voc:" + ",".join(map(str, roots))
-    folders = [folder for root in roots for folder in _list_folders(root)]
+    folders = [folder for root in roots for folder in list_voc_folders(root)]
+    names_of_roots = _distinct_names([folder.root for folder in folders])
     problems: list[DatasetProblem] = []
     images: list[AnnotatedImage] = []
     for folder in folders:
-        prefix = f"{folder.root.name}/" if len(folders) > 1 else ""
+        prefix = f"{names_of_roots[folder.root]}/" if len(folders) > 1 else ""
         stems = _stems_of_split(folder, split, seed, problems)
         images += _annotated(folder, stems, prefix, problems, progress)
     if not images and not any(folder.splits == () for folder in folders):
@@ -92,50 +74,14 @@ def read_voc(
     return dataset_from_samples(name, names, samples, problems)
 
 
-def _list_folders(root: Path) -> list[_VocFolder]:
-    """Return the folder, or its train, val and test where each holds its own files."""
-    parts = part_folders(root)
-    if not parts or (root / "JPEGImages").is_dir():
-        return [_list_folder(root)]
-    return [_list_folder(path, part) for part, path in parts.items()]
-
-
-def _list_folder(root: Path, part: Split | None = None) -> _VocFolder:
-    if not root.is_dir():
-        raise DatasetError(
-            "there is no such folder",
-            where=str(root),
-            hint="name the folder that holds JPEGImages, Annotations and ImageSets, or one with "
-            "images and .xml files side by side",
-        )
-    image_folder, annotation_folder = root / "JPEGImages", root / "Annotations"
-    images = _files_by_stem(image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS)
-    annotations = _files_by_stem(
-        annotation_folder if annotation_folder.is_dir() else root, (".xml",)
-    )
-    if not images or not annotations:
-        missing = "image" if not images else "annotation (.xml)"
-        raise DatasetError(
-            f"there is no {missing} in JPEGImages and Annotations, nor in the folder itself",
-            where=str(root),
-            hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
-        )
-    lists = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
-    return _VocFolder(root, images, annotations, lists, part)
-
-
-def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in extensions and not path.name.startswith(".")
-    }
+def _distinct_names(roots: Sequence[Path]) -> dict[Path, str]:
+    """Return the folders' own names, or whole paths where two have the same name."""
+    names = [root.name for root in roots]
+    return {root: root.name if names.count(root.name) == 1 else str(root) for root in roots}
 
 
 def _stems_of_split(
-    folder: _VocFolder, split: Split, seed: int, problems: list[DatasetProblem]
+    folder: VocFolder, split: Split, seed: int, problems: list[DatasetProblem]
 ) -> list[str]:
     """Return the names in the split, in the list's order; a folder without lists is split here."""
     every = sorted({*folder.images, *folder.annotations})
@@ -174,22 +120,28 @@ def _stems_of_split(
 
 
 def _lines_of_list(path: Path, known: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Yield place and stem for each line; a flag (1, 0, -1) behind the stem is taken off."""
+    """Yield place and stem for each line that is not blank."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"the list cannot be read: {error}", where=str(path)) from error
     for number, line in enumerate(lines, start=1):
         stem = line.strip()
-        flagged = _LINE_WITH_FLAG.fullmatch(stem)
-        if flagged and stem not in known:
-            stem = flagged.group(1)
+        if stem not in known:
+            stem = _bare_stem(stem)
         if stem:
             yield f"{path}:{number}", stem
 
 
+def _bare_stem(entry: str) -> str:
+    """Return an entry without a flag (1, 0, -1) behind it, its folder, and an image's extension."""
+    flagged = _LINE_WITH_FLAG.fullmatch(entry)
+    path = Path(flagged.group(1) if flagged else entry)
+    return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS else path.name
+
+
 def _annotated(
-    folder: _VocFolder,
+    folder: VocFolder,
     stems: Sequence[str],
     prefix: str,
     problems: list[DatasetProblem],
@@ -212,7 +164,7 @@ def _annotated(
 
 
 def _annotation_of(
-    folder: _VocFolder, stem: str, problems: list[DatasetProblem]
+    folder: VocFolder, stem: str, problems: list[DatasetProblem]
 ) -> VocAnnotation | None:
     """Return what is said of an image, or None and a problem where one of the two is missing."""
     path, image = folder.annotations.get(stem), folder.images.get(stem)
@@ -231,7 +183,7 @@ def _annotation_of(
         return None
 
 
-def _listed_classes(folders: Sequence[_VocFolder]) -> tuple[str, ...] | None:
+def _listed_classes(folders: Sequence[VocFolder]) -> tuple[str, ...] | None:
     """Return the classes of the roots' `labels.txt`, None where there is no such file."""
     lists = {
         folder.root / CLASS_LIST: read_class_list(folder.root / CLASS_LIST)
@@ -248,7 +200,7 @@ def _listed_classes(folders: Sequence[_VocFolder]) -> tuple[str, ...] | None:
 
 
 def _classes_in(
-    folders: Sequence[_VocFolder], images: Sequence[AnnotatedImage], progress: Progress
+    folders: Sequence[VocFolder], images: Sequence[AnnotatedImage], progress: Progress
 ) -> dict[str, str]:
     """Return every class that any annotation names, and where; all splits get the same labels."""
     places: dict[str, str] = {}
@@ -275,7 +227,7 @@ def _classes_in(
     return places
 
 
-def _no_such_split(folders: Sequence[_VocFolder], split: Split) -> DatasetError:
+def _no_such_split(folders: Sequence[VocFolder], split: Split) -> DatasetError:
     there = sorted({str(part) for folder in folders for part in folder.splits})
     return DatasetError(
         f"there is no split {str(split)!r}, only {', '.join(there)}",

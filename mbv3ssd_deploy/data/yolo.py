@@ -8,8 +8,9 @@ the format.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,12 @@ def read_yolo(
     step = "reading labels"
     progress(step, 0, len(files))
     annotated = []
+    stems = Counter(image.stem for image in files)
     for done, image in enumerate(files, start=1):
-        annotated.append(_annotated(image, described.names, problems))
+        found = _annotated(image, described.names, problems)
+        if stems[image.stem] > 1:
+            found = replace(found, image_id=str(image))
+        annotated.append(found)
         progress(step, done, len(files))
     samples = list(checked_samples(annotated, labels_by_name(names), problems, progress))
     return dataset_from_samples(f"yolo:{path}", names, samples, problems)

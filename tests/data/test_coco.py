@@ -165,7 +165,7 @@ def test_a_file_for_each_split(write, tmp_path):
 
     assert ids(Split.TRAIN) == ["1"]
     assert ids(Split.VAL) == ["2"]
-    assert ids(Split.TRAINVAL) == ["1", "2"]
+    assert ids(Split.TRAINVAL) == ["train/1", "val/2"]
     with pytest.raises(DatasetError, match="no such folder"):
         ids(Split.TEST)
 

@@ -296,12 +296,21 @@ def test_a_folder_for_train_alone_has_no_test(tmp_path):
         read_dataset(f"voc:{tmp_path}", Split.TEST)
 
 
-def test_flags_behind_the_names_in_a_list_are_ignored(folder):
-    folder.add("a", CAT).add("b 1", CAT).list("train", "a  -1", "b 1", "")
+def test_flags_folders_and_extensions_in_a_list_are_ignored(folder):
+    folder.add("a", CAT).add("b 1", CAT).add("c.v1", CAT).add("d", CAT)
+    folder.list("train", "a  -1", "b 1", "", "c.v1", "JPEGImages/d.jpg")
 
     samples = read_dataset(folder.source, Split.TRAIN).samples
 
-    assert [sample.image_id for sample in samples] == ["a", "b 1"]
+    assert [sample.image_id for sample in samples] == ["a", "b 1", "c.v1", "d"]
+
+
+def test_roots_of_the_same_name_keep_their_images_apart(tmp_path):
+    folders = [VocFolder(tmp_path / part / "VOC").add("1", CAT).list("train", "1") for part in "ab"]
+
+    samples = read_dataset(f"voc:{folders[0].root},{folders[1].root}", Split.TRAIN).samples
+
+    assert [s.image_id for s in samples] == [f"{folder.root}/1" for folder in folders]
 
 
 def test_unknown_and_empty_splits_are_refused(folder):

@@ -83,6 +83,17 @@ def test_folders_lists_and_files_beside_each_other(tmp_path):
     assert np.concatenate([sample.truth.labels for sample in both.samples]).tolist() == [1, 1]
 
 
+def test_images_of_the_same_name_keep_apart(tmp_path, add):
+    for part in ("train", "val"):
+        add("a", "0 0.5 0.5 1 1\n", part)
+    add("b", "0 0.5 0.5 1 1\n")
+
+    names = [sample.image_id for sample in read(tmp_path, split=Split.TRAINVAL).samples]
+
+    folder = tmp_path / "images"
+    assert names == [str(folder / "train" / "a.jpg"), "b", str(folder / "val" / "a.jpg")]
+
+
 def test_a_step_up_that_leads_nowhere_is_left_out(tmp_path, add):
     add("a", "0 0.5 0.5 1 1\n")
 
