@@ -10,6 +10,7 @@
      ├── BundleError                the files of a bundle do not belong together
      ├── DatasetError               a folder of images cannot be used
      ├── OutputError                a result cannot be written; what was there before is untouched
+     ├── TrainingError              (1) a run went wrong: its loss is no longer a number
      ├── RuntimeUnavailableError    (4) a package or a device that was asked for is missing
      └── RuntimeFailedError         a runtime refused a model, crashed, or gave no output
 

@@ -23,6 +23,7 @@ EXIT_INTERRUPTED = 130
 # In the order in which a user meets them; each module holds one click command called `command`.
 COMMANDS: Mapping[str, str] = {
     "train": "mbv3ssd_deploy.cli.train",
+    "train-backbone": "mbv3ssd_deploy.cli.train_backbone",
     "export": "mbv3ssd_deploy.cli.export",
     "to-ncnn": "mbv3ssd_deploy.cli.to_ncnn",
     "verify": "mbv3ssd_deploy.cli.verify",

@@ -45,8 +45,10 @@ SPLITS = ("train", "val", "trainval", "test")
 @click.option("--imgsz", "image_size", type=ImageSize(), metavar="N|HxW", help="Input size.")
 @click.option(
     "--priors",
-    type=click.Choice(("default", "auto")),
-    help="`auto` makes the sizes of the priors for the objects in the data.",
+    type=click.Choice(("auto", "default")),
+    default="auto",
+    show_default=True,
+    help="`auto` makes sizes for the objects in the data where the standard ones fit poorly.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="How often every image is seen.")
 @click.option("--batch", type=click.IntRange(min=2), help="Images a step, over all processes.")

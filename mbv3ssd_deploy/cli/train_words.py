@@ -27,6 +27,8 @@ RECIPE_FLAGS = (
     "clip_norm",
     "ema_decay",
     "vertical_flip",
+    "algorithm",
+    "freeze",
 )
 """Flags that change a setting of the recipe of the same name."""
 
@@ -40,15 +42,11 @@ def request_from_flags(**flags: Any) -> TrainRequest:  # noqa: ANN401 -- values 
     from mbv3ssd_deploy.core.spec import Backbone
     from mbv3ssd_deploy.data.dataset import Split
     from mbv3ssd_deploy.train.device import Precision
-    from mbv3ssd_deploy.train.recipes import Algorithm, Freeze
     from mbv3ssd_deploy.train.request import TrainRequest
 
     if flags["data"] is None and flags["resume"] is None:
         raise click.UsageError("Give --data SOURCE, or --resume RUN/last.pth to go on with a run.")
     changes = {name: flags[name] for name in RECIPE_FLAGS if flags[name] is not None}
-    for name, kind in (("algorithm", Algorithm), ("freeze", Freeze)):
-        if flags[name] is not None:
-            changes[name] = kind(flags[name])
     return TrainRequest(
         data=flags["data"],
         output=_folder(flags["folder"], flags["resume"]),
@@ -98,7 +96,7 @@ def duration(seconds: float) -> str:
 def show_recipes(talk: Talk) -> None:
     """Print the recipes that have a name."""
     from mbv3ssd_deploy.core.records import json_from_record
-    from mbv3ssd_deploy.train.recipes import RECIPES
+    from mbv3ssd_deploy.train.recipe_table import RECIPES
 
     talk.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
     rows = [

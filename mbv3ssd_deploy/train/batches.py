@@ -120,10 +120,10 @@ def open_batches(
     """
     return DataLoader(
         examples,
-        batch_sampler=_Steps(plan, steps, team),
+        batch_sampler=StepSampler(plan, steps, team),
         num_workers=workers,
         collate_fn=_batch_from_examples,
-        worker_init_fn=_start_worker if workers else None,
+        worker_init_fn=start_quietly if workers else None,
         pin_memory=torch.cuda.is_available(),
         # fork would copy the locks of OpenCV's and torch's threads in whatever state they are
         multiprocessing_context="forkserver" if workers else None,
@@ -131,7 +131,9 @@ def open_batches(
     )
 
 
-class _Steps(Sampler[list[tuple[int, int]]]):
+class StepSampler(Sampler[list[tuple[int, int]]]):
+    """The images of each step, as (epoch, index): this process's share of the plan."""
+
     def __init__(self, plan: BatchPlan, steps: range, team: Team) -> None:
         self._plan, self._steps, self._team = plan, steps, team
 
@@ -168,8 +170,11 @@ def _batch_from_examples(examples: Sequence[Example]) -> Batch:
     )
 
 
-def _start_worker(number: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the workers go on until the parent has saved."""
+def start_quietly(number: int) -> None:
+    """Prepare a worker process: one thread, and deaf to Ctrl-C.
+
+    Ctrl-C reaches every process of a terminal; the workers go on until the parent has saved.
+    """
     start_worker(number)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,9 +9,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mbv3ssd_deploy.charts import Line, Panel, render_curves
 from mbv3ssd_deploy.core.files import publish_files
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 TABLE, CHART = "history.csv", "history.png"
 
@@ -53,21 +57,30 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> tuple[Path, P
         OutputError: no space or no permission.
         ValueError: there is no epoch yet.
     """
-    publish_files(
-        folder, {TABLE: render_table(history).encode(), CHART: render_curves(_panels(history))}
-    )
+    return write_table_and_chart(folder, history, _panels(history))
+
+
+def write_table_and_chart(
+    folder: Path, records: Sequence[DataclassInstance], panels: Sequence[Panel]
+) -> tuple[Path, Path]:
+    """Write records as CSV and panels as PNG into `folder`, together; return their paths.
+
+    Raises:
+        OutputError: no space or no permission.
+        ValueError: there is no panel.
+    """
+    table, chart = render_table(records).encode(), render_curves(panels)
+    publish_files(folder, {TABLE: table, CHART: chart})
     return folder / TABLE, folder / CHART
 
 
-def render_table(history: Sequence[EpochRecord]) -> str:
-    """Return the history as CSV, one line an epoch; an mAP that nobody measured is empty."""
-    names = [field.name for field in dataclasses.fields(EpochRecord)]
+def render_table(records: Sequence[DataclassInstance]) -> str:
+    """Return records of one kind as CSV, one line each; what nobody measured (NaN) is empty."""
+    names = [field.name for field in dataclasses.fields(records[0])] if records else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "loss"])
-    for record in history:
-        values = [*(getattr(record, name) for name in names), record.loss]
-        writer.writerow([_cell(value) for value in values])
+    writer.writerow(names)
+    writer.writerows([[_cell(getattr(one, name)) for name in names] for one in records])
     return text.getvalue()
 
 

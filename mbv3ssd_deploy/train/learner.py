@@ -14,7 +14,12 @@ from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.distributed import Team
 from mbv3ssd_deploy.train.ema import MovingAverage
 from mbv3ssd_deploy.train.loop import Stepper
-from mbv3ssd_deploy.train.optimise import build_optimiser, freeze_parts, set_norm_momentum
+from mbv3ssd_deploy.train.optimise import (
+    build_optimiser,
+    freeze_parts,
+    parts_of_detector,
+    set_norm_momentum,
+)
 from mbv3ssd_deploy.train.recipes import Recipe
 from mbv3ssd_deploy.train.snapshot import RunTensors
 
@@ -91,7 +96,7 @@ def build_learner(  # noqa: PLR0913 -- a net, its recipe, and where it runs
         priors_cxcywh=priors,
         coder=spec.coder,
         recipe=recipe,
-        optimiser=build_optimiser(net, recipe),
+        optimiser=build_optimiser(parts_of_detector(net, recipe), recipe),
         scaler=torch.amp.GradScaler(device.type, enabled=autocast is torch.float16),
         average=MovingAverage(net, recipe.ema_decay) if recipe.ema_decay else None,
         team=team,

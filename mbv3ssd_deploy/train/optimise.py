@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,13 +16,29 @@ from mbv3ssd_deploy.train.recipes import Algorithm, Freeze, Recipe, Schedule
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-def build_optimiser(net: SsdNet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimiser over all weights of `net` that are not frozen.
+class Part(NamedTuple):
+    """Modules whose weights learn at the same rate: `share` times that of the heads."""
 
-    One group for each part (backbone, extras, heads) and each kind: convolution weights decay,
-    norms and biases do not. `set_learning_rate` multiplies the groups' shares.
+    modules: tuple[nn.Module, ...]
+    share: float
+
+
+def parts_of_detector(net: SsdNet, recipe: Recipe) -> tuple[Part, ...]:
+    """Return backbone, extras and heads with their shares of the learning rate."""
+    return (
+        Part((net.backbone.features, net.backbone.rest), recipe.backbone_lr),
+        Part((net.backbone.extra, net.backbone.first_norm), recipe.extras_lr),
+        Part((net.head,), 1.0),
+    )
+
+
+def build_optimiser(parts: Sequence[Part], recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimiser over all weights of `parts` that are not frozen.
+
+    One group for each part and each kind: weights of convolutions and linear layers decay, norms
+    and biases do not. `set_learning_rate` multiplies the groups' shares.
     """
-    groups = list(_parameter_groups(net, recipe))
+    groups = list(_parameter_groups(parts, recipe.weight_decay))
     if recipe.algorithm is Algorithm.ADAMW:
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
@@ -81,16 +98,13 @@ def _frozen_parts(net: SsdNet, freeze: Freeze) -> list[nn.Module]:
     return [net.backbone] if freeze is Freeze.ALL_BUT_HEADS else []
 
 
-def _parameter_groups(net: SsdNet, recipe: Recipe) -> Iterator[dict[str, object]]:
-    backbone = [net.backbone.features, net.backbone.rest]
-    extras = [net.backbone.extra, net.backbone.first_norm]
-    parts = ((backbone, recipe.backbone_lr), (extras, recipe.extras_lr), ([net.head], 1.0))
-    for modules, share in parts:
-        learning = [p for module in modules for p in module.parameters() if p.requires_grad]
-        # norms and biases are vectors, convolution weights have four dimensions
+def _parameter_groups(parts: Sequence[Part], weight_decay: float) -> Iterator[dict[str, object]]:
+    for part in parts:
+        learning = [p for module in part.modules for p in module.parameters() if p.requires_grad]
+        # norms and biases are vectors
         for weights, decay in (
-            ([p for p in learning if p.ndim > 1], recipe.weight_decay),
+            ([p for p in learning if p.ndim > 1], weight_decay),
             ([p for p in learning if p.ndim <= 1], 0.0),
         ):
             if weights:
-                yield {"params": weights, "weight_decay": decay, "share": share}
+                yield {"params": weights, "weight_decay": decay, "share": part.share}

@@ -1,9 +1,4 @@
-"""How a detector is trained: a record of settings, and the recipes that have a name.
-
-A recipe is data. The rows named after public projects hold the settings that their READMEs and
-training scripts give (`docs/training.md` says where each comes from); where such a project trains
-on data of its own, the description says so.
-"""
+"""How a detector is trained: a record of settings. `recipe_table` has those with a name."""
 
 from __future__ import annotations
 
@@ -54,6 +49,9 @@ _RANGES: Mapping[tuple[str, ...], tuple[float, float]] = MappingProxyType(
     }
 )
 """Which settings lie between which numbers."""
+_CHOICES: Mapping[str, type[enum.StrEnum]] = MappingProxyType(
+    {"algorithm": Algorithm, "schedule": Schedule, "freeze": Freeze}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = [f"{name} is {value:g}" for name, value in self._out_of_range()]
+        for name, kind in _CHOICES.items():
+            # a plain word is as good as the choice that it names
+            word = getattr(self, name)
+            if word in set(kind):
+                object.__setattr__(self, name, kind(word))
+            else:
+                problems.append(f"{name} is {word!r}, not one of {', '.join(kind)}")
         if self.schedule is Schedule.MULTISTEP and not self.milestones:
             problems.append("a multi-step schedule has no milestones")
         if problems:
@@ -141,30 +146,3 @@ class Recipe:
         """
         given = {name: value for name, value in settings.items() if value is not None}
         return dataclasses.replace(self, **given)
-
-
-_SSD_STEPS = (80 / 120, 100 / 120)
-
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
-    {
-        recipe.name: recipe
-        for recipe in (
-            Recipe(
-                name="small-data",
-                description="a few hundred images, from scratch, on a CPU in about an hour",
-                epochs=150,
-                batch=16,
-                algorithm=Algorithm.ADAMW,
-                lr=2e-3,
-                weight_decay=0.02,
-                warmup_epochs=3.0,
-                clip_norm=10.0,
-                ema_decay=0.998,
-                augmentation=AugmentOptions(zoom_out_chance=0.3, zoom_out_most=2.0),
-            ),
-        )
-    }
-)
-"""By name; `small-data` is what `train` takes when nothing is said."""
-
-DEFAULT_RECIPE = "small-data"

@@ -31,7 +31,7 @@ class TrainRequest:
         backbone: Large or Small.
         width_mult: of backbone and extras; 1.
         image_size: height and width.
-        fit_priors: whether the sizes of the priors are made for the data.
+        fit_priors: whether the sizes of the priors are made for the data where they fit poorly.
         backbone_file: weights that the backbone starts from.
         pretrained: a detector that the run starts from.
         resume: a snapshot that the run goes on from.
@@ -55,7 +55,7 @@ class TrainRequest:
     backbone: Backbone | None = None
     width_mult: float | None = None
     image_size: tuple[int, int] | None = None
-    fit_priors: bool = False
+    fit_priors: bool = True
     backbone_file: Path | None = None
     pretrained: Path | None = None
     resume: Path | None = None

@@ -12,7 +12,8 @@ import torch
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 from mbv3ssd_deploy.train.device import Precision
-from mbv3ssd_deploy.train.recipes import DEFAULT_RECIPE, RECIPES, Recipe
+from mbv3ssd_deploy.train.recipe_table import DEFAULT_RECIPE, RECIPES
+from mbv3ssd_deploy.train.recipes import Recipe
 from mbv3ssd_deploy.train.request import TrainRequest
 from mbv3ssd_deploy.train.snapshot import RunSettings, Snapshot
 from mbv3ssd_deploy.train.training_data import TrainingData, fingerprint
@@ -116,7 +117,6 @@ def check_resumable(request: TrainRequest, snapshot: Snapshot) -> None:
     for name, value in (
         ("--pretrained", request.pretrained),
         ("--backbone", request.backbone_file),
-        ("--priors auto", request.fit_priors or None),
     ):
         if value is not None:
             differences.append(f"{name} says how a run starts, and this one has started")

@@ -10,17 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.checkpoint.load import load_detector
-from mbv3ssd_deploy.core.arrays import F64
-from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec
+from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, PriorSpec
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.priors import (
     THRESHOLD,
+    LabelledBoxes,
     fit_of_priors,
-    normalised_boxes,
+    labelled_boxes,
     proposed_priors,
 )
 from mbv3ssd_deploy.train.recipes import Recipe
@@ -46,18 +47,23 @@ def new_start(request: TrainRequest, recipe: Recipe, data: TrainingData) -> Star
         CheckpointError: a file to start from is no detector or backbone, or does not fit.
         SpecError: settings contradict each other.
     """
-    boxes = normalised_boxes(data.train.samples)
+    objects = labelled_boxes(data.train.samples)
     if request.pretrained is not None:
         _check_free_of_shape(request)
         start = start_from_detector(request.pretrained, data.class_names)
-        return Start(start.net, start.spec, (*start.notices, _words_on_fit(start.spec, boxes)))
+        return Start(start.net, start.spec, (*start.notices, _words_on_fit(start.spec, objects)))
     spec = _spec_for(request, recipe, data.class_names)
-    if request.fit_priors:
-        priors = proposed_priors(spec.priors, boxes)
-        spec = dataclasses.replace(spec, priors=priors)
+    notices = [_words_on_fit(spec, objects)]
+    if request.fit_priors and fit_of_priors(spec.priors, objects).is_poor:
+        spec = dataclasses.replace(spec, priors=proposed_priors(spec.priors, objects))
+        notices += [_words_on_sizes(spec.priors), _words_on_fit(spec, objects)]
     net = build_net(spec)
     expect_background(net, spec.num_classes)
-    return Start(net, spec, (_words_on_fit(spec, boxes),))
+    if request.backbone_file is not None:
+        loaded = load_backbone(request.backbone_file, spec)
+        apply_backbone(net, loaded)
+        notices += [f"backbone weights of {loaded.family} from {loaded.path}", *loaded.notices]
+    return Start(net, spec, tuple(notices))
 
 
 def _spec_for(request: TrainRequest, recipe: Recipe, class_names: tuple[str, ...]) -> DetectorSpec:
@@ -76,7 +82,6 @@ def _check_free_of_shape(request: TrainRequest) -> None:
         "--width": request.width_mult,
         "--imgsz": request.image_size,
         "--backbone": request.backbone_file,
-        "--priors auto": request.fit_priors or None,
     }
     clash = [name for name, value in given.items() if value is not None]
     if clash:
@@ -86,22 +91,24 @@ def _check_free_of_shape(request: TrainRequest) -> None:
         )
 
 
-def _words_on_fit(spec: DetectorSpec, boxes: F64) -> str:
-    fit = fit_of_priors(spec.priors, boxes)
-    text = (
-        f"{fit.recall:.1%} of {fit.objects} objects overlap a prior by {THRESHOLD} or more "
-        f"(mean best overlap {fit.mean_iou:.2f})"
-    )
-    if not fit.is_poor:
-        return text
-    better = proposed_priors(spec.priors, boxes)
-    if better == spec.priors:
-        return text
-    other = fit_of_priors(better, boxes)
-    sizes = ", ".join(f"{level.min_size:g}" for level in better.levels)
+def _words_on_fit(spec: DetectorSpec, objects: LabelledBoxes) -> str:
+    fit = fit_of_priors(spec.priors, objects)
     return (
-        f"{text}; sizes {sizes} (of {better.frame_width:g}) would make it {other.recall:.1%} "
-        f"and {other.mean_iou:.2f}: --priors auto takes them"
+        f"{fit.recall:.1%} of the objects overlap a prior by {THRESHOLD} or more (the mean of the "
+        f"classes; least of all {spec.class_names[fit.worst_label]}, {fit.worst_recall:.1%})"
+    )
+
+
+def _words_on_sizes(priors: PriorSpec) -> str:
+    sizes = ", ".join(
+        f"{level.min_size:g}"
+        if level.max_size is None
+        else f"{level.min_size:g} and {math.sqrt(level.min_size * level.max_size):.0f}"
+        for level in priors.levels
+    )
+    return (
+        f"that is poor, so the sizes of the priors were made for the data (--priors default keeps "
+        f"the standard ones); squares level by level, of {priors.frame_width:g}: {sizes}"
     )
 
 

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from mbv3ssd_deploy.checkpoint.backbones.load import load_backbone
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.core.spec import Backbone
+from mbv3ssd_deploy.data.images import write_image
+from mbv3ssd_deploy.errors import DatasetError, OutputError
+from mbv3ssd_deploy.train.classifier_request import (
+    BACKBONE_RECIPE,
+    BackboneObserver,
+    BackboneRequest,
+)
+from mbv3ssd_deploy.train.classifier_run import train_backbone
+from mbv3ssd_deploy.train.request import Observer, TrainRequest
+from mbv3ssd_deploy.train.run import train
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 50, 40)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight pictures of each of three colours, with noise; four of each to be measured on."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        for part, count in (("train", 8), ("val", 4)):
+            for number in range(count):
+                noise = rng.normal(0, 25, (48, 48, 3))
+                image = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                write_image(tmp_path / "set" / part / name / f"{number}.png", image)
+    return tmp_path / "set"
+
+
+def tiny_request(source, output, **changes):
+    recipe = BACKBONE_RECIPE.changed(batch=8, **changes.pop("recipe", {}))
+    settings = {"width_mult": 0.25, "image_size": (48, 48), "workers": 0, "device": "cpu"}
+    return BackboneRequest(source, output, recipe=recipe, **settings | changes)
+
+
+def test_three_colours_are_told_apart_and_the_result_feeds_a_detector(folder, voc, tmp_path):
+    request = tiny_request(
+        f"folder:{folder}",
+        tmp_path / "base",
+        recipe={"epochs": 10, "ema_decay": 0.5, "bn_momentum": 0.3, "lr": 0.01},
+    )
+
+    report = train_backbone(request)
+
+    assert report.best.top1 == 1.0
+    assert report.spec.class_names == ("blue", "green", "red")
+    path = tmp_path / "base" / "backbone.pth"
+    assert path in report.files
+    said = []
+    train(
+        TrainRequest(
+            f"voc:{voc}",
+            tmp_path / "run",
+            backbone=Backbone.SMALL,
+            width_mult=0.25,
+            image_size=(64, 64),
+            backbone_file=path,
+            changes={"epochs": 1, "batch": 4, "freeze": "backbone", "ema_decay": 0.0},
+            workers=0,
+            device="cpu",
+        ),
+        Observer(note=said.append),
+    )
+    loaded = load_detector(tmp_path / "run" / "last.pth")
+    given = load_backbone(path, loaded.spec).tensors
+    got = loaded.net.state_dict()
+    # frozen: not even a BatchNorm's statistics have moved
+    assert all(torch.equal(got[key], given[key]) for key in got if key in given)
+    assert any("backbone weights" in line for line in said)
+
+
+def test_objects_of_a_detection_set_will_do(voc, tmp_path):
+    request = tiny_request(f"voc:{voc}", tmp_path / "base", recipe={"epochs": 1})
+
+    report = train_backbone(request)
+
+    assert len(report.spec.class_names) > 5
+    assert 0 <= report.best.top1 <= report.best.top5 <= 1
+
+
+def test_it_stops_when_nothing_improves(folder, tmp_path):
+    said, seen = [], []
+    observer = BackboneObserver(note=said.append, epoch_done=lambda epoch, _: seen.append(epoch))
+    # a learning rate of nearly nothing: whatever it guesses, it goes on guessing
+    request = tiny_request(
+        f"folder:{folder}", tmp_path / "base", patience=2, recipe={"epochs": 9, "lr": 1e-9}
+    )
+
+    train_backbone(request, observer)
+
+    assert len(seen) == 3
+    assert any("no improvement in 2 epochs" in line for line in said)
+
+
+def test_a_backbone_is_not_replaced_unasked(folder, tmp_path):
+    request = tiny_request(f"folder:{folder}", tmp_path / "base", recipe={"epochs": 1})
+    train_backbone(request)
+
+    with pytest.raises(OutputError, match="there is a backbone already"):
+        train_backbone(request)
+
+
+def test_a_source_that_says_no_format_is_explained(folder, tmp_path):
+    with pytest.raises(DatasetError) as caught:
+        train_backbone(tiny_request(str(folder), tmp_path / "base"))
+
+    assert f"folder:{folder}" in caught.value.hint
