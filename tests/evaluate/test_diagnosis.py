@@ -53,6 +53,19 @@ def test_exchanged_colours_are_named(scenes):
     assert "--bgr" in said
 
 
+def test_cures_that_are_nearly_as_good_are_all_named(scenes):
+    # knows half of the images by labels that are off, and the other half by exchanged colours
+    halves = [replace(scenes, samples=scenes.samples[first::2]) for first in (0, 1)]
+    twin = Twin(halves[0], scene_spec(), change=rolled(1, 1))
+    twin.known |= Twin(halves[1], scene_spec(), colours=-1).known
+
+    (said,) = diagnosis(scenes, twin.subject())
+
+    assert "when every label is moved down by one" in said
+    assert ", or to 0." in said
+    assert "when red and blue are exchanged" in said
+
+
 def test_where_nothing_helps_nothing_is_promised(scenes):
     blind = Twin(replace(scenes, samples=scenes.samples[:1]), scene_spec(), change=shuffled)
 
