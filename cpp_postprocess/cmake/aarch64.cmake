@@ -1,0 +1,10 @@
+# Debian: apt install g++-aarch64-linux-gnu, and qemu-user to run what it builds.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
+find_program(qemu NAMES qemu-aarch64 qemu-aarch64-static)
+if(qemu)
+  set(CMAKE_CROSSCOMPILING_EMULATOR ${qemu})
+endif()

@@ -1,0 +1,76 @@
+// After the first image, nothing is allocated any more.
+#include <cstdlib>
+#include <new>
+
+#include "check.hpp"
+#include "mbv3ssd/c_api.h"
+#include "small_model.hpp"
+
+namespace {
+std::size_t allocations = 0;
+}
+
+// GCC, when it sees through these, finds that memory of `new` meets `free`
+#if defined(__GNUC__)
+#define OPAQUE __attribute__((noinline))
+#else
+#define OPAQUE
+#endif
+
+OPAQUE void* operator new(std::size_t size) {
+    ++allocations;
+    if (void* const memory = std::malloc(size)) {
+        return memory;
+    }
+    throw std::bad_alloc();
+}
+OPAQUE void operator delete(void* memory) noexcept { std::free(memory); }
+OPAQUE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+int main() {
+    using mbv3ssd::NmsScope;
+    using mbv3ssd::ResizeRule;
+    for (ResizeRule const resize : {ResizeRule::cv2_u8, ResizeRule::pil_u8_antialias,
+                                    ResizeRule::float_after_normalise}) {
+        for (NmsScope const scope : {NmsScope::by_class, NmsScope::all_classes}) {
+            mbv3ssd::Contract contract = small_contract();
+            contract.input.resize = resize;
+            contract.decode.nms_scope = scope;
+            contract.decode.order = mbv3ssd::ResultOrder::by_class;
+            contract.decode.keep_total = 0;
+            auto const bytes = ContractBytes(contract).sealed();
+            mbv3ssd_detector* detector = nullptr;
+            CHECK(mbv3ssd_open_memory(bytes.data(), bytes.size(), &detector) == MBV3SSD_OK);
+
+            Random random(1);
+            std::vector<unsigned char> const pixels(31 * 17 * 4, 77);
+            mbv3ssd_image const image{pixels.data(), 31, 17, MBV3SSD_BGRA, 0, nullptr, 0};
+            std::vector<float> tensor(3 * 12 * 10);
+            std::vector<mbv3ssd_detection> room(57 * 4);
+            std::size_t after_first = 0;
+            for (int frame = 0; frame < 30; ++frame) {
+                // few candidates first, then as many as there can be
+                SmallHeads heads = random_heads(random, 57, 5);
+                if (frame == 0) {
+                    heads.conf.assign(heads.conf.size(), 0.0F);
+                    for (std::size_t i = 0; i < 57; ++i) {
+                        heads.conf[5 * i] = 30.0F;
+                    }
+                }
+                mbv3ssd_head const head{heads.loc.data(), heads.conf.data(), heads.loc.size(),
+                                        heads.conf.size(), MBV3SSD_ROWS, 0, 0};
+                std::size_t const before = allocations;
+                std::size_t count = 0;
+                CHECK(mbv3ssd_preprocess(detector, &image, tensor.data(), tensor.size()) ==
+                      MBV3SSD_OK);
+                CHECK(mbv3ssd_postprocess(detector, &head, 1, 31, 17, room.data(), room.size(),
+                                          &count) == MBV3SSD_OK);
+                CHECK((count == 0) == (frame == 0));
+                after_first += frame == 0 ? 0 : allocations - before;
+            }
+            CHECK(after_first == 0);
+            mbv3ssd_close(detector);
+        }
+    }
+    CHECK(allocations > 0);
+}
