@@ -15,7 +15,7 @@ from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, datas
 from mbv3ssd_deploy.data.class_names import BACKGROUND, check_class_names, labels_by_name
 from mbv3ssd_deploy.data.coco_json import CocoFile, Record, box_from, number_from, read_coco_file
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
-from mbv3ssd_deploy.data.made_split import belongs_to, made_half
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED, belongs_to, made_half
 from mbv3ssd_deploy.data.objects import AnnotatedObject
 from mbv3ssd_deploy.errors import DatasetError
 
@@ -27,7 +27,7 @@ def read_coco(
     split: Split,
     *,
     class_names: tuple[str, ...] | None = None,
-    seed: int = 0,
+    seed: int = SPLIT_SEED,
     progress: Progress = silent,
 ) -> Dataset:
     """Read a split of COCO instances.

@@ -14,7 +14,13 @@ from mbv3ssd_deploy.data.class_names import check_class_names
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.image_header import read_image_size
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import belongs_to, made_half, made_split, part_folders
+from mbv3ssd_deploy.data.made_split import (
+    SPLIT_SEED,
+    belongs_to,
+    made_half,
+    made_split,
+    part_folders,
+)
 from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError
 
@@ -55,7 +61,7 @@ class ClassificationSet:
 
 
 def read_image_folder(
-    root: Path, split: Split, *, seed: int = 0, progress: Progress = silent
+    root: Path, split: Split, *, seed: int = SPLIT_SEED, progress: Progress = silent
 ) -> ClassificationSet:
     """Read ROOT/PART/CLASS/*.jpg, PART being train, val (or valid) or test; or ROOT/CLASS/*.jpg.
 

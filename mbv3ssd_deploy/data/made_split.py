@@ -11,6 +11,12 @@ from pathlib import Path
 
 from mbv3ssd_deploy.data.dataset import Split
 
+SPLIT_SEED = 0
+"""Of every split that is made, unless somebody says otherwise.
+
+It is never that of a training run: another run's test images would be this one's training images.
+"""
+
 _VAL_SHARE, _TEST_SHARE = 0.15, 0.15
 _PART_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     (Split.TRAIN, ("train",)),

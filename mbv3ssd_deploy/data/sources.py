@@ -8,6 +8,7 @@ from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.class_names import check_class_names, labels_by_name
 from mbv3ssd_deploy.data.coco import read_coco
 from mbv3ssd_deploy.data.dataset import Dataset, Split
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.voc import read_voc
 from mbv3ssd_deploy.data.yolo import read_yolo
 from mbv3ssd_deploy.errors import DatasetError
@@ -20,7 +21,7 @@ def read_dataset(
     split: Split,
     *,
     class_names: tuple[str, ...] | None = None,
-    seed: int = 0,
+    seed: int = SPLIT_SEED,
     progress: Progress = silent,
 ) -> Dataset:
     """Read one split of a data set; `docs/datasets.md` describes the formats.
@@ -32,7 +33,7 @@ def read_dataset(
         source: the format, a colon, and where the data lies.
         split: which part.
         class_names: by label, background first; by default what the data set lists or holds.
-        seed: of the split that is made where the data set has none.
+        seed: of the split that is made where the data set has none; never that of a training run.
         progress: told how far it is.
 
     Raises:

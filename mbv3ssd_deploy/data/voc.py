@@ -17,7 +17,7 @@ from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, datas
 from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import belongs_to, made_split
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED, belongs_to, made_split
 from mbv3ssd_deploy.data.voc_folder import VocFolder, list_voc_folders
 from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
 from mbv3ssd_deploy.errors import DatasetError, FormatError
@@ -32,7 +32,7 @@ def read_voc(
     split: Split,
     *,
     class_names: tuple[str, ...] | None = None,
-    seed: int = 0,
+    seed: int = SPLIT_SEED,
     progress: Progress = silent,
 ) -> Dataset:
     """Read one split of one or several VOC folders, joined in the order given.

@@ -29,6 +29,7 @@ from mbv3ssd_deploy.data.classification import (
 )
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.folders import ClassificationSet
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError, OutputError, TrainingError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
@@ -133,7 +134,8 @@ def train_backbone(
 
 
 def _read(request: BackboneRequest, split: Split, observer: BackboneObserver) -> ClassificationSet:
-    found = read_classes(request.data, split, seed=request.seed, progress=observer.progress)
+    # not this run's seed: no test image of the detector to come may be learned from
+    found = read_classes(request.data, split, seed=SPLIT_SEED, progress=observer.progress)
     for line in summary_of_problems(found.problems):
         observer.note(f"{split}: {line}")
     return found
@@ -253,11 +255,8 @@ class _Lessons:
         ranks = []
         for batch in validation_batches(self.questions, self._workers()):
             self._tell(batch)
-            logits = self.judged(
-                batch.inputs.to(self.device, memory_format=torch.channels_last)
-            ).cpu()
-            truth = logits.gather(1, batch.labels[:, None])
-            ranks.append((logits > truth).sum(dim=1))
+            logits = self.judged(batch.inputs.to(self.device, memory_format=torch.channels_last))
+            ranks.append(ranks_of(logits.cpu(), batch.labels))
         rank = torch.cat(ranks)
         top5 = float((rank < 5).double().mean()) if self.spec.num_classes > 5 else math.nan
         return float((rank < 1).double().mean()), top5
@@ -294,6 +293,11 @@ class _Lessons:
             return self.request.workers
         cores = len(os.sched_getaffinity(0))
         return max(1, cores // 2)
+
+
+def ranks_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return (N,), how many classes have a higher logit (N, C) than the true one, `labels` (N,)."""
+    return (logits > logits.gather(1, labels[:, None])).sum(dim=1)
 
 
 def _panels(history: Iterable[ClassifierEpoch]) -> list[Panel]:

@@ -18,6 +18,7 @@ from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.loader import TrainingSamples
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.errors import OutputError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.train.batches import BatchPlan, Examples
@@ -99,7 +100,7 @@ def _train(
     data = read_training_data(
         *sources,
         class_names=request.class_names if snapshot is None else snapshot.spec.class_names,
-        seed=seed,
+        seed=SPLIT_SEED,  # not this run's: `eval` has to find the same test images
         progress=observer.progress,
     )
     for notice in data.notices:
