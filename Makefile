@@ -8,7 +8,7 @@ COMPAT := .compat-venv
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check compat docs bench clean
+.PHONY: help demo test check compat docs bench peers clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ docs: $(STAMP)  ## write the generated pages again (docs/cli.md, backbones.md, f
 
 bench: $(STAMP)  ## measure, and print the tables of docs/results.md
 	$(BIN)/python benchmarks/main_job.py
+
+peers: $(STAMP)  ## our ncnn graphs beside the hand-edited one, ncnnoptimize's rewrites and pnnx
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) -c constraints.txt pnnx
+	$(BIN)/python benchmarks/ncnn_peers.py
 
 clean:  ## take away what make has made
 	rm -rf $(VENV) $(COMPAT) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -159,7 +159,11 @@ def _heads_in_order(ends: Sequence[str]) -> tuple[str, ...]:
 def _only_input(graph: NcnnGraph, where: str) -> NcnnLayer:
     inputs = [layer for layer in graph.layers if layer.type == "Input" and layer.outputs]
     if len(inputs) != 1:
-        raise FormatError(f"has {len(inputs)} Input layers, not one image to look at", where=where)
+        raise FormatError(
+            f"has {len(inputs)} Input layers, not one image to look at",
+            where=where,
+            hint=f"`mbv3ssd-deploy inspect {where}` says what it holds, and what is wrong with it",
+        )
     return inputs[0]
 
 

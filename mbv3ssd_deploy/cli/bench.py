@@ -134,7 +134,7 @@ def command(
     if chart is not None:
         write_file(chart, render_chart(report))
         talk.written([chart])
-    if not request.layers:
+    if not request.layers and input_size is None:
         talk.next_step("bench", *(p for one in paths for p in named(one)), "--layers")
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)

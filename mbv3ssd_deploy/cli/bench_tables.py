@@ -48,7 +48,7 @@ def _cells(row: RowReport) -> tuple[str, ...]:
         "-" if row.detections is None else f"{row.finish_ms:.2f}",
         f"{row.both_ms:.2f}",
         f"{row.p90_ms:.2f}",
-        f"{row.ratio.median:.3f} +-{row.ratio.uncertainty:.3f}",
+        f"{row.ratio.median:.3f} ±{row.ratio.uncertainty:.3f}",
         f"{row.load_ms:.0f}",
         size_in_words(row.file_bytes),
         f"{row.peak_mb:.0f} MB",

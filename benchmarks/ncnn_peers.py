@@ -1,0 +1,188 @@
+"""Our ncnn graphs beside their peers: `make peers`, or `python benchmarks/ncnn_peers.py [NAME...]`.
+
+Beside each other stand, with the same numbers in them:
+
+    pnnx             pnnx's conversion of the same simplified body, both outputs
+    raw heads        ours up to the blobs loc and conf            (`to-ncnn --raw-heads`)
+    raw levels       ours up to one pair of maps a level          (`to-ncnn --raw-heads=levels`)
+
+and, for ujsyehao_released, up to the detections:
+
+    hand-edited      the published .param that started this; needs ../shared, else it is left out
+    ncnnoptimize     the same after ncnnoptimize's rewrites, re-stated in peer_graphs.optimise
+    ours             `to-ncnn`
+
+One thread is timed by its own clock, two by the wall. Rows take turns in one process; processes are
+added until every ratio is known to `SURE`, or `MOST_PROCESSES` have run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ncnn
+from peer_graphs import REFERENCE, write_ours, write_pnnx, write_reference
+from peer_nets import NETS, Body, build_body
+
+from mbv3ssd_deploy.bench.machine import cpu_features, machine_in_words
+from mbv3ssd_deploy.bench.statistics import Ratio, median_of, ratio_of
+from mbv3ssd_deploy.bench.targets import read_target
+from mbv3ssd_deploy.ncnn_graph.build import Outputs
+from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds
+from mbv3ssd_deploy.runtimes.bench_runner import run_bench_child
+
+SURE = 0.005
+"""Half the width of a ratio's 95 % interval at which measuring stops: stable to 0.01."""
+ROUNDS = 30
+MOST_PROCESSES = 8
+TAILED = "ujsyehao_released"
+GOALS = (
+    (TAILED, "ours", "fp32", "hand-edited", 0.89),
+    (TAILED, "ours", "fp32", "ncnnoptimize", 0.92),
+    (TAILED, "ours", "bf16", "hand-edited", 0.70),
+    ("torchvision, 91 classes", "raw heads", "fp32", "pnnx", 1.00),
+    ("torchvision, 91 classes", "raw levels", "fp32", "pnnx", 0.96),
+    ("torchvision, 21 classes", "raw heads", "fp32", "pnnx", 1.01),
+    ("torchvision, 21 classes", "raw levels", "fp32", "pnnx", 0.99),
+)
+"""Network, graph, precision, what it is compared with, the ratio to reach; with one thread."""
+MOST_LAYERS = 188
+"""Of ours for `TAILED`, with its tail."""
+HEADER = "| network | graph | layers | precision | threads | ms | ratio |"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One graph of a group; the first of a group is what the others are compared with."""
+
+    name: str
+    param: Path
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the table."""
+
+    peer: Peer
+    layers: int
+    seconds: Sequence[float]
+    ratio: Ratio
+
+
+def groups_of(body: Body, folder: Path) -> list[list[Peer]]:
+    """Write all graphs of `body`; return them in groups that are compared within."""
+    groups = [
+        [
+            Peer("pnnx", write_pnnx(body, folder)),
+            Peer("raw heads", write_ours(body, Outputs.CONCAT, folder)),
+            Peer("raw levels", write_ours(body, Outputs.LEVELS, folder)),
+        ]
+    ]
+    if body.name == TAILED and REFERENCE.is_file():
+        reference, optimised = write_reference(body, folder)
+        ours = write_ours(body, Outputs.DETECTIONS, folder)
+        groups.append(
+            [
+                Peer("hand-edited", reference),
+                Peer("ncnnoptimize", optimised),
+                Peer("ours", ours),
+                Peer("hand-edited", reference, "bf16"),
+                Peer("ours", ours, "bf16"),
+            ]
+        )
+    return groups
+
+
+def measured(group: Sequence[Peer], body: Body, threads: int, folder: Path) -> list[Line]:
+    """Measure one group until its ratios are sure."""
+    size = (body.spec.input.height, body.spec.input.width)
+    made = folder / "made"
+    made.mkdir(exist_ok=True)
+    rows: list[BenchRow] = []
+    for peer in group:
+        row = read_target(peer.param, made, input_size=size).rows["ncnn"]
+        rows.append(replace(row, precision=peer.precision, threads=threads))
+    times: list[list[float]] = [[] for _ in rows]
+    for attempt in range(MOST_PROCESSES):
+        job = BenchJob(tuple(rows), (), warmup=3, rounds=ROUNDS)
+        found = run_bench_child("rounds", job, Rounds, folder / f"run-{attempt}")
+        for kept, row in zip(times, found.rows, strict=True):
+            kept += [a + b for a, b in zip(row.network, row.finish, strict=True)]
+        ratios = [ratio_of(own, times[0]) for own in times]
+        if max(ratio.uncertainty for ratio in ratios) <= SURE:
+            break
+    return [
+        Line(peer, _layer_count(peer.param), own, ratio)
+        for peer, own, ratio in zip(group, times, ratios, strict=True)
+    ]
+
+
+def _layer_count(param: Path) -> int:
+    return int(param.read_text().split("\n")[1].split()[0])
+
+
+def _print_lines(body: Body, lines: Sequence[Line], threads: int) -> None:
+    for line in lines:
+        ratio = f"{line.ratio.median:.3f} ±{line.ratio.uncertainty:.3f}"
+        cells = (body.name, line.peer.name, line.layers, line.peer.precision, threads)
+        ms = f"{1e3 * median_of(line.seconds):.2f}"
+        print(f"| {' | '.join(map(str, cells))} | {ms} | {ratio} |", flush=True)
+
+
+def verdicts(body: Body, lines: Sequence[Line]) -> list[str]:
+    """Return what became of each goal for these lines of one thread."""
+    told = []
+    for name, graph, precision, base, goal in GOALS:
+        own = [x for x in lines if (x.peer.name, x.peer.precision) == (graph, precision)]
+        other = [x for x in lines if (x.peer.name, x.peer.precision) == (base, "fp32")]
+        if name != body.name or not own or not other:
+            continue
+        what = f"{name}: {graph} {precision} to {base}, goal {goal:.2f}"
+        if precision == "bf16" and not {"avx512_bf16", "bf16"} & cpu_features():
+            told.append(f"{what}: not judged, this CPU has no bf16 arithmetic")
+            continue
+        ratio = ratio_of(own[0].seconds, other[0].seconds)
+        word = "met" if ratio.median <= goal else "NOT met"
+        told.append(f"{what}: {word} ({ratio.median:.3f} ±{ratio.uncertainty:.3f})")
+    for line in lines:
+        if (body.name, line.peer.name, line.peer.precision) == (TAILED, "ours", "fp32"):
+            word = "met" if line.layers <= MOST_LAYERS else "NOT met"
+            told.append(f"{TAILED}: at most {MOST_LAYERS} layers: {word} ({line.layers})")
+    return told
+
+
+def main(names: Sequence[str], threads: Sequence[int]) -> None:
+    """Print the table."""
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {machine_in_words()}, ncnn {ncnn.__version__}\n")
+    if not REFERENCE.is_file():
+        print("The hand-edited reference is not here: its rows are left out.\n")
+    print(f"{HEADER}\n|---|---|---|---|---|---|---|")
+    told: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="ncnn-peers-") as scratch:
+        for number, name in enumerate(names or NETS):
+            body, folder = build_body(name), Path(scratch, str(number))
+            folder.mkdir()
+            for group in groups_of(body, folder):
+                for count in threads:
+                    lines = measured(group, body, count, folder)
+                    _print_lines(body, lines, count)
+                    told += verdicts(body, lines) if count == 1 else []
+    print("".join(f"\n- {line}" for line in told))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Our ncnn graphs beside their peers.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETS)}")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    given = parser.parse_args()
+    strange = [name for name in given.names if name not in NETS]
+    if strange:
+        sys.exit(f"{', '.join(strange)}: not one of {', '.join(NETS)}")
+    main(given.names, given.threads)
