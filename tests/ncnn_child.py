@@ -29,12 +29,7 @@ def run_files(param, weights, inputs, outputs, *, fp16=False):
     """Like `run_graph`, from .param text and .bin bytes, which need not be ours."""
     with TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "net.param").write_text(param)
-        (place / "net.bin").write_bytes(weights)
-        for index, array in enumerate(inputs.values()):
-            np.save(place / f"in{index}.npy", array)
-        job = {"inputs": list(inputs), "outputs": list(outputs), "fp16": fp16}
-        (place / "job.json").write_text(json.dumps(job))
+        _write_job(place, param, weights, inputs, outputs, fp16=fp16)
         child = subprocess.run(
             [sys.executable, __file__, folder],
             capture_output=True,
@@ -44,8 +39,77 @@ def run_files(param, weights, inputs, outputs, *, fp16=False):
             timeout=120,
         )
         assert child.returncode == 0, f"ncnn ended with {child.returncode}\n{child.stderr}"
-        files = {name: place / f"out{index}.npy" for index, name in enumerate(outputs)}
-        return {name: np.load(file) if file.exists() else None for name, file in files.items()}
+        return _read_blobs(place, outputs)
+
+
+class NcnnServer:
+    """One process that runs graph after graph: for many small ones, whose start would cost more."""
+
+    def __enter__(self):
+        self._folder = TemporaryDirectory()
+        self._start()
+        return self
+
+    def __exit__(self, *_):
+        self._child.stdin.close()
+        self._child.wait(timeout=10)
+        self._child.stdout.close()
+        self._folder.cleanup()
+
+    def run(self, graph, inputs, outputs):
+        """What `run_graph` returns, exactly computed; a crash is an AssertionError."""
+        from mbv3ssd_deploy.ncnn_graph.param_text import render_param
+        from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
+
+        place = Path(self._folder.name)
+        for old in place.iterdir():
+            old.unlink()
+        _write_job(place, render_param(graph), render_bin(graph), inputs, outputs, fp16=False)
+        self._child.stdin.write(f"{place}\n")
+        self._child.stdin.flush()
+        answer = self._child.stdout.readline().strip()
+        if answer != "done":
+            self._child.kill()
+            code = self._child.wait()
+            self._child.stdout.close()
+            self._start()
+            raise AssertionError(f"ncnn said {answer!r} and ended with {code}")
+        return _read_blobs(place, outputs)
+
+    def _start(self):
+        self._child = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+
+def _write_job(place, param, weights, inputs, outputs, *, fp16):  # noqa: PLR0913 -- a job
+    (place / "net.param").write_text(param)
+    (place / "net.bin").write_bytes(weights)
+    for index, array in enumerate(inputs.values()):
+        np.save(place / f"in{index}.npy", array)
+    job = {"inputs": list(inputs), "outputs": list(outputs), "fp16": fp16}
+    (place / "job.json").write_text(json.dumps(job))
+
+
+def _read_blobs(place, outputs):
+    files = {name: place / f"out{index}.npy" for index, name in enumerate(outputs)}
+    return {name: np.load(file) if file.exists() else None for name, file in files.items()}
+
+
+def _serve():
+    for line in sys.stdin:
+        try:
+            _child(Path(line.strip()))
+            answer = "done"
+        except AssertionError as failure:
+            answer = str(failure)
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()
 
 
 def _child(place):
@@ -76,4 +140,7 @@ def _child(place):
 
 
 if __name__ == "__main__":
-    _child(Path(sys.argv[1]))
+    if len(sys.argv) > 1:
+        _child(Path(sys.argv[1]))
+    else:
+        _serve()

@@ -13,7 +13,7 @@ from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, facts_of_model
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import CONF_BLOB, LOC_BLOB, Scope
+from mbv3ssd_deploy.ncnn_graph.lower.scope import CONF_BLOB, INPUT_BLOB, LOC_BLOB, Scope
 from mbv3ssd_deploy.ncnn_graph.lower.table import LOWERINGS
 from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 from mbv3ssd_deploy.onnx_body.body import POST_PROCESSING, OnnxBody
@@ -72,7 +72,9 @@ def lower_model(model: onnx.ModelProto, outputs: Mapping[str, str]) -> LoweredBo
         )
     scope = Scope(facts, outputs)
     _raise_whole([_unknown(node) for node in facts.nodes if node.op_type not in LOWERINGS])
+    _raise_whole(_with_strange_attributes(facts))
     _raise_whole(_lower_nodes(facts, scope))
+    _raise_whole(_without_blob(facts, scope, outputs))
     _raise_whole(_misshapen(facts, scope))
     graph = _with_output_names(scope, outputs)
     return LoweredBody(graph, MappingProxyType(scope.blob_of))
@@ -85,6 +87,45 @@ def _unknown(node: OnnxNode) -> UnsupportedOpError:
             hint="export the body with mbv3ssd-deploy export",
         )
     return node.refusal("there is no lowering for this operator")
+
+
+def _with_strange_attributes(facts: OnnxFacts) -> list[UnsupportedOpError]:
+    """Refuse nodes with an attribute that ONNX does not know: nobody can tell what it changes."""
+    refused = []
+    for node in facts.nodes:
+        known = onnx.defs.get_schema(node.op_type, facts.opset).attributes
+        strange = sorted(set(node.attributes) - set(known))
+        if strange:
+            refused.append(
+                node.refusal(
+                    f"in opset {facts.opset} the operator has no attribute {', '.join(strange)}"
+                )
+            )
+    return refused
+
+
+def _without_blob(
+    facts: OnnxFacts, scope: Scope, outputs: Mapping[str, str]
+) -> list[UnsupportedOpError]:
+    """Refuse what depends on a tensor that no layer makes, such as a Dropout's mask."""
+    made_by = {tensor: node for node in facts.nodes for tensor in node.outputs}
+    refused = []
+    for output in outputs:
+        tensor, reader = output, None
+        while tensor not in scope.blob_of and tensor in made_by:
+            before = [t for t in made_by[tensor].inputs if t and scope.constant(t) is None]
+            absent = [t for t in before if t not in scope.blob_of]
+            reader = made_by[tensor]
+            if not absent:
+                break
+            tensor = absent[0]
+        if reader is not None:
+            refused.append(reader.refusal(f"{tensor!r} has no ncnn form"))
+        elif tensor not in scope.blob_of:
+            raise SpecError(f"the output {output!r} does not depend on the input")
+        elif scope.blob_of[output] == INPUT_BLOB:
+            raise SpecError(f"the output {output!r} is the input itself")
+    return refused
 
 
 def _lower_nodes(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:

@@ -56,7 +56,15 @@ def lower_transpose(node: OnnxNode, scope: Scope) -> None:
 
 
 def lower_identity(node: OnnxNode, scope: Scope) -> None:
-    """Identity, Dropout in eval mode -> nothing: the output is the input's blob."""
+    """Identity -> nothing: the output is the input's blob."""
+    scope.alias(node)
+
+
+def lower_dropout(node: OnnxNode, scope: Scope) -> None:
+    """Dropout in eval mode -> nothing; since opset 12 an input may say that it is not."""
+    mode = node.optional_input(2)
+    if mode and bool(scope.weight(node, mode, "training mode").any()):
+        raise node.refusal("it is in training mode", hint="export the net in eval mode")
     scope.alias(node)
 
 

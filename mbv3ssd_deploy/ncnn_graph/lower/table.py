@@ -30,6 +30,7 @@ from mbv3ssd_deploy.ncnn_graph.lower.pooling import (
 )
 from mbv3ssd_deploy.ncnn_graph.lower.reshape import (
     lower_cast,
+    lower_dropout,
     lower_identity,
     lower_reshape,
     lower_transpose,
@@ -48,7 +49,7 @@ LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
         "Concat": lower_concat,
         "Conv": lower_conv,
         "Div": lower_binary,
-        "Dropout": lower_identity,
+        "Dropout": lower_dropout,
         "Flatten": lower_reshape,
         "Gemm": lower_gemm,
         "GlobalAveragePool": lower_global_average_pool,

@@ -1,0 +1,289 @@
+"""Random small ONNX models of the operators that are lowered: what hypothesis draws graphs from.
+
+A model grows node by node: each takes tensors that are there already, at times one that others
+read, so that shared results, wanted intermediates and half patterns come about by themselves.
+Weights are scaled so that values stay near 1.
+"""
+
+import math
+
+import numpy as np
+import onnx
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+OPSETS = (11, 13, 17, 18, 20)
+CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+class Growing:
+    """A model in the making: its nodes, constants, and the shape of every tensor so far."""
+
+    def __init__(self, draw, shape):
+        self.draw = draw
+        self.opset = draw(st.sampled_from(OPSETS))
+        self.shapes = {"x": shape}
+        self.nodes, self.constants = [], []
+        self.random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+    def pick(self, *options):
+        return self.draw(st.sampled_from(options))
+
+    def flip(self):
+        return self.draw(st.booleans())
+
+    def tensor(self, wanted=lambda _: True):
+        """A tensor whose shape is as `wanted`, the newest ones more often; None without any."""
+        fitting = [name for name, shape in self.shapes.items() if wanted(shape)]
+        if not fitting:
+            return None
+        return fitting[-1] if self.flip() else self.pick(*fitting)
+
+    def constant(self, value):
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def normal(self, *shape, scale=1.0):
+        return self.constant((scale * self.random.normal(size=shape)).astype(np.float32))
+
+    def number(self, value, beside):
+        """A constant of one number, of a rank up to its partner's, or made by a Constant node."""
+        rank = self.pick(0, 1, len(beside))
+        if self.flip():
+            return self.constant(np.full((1,) * rank, value, np.float32))
+        tensor = numpy_helper.from_array(np.full((1,) * rank, value, np.float32))
+        node = helper.make_node("Constant", [], [f"k{len(self.nodes)}"], value=tensor)
+        self.nodes.append(node)
+        return node.output[0]
+
+    def node(self, op, inputs, shape, **attributes):
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        self.shapes[name] = tuple(shape)
+        return name
+
+    def either_order(self, op, left, right, shape):
+        pair = [left, right] if self.flip() else [right, left]
+        return self.node(op, pair, shape)
+
+
+def is_map(shape):
+    return len(shape) == 4
+
+
+def is_vector(shape):
+    return len(shape) == 2
+
+
+def is_table(shape):
+    return len(shape) == 3
+
+
+def convolution(model, x=None, *, kernels=(1, 1, 3, 5), out=None):
+    x = x or model.tensor(is_map)
+    _, channels, rows, cols = model.shapes[x]
+    kernel = min(model.pick(*kernels), rows, cols)
+    stride = model.pick(1, 1, 2)
+    pad = model.pick(0, kernel // 2)
+    group = 1 if out else model.pick(1, channels, math.gcd(channels, 2))
+    out = out or (channels if group == channels else group * model.pick(1, 2, 4))
+    weight = (out, channels // group, kernel, kernel)
+    inputs = [x, model.normal(*weight, scale=1 / math.sqrt(math.prod(weight[1:])))]
+    if model.flip():
+        inputs.append(model.normal(out))
+    sizes = [(n + 2 * pad - kernel) // stride + 1 for n in (rows, cols)]
+    attributes = {"strides": [stride] * 2, "pads": [pad] * 4, "group": group}
+    return model.node("Conv", inputs, (1, out, *sizes), kernel_shape=[kernel] * 2, **attributes)
+
+
+def batch_norm(model):
+    x = model.tensor(lambda shape: len(shape) in {2, 4})
+    channels = model.shapes[x][1]
+    spread = model.constant(model.random.uniform(0.3, 2, channels).astype(np.float32))
+    shift = model.normal(channels) if model.flip() else model.constant(np.zeros(channels, "f4"))
+    inputs = [x, model.normal(channels), shift, model.normal(channels), spread]
+    return model.node("BatchNormalization", inputs, model.shapes[x], epsilon=1e-3)
+
+
+def activation(model, x=None):
+    x = x or model.tensor()
+    shape = model.shapes[x]
+    kind = model.pick("Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Clip")
+    if kind == "HardSwish" and model.opset < 14:
+        kind = "HardSigmoid"
+    if kind == "Clip":
+        low, high = model.pick((0, 6), (-1, 1), (0, 1), (0.5, 2))
+        limits = [model.constant(np.float32(low)), model.constant(np.float32(high))]
+        return model.node("Clip", [x, *limits[: model.pick(1, 2)]], shape)
+    attributes = {"alpha": model.pick(1 / 6, 0.2)} if kind == "HardSigmoid" else {}
+    return model.node(kind, [x], shape, **attributes)
+
+
+def arithmetic_with_constant(model):
+    x = model.tensor()
+    shape = model.shapes[x]
+    op = model.pick("Add", "Sub", "Mul", "Div", "Max", "Min")
+    by_channel = (shape[1], 1, 1) if is_map(shape) else shape[1:]
+    size = model.pick("number", by_channel, shape[1:])
+    if size == "number":
+        other = model.number(model.pick(3, 6, 0.5, 1 / 6, -1.5), shape)
+    else:
+        sign = 1 if model.flip() else -1
+        other = model.constant((sign * model.random.uniform(0.4, 2, size)).astype(np.float32))
+    if op == "Div":
+        return model.node(op, [x, other], shape)
+    return model.either_order(op, x, other, shape)
+
+
+def arithmetic_of_two(model):
+    x = model.tensor()
+    shape = model.shapes[x]
+    y = model.tensor(lambda other: other == shape)
+    return model.either_order(model.pick("Add", "Sub", "Mul", "Max", "Min"), x, y, shape)
+
+
+def spelt_gate(model):
+    """HardSigmoid or HardSwish from its parts, right or with one number wrong."""
+    x = model.tensor()
+    shape = model.shapes[x]
+    six = model.pick(6, 6, 6, 5)
+    shifted = model.either_order("Add", x, model.number(3, shape), shape)
+    limits = [model.constant(np.float32(0)), model.constant(np.float32(6))]
+    gate = model.node("Clip", [shifted, *limits], shape)
+    ends = model.pick("gate", "times x, then scaled", "scaled, then times x")
+    if ends == "times x, then scaled":
+        gate = model.either_order("Mul", x, gate, shape)
+    if model.flip():
+        gate = model.node("Div", [gate, model.number(six, shape)], shape)
+    else:
+        gate = model.either_order("Mul", gate, model.number(1 / six, shape), shape)
+    if ends == "scaled, then times x":
+        gate = model.either_order("Mul", gate, x, shape)
+    return gate
+
+
+def pooled(model, x):
+    shape = (*model.shapes[x][:2], 1, 1)
+    if model.flip():
+        return model.node("GlobalAveragePool", [x], shape)
+    if model.opset >= 18:
+        axes = model.constant(np.array([-1, -2]))
+        return model.node("ReduceMean", [x, axes], shape, keepdims=1)
+    return model.node("ReduceMean", [x], shape, axes=[2, 3], keepdims=1)
+
+
+def squeeze_excite(model):
+    x = model.tensor(is_map)
+    channels = model.shapes[x][1]
+    hidden = convolution(model, pooled(model, x), kernels=(1,), out=model.pick(1, 4))
+    hidden = activation(model, hidden)
+    gate = convolution(model, hidden, kernels=(1,), out=channels)
+    if model.flip():
+        gate = activation(model, gate)
+    return model.either_order("Mul", x, gate, model.shapes[x])
+
+
+def window_pooling(model):
+    x = model.tensor(lambda shape: is_map(shape) and min(shape[2:]) >= 2)
+    if x is None:
+        return convolution(model)
+    *front, rows, cols = model.shapes[x]
+    sizes = [(n - 2) // 2 + 1 for n in (rows, cols)]
+    kind = model.pick("MaxPool", "AveragePool")
+    return model.node(kind, [x], (*front, *sizes), kernel_shape=[2, 2], strides=[2, 2])
+
+
+def join(model):
+    x = model.tensor(lambda shape: len(shape) > 2)
+    if x is None:
+        return activation(model)
+    shape = model.shapes[x]
+    more = range(model.pick(1, 2))
+    parts = [x, *(model.tensor(lambda s: len(s) > 2 and s[2:] == shape[2:]) for _ in more)]
+    total = sum(model.shapes[part][1] for part in parts)
+    return model.node("Concat", parts, (1, total, *shape[2:]), axis=model.pick(1, 1 - len(shape)))
+
+
+def cut(model):
+    x = model.tensor(lambda shape: shape[1] > 1)
+    if x is None:
+        return activation(model)
+    shape = model.shapes[x]
+    start = model.draw(st.integers(0, shape[1] - 1))
+    end = model.draw(st.integers(start + 1, shape[1]))
+    limits = [model.constant(np.array([n])) for n in (start, end, 1)]
+    return model.node("Slice", [x, *limits], (1, end - start, *shape[2:]))
+
+
+def head(model):
+    """Rows of four numbers: a map with its channels last, or its numbers as they come."""
+    x = model.tensor(lambda shape: is_map(shape) and math.prod(shape) % 4 == 0)
+    if x is None:
+        return activation(model)
+    _, channels, rows, cols = model.shapes[x]
+    if model.flip():
+        x = model.node("Transpose", [x], (1, rows, cols, channels), perm=[0, 2, 3, 1])
+    count = channels * rows * cols // 4
+    target = model.constant(np.array(model.pick([1, count, 4], [1, -1, 4])))
+    return model.node("Reshape", [x, target], (1, count, 4))
+
+
+def flatten(model):
+    x = model.tensor(lambda shape: math.prod(shape) <= 256)
+    if x is None:
+        return activation(model)
+    return model.node("Flatten", [x], (1, math.prod(model.shapes[x])))
+
+
+def linear(model):
+    x = model.tensor(is_vector)
+    if x is None:
+        return flatten(model)
+    features, out = model.shapes[x][1], model.pick(1, 4, 6)
+    weight = model.normal(out, features, scale=1 / math.sqrt(features))
+    bias = [model.normal(out)] if model.flip() else []
+    return model.node("Gemm", [x, weight, *bias], (1, out), transB=1)
+
+
+def softmax(model):
+    x = model.tensor(is_table)
+    if x is None:
+        return activation(model)
+    return model.node("Softmax", [x], model.shapes[x], axis=2)
+
+
+def identity(model):
+    x = model.tensor()
+    return model.node("Identity", [x], model.shapes[x])
+
+
+STEPS = (
+    *(convolution, convolution, convolution, batch_norm, batch_norm, activation, activation),
+    *(arithmetic_with_constant, arithmetic_with_constant, arithmetic_of_two, spelt_gate),
+    *(squeeze_excite, window_pooling, join, cut, head, head, flatten, linear, softmax, identity),
+)
+
+
+@st.composite
+def onnx_models(draw, steps=(1, 12)):
+    """A checked model with the input `x`, one to three outputs, and random numbers inside."""
+    shape = (1, draw(st.sampled_from(CHANNELS)), draw(st.integers(1, 7)), draw(st.integers(1, 7)))
+    model = Growing(draw, shape)
+    for _ in range(draw(st.integers(*steps))):
+        draw(st.sampled_from(STEPS))(model)
+    # what an Identity gives is another tensor's name: two outputs may then be one, or the input
+    made = [node.output[0] for node in model.nodes if node.op_type not in {"Identity", "Constant"}]
+    made = made or [activation(model, "x")]
+    outputs = {made[-1], *draw(st.lists(st.sampled_from(made), max_size=2))}
+    return finished(model, sorted(outputs))
+
+
+def finished(model, outputs):
+    """The ONNX model; what only serves other tensors stays in it, dead or not."""
+    values = [helper.make_tensor_value_info(n, 1, model.shapes[n]) for n in ("x", *outputs)]
+    graph = helper.make_graph(model.nodes, "g", values[:1], values[1:], model.constants)
+    imports = [helper.make_opsetid("", model.opset)]
+    whole = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    onnx.checker.check_model(whole, full_check=True)
+    return whole
