@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mbv3ssd_deploy.cli.detect import in_words, json_from_detections
+from mbv3ssd_deploy.cli.detection_words import in_words, json_from_detections
 from mbv3ssd_deploy.cli.talk import Talk
 
 if TYPE_CHECKING:
