@@ -43,3 +43,11 @@ def build(name, *options, source=SOURCE):
     run("cmake", "-S", str(source), "-B", str(folder), "-G", "Ninja", *options)
     run("cmake", "--build", str(folder))
     return folder
+
+
+def build_preset(name):
+    """Configure and build a preset of CMakePresets.json; return the folder."""
+    need_compiler()
+    run("cmake", "--preset", name, cwd=SOURCE)
+    run("cmake", "--build", "--preset", name, cwd=SOURCE)
+    return BUILDS / name

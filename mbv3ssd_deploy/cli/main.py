@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "eval": "mbv3ssd_deploy.cli.eval",
     "detect": "mbv3ssd_deploy.cli.detect",
     "bench": "mbv3ssd_deploy.cli.bench",
+    "contract": "mbv3ssd_deploy.cli.contract",
     "demo": "mbv3ssd_deploy.cli.demo",
     "scenes": "mbv3ssd_deploy.cli.scenes",
     "env": "mbv3ssd_deploy.cli.env",

@@ -29,6 +29,7 @@ from mbv3ssd_deploy.core.spec import (
 from mbv3ssd_deploy.errors import SpecError
 
 CONTRACT = "model.mbv3c"
+HEADER = "model_contract.h"
 VERSION = 1
 
 _MAGIC = b"MBV3SSDC"

@@ -6,7 +6,7 @@ from cpp_library import Library
 @pytest.fixture(scope="session")
 def shared_library():
     """libmbv3ssd_postprocess.so, as users build it."""
-    folder = cpp_build.build("shared", "-DBUILD_SHARED_LIBS=ON", "-DMBV3SSD_BUILD_TESTS=OFF")
+    folder = cpp_build.build_preset("release")
     return folder / "libmbv3ssd_postprocess.so"
 
 

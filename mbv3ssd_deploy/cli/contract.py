@@ -1,0 +1,55 @@
+"""`contract`: the contract of a bundle for the C++ library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbv3ssd_deploy.cli.talk import Talk, talking
+
+
+@click.command(name="contract", short_help="Write a bundle's contract for the C++ library.")
+@click.argument("bundle", type=click.Path(path_type=Path), default=Path("deploy"))
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it.  [default: model.mbv3c in the bundle]",
+)
+@click.option("--header", is_flag=True, help="Write a C header that holds the bytes instead.")
+@talking
+def command(*, bundle: Path, target: Path | None, header: bool, talk: Talk) -> None:
+    """Write what the C++ library must know of BUNDLE: priors, classes, thresholds, preprocessing.
+
+    The library (cpp_postprocess/) reads it with mbv3ssd_open, so that nothing is retyped; or, where
+    a board has no files, compiles the header in and uses mbv3ssd_open_memory.
+
+    \b
+        mbv3ssd-deploy contract deploy
+        mbv3ssd-deploy contract deploy --header -o model_contract.h
+    """
+    from mbv3ssd_deploy.bundle.bundle import read_bundle
+    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.device.contract import (
+        CONTRACT,
+        HEADER,
+        render_contract,
+        render_contract_header,
+    )
+
+    opened = read_bundle(bundle)
+    data = render_contract_header(opened.spec).encode() if header else render_contract(opened.spec)
+    path = target or opened.directory / (HEADER if header else CONTRACT)
+    write_file(path, data)
+    spec = opened.spec
+    talk.json({"path": str(path), "bytes": len(data)})
+    spec = opened.spec
+    talk.result(
+        f"{spec.name}: input {spec.input.width} x {spec.input.height}, {spec.priors.count} priors, "
+        f"{spec.num_classes} classes with the background"
+    )
+    talk.written((path,))
+    opening = "mbv3ssd_open_memory(mbv3ssd_contract, ...)" if header else "mbv3ssd_open(path, ...)"
+    talk.result(f"next: link cpp_postprocess, and {opening}; docs/cpp.md shows how")
