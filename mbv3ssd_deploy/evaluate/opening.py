@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, BODY, PARAM, Bundle, read_bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.bundle.origin import load_origin
@@ -19,7 +20,7 @@ from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_det
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, DeployError
 from mbv3ssd_deploy.evaluate.subjects import Subject, heads_and_boxes_of, heads_of
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import Outputs, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
@@ -198,16 +199,7 @@ def _ncnn_files(source: _Source, storage: Storage) -> tuple[tuple[Path, Path], s
     bundle, record = _bundle_of(source), _record_of(source)
     if record.storage == storage:
         return (bundle.param_path, bundle.bin_path), "as shipped"
-    request = NcnnRequest(
-        storage=storage,
-        outputs=record.outputs,
-        priors=record.priors_mode,
-        score_threshold=record.score_threshold,
-        iou_threshold=record.iou_threshold,
-        nms_top_k=record.nms_top_k,
-        keep_top_k=record.keep_top_k,
-    )
-    model = build_ncnn(read_body(bundle.body_path), request)
+    model = build_ncnn(read_body(bundle.body_path), request_from_record(record, storage))
     folder = source.scratch / storage.value
     folder.mkdir(exist_ok=True)
     param, weights = folder / PARAM, folder / BIN

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.errors import DeployError, FormatError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, Outputs, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Param, Storage
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
@@ -51,7 +52,9 @@ def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
     blobs = {blob for layer in graph.layers for blob in layer.outputs}
     missing = tuple(name for name in wanted_blobs(bundle, record) if name not in blobs)
     try:
-        again = build_ncnn(read_body(bundle.body_path), _request(record))
+        again = build_ncnn(
+            read_body(bundle.body_path), request_from_record(record, Storage.FLOAT32)
+        )
     except DeployError as error:
         text = f"body.onnx gives nothing to hold the files against: {error}"
         return NcnnFiles(graph, None, missing, (Reason(Code.MODEL_UNREADABLE, text),))
@@ -75,20 +78,6 @@ def wanted_blobs(bundle: Bundle, record: NcnnRecord) -> tuple[str, ...]:
     if outputs is Outputs.DETECTIONS:
         return (*TAIL_BLOBS, PRIOR_BLOB)
     return raw_blobs(outputs, len(bundle.spec.priors.levels))
-
-
-def _request(record: NcnnRecord) -> NcnnRequest:
-    """What must have been asked for to get this record, at full precision."""
-    return NcnnRequest(
-        storage=Storage.FLOAT32,
-        outputs=Outputs(record.outputs),
-        priors=record.priors_mode,
-        score_threshold=record.score_threshold,
-        iou_threshold=record.iou_threshold,
-        nms_top_k=record.nms_top_k,
-        keep_top_k=record.keep_top_k,
-        guards=record.guards,
-    )
 
 
 def tail_reasons(bundle: Bundle, record: NcnnRecord, files: NcnnFiles) -> tuple[Reason, ...]:
