@@ -226,9 +226,10 @@ def _layers(
 ) -> tuple[LayersReport, ...]:
     if not request.layers:
         return ()
-    # threads share a layer's work: one row a runtime and precision tells what is slow
-    least = min(one.row.threads for one in probed)
-    rows = [one.row for one in probed if one.row.threads == least]
+    # a GPU works on while its layers seem done; on the CPU, threads share a layer's work
+    on_cpu = [one.row for one in probed if one.row.device == "cpu"]
+    least = min((row.threads for row in on_cpu), default=1)
+    rows = [row for row in on_cpu if row.threads == least]
     reports = []
     for index, row in enumerate(rows):
         progress("layers", index, len(rows))

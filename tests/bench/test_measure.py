@@ -7,6 +7,8 @@ from mbv3ssd_deploy.bench.plan import BenchRequest
 from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import RuntimeFailedError
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 QUICK = {"rounds": 5, "warmup": 1, "threads": (1,)}
 # millions of priors, two boxes: nothing in ncnn checks, and DetectionOutput reads on and on
@@ -75,6 +77,21 @@ def test_layers_are_those_of_each_network_and_add_up(report):
 
 def test_the_report_survives_json(report):
     assert record_from_json(type(report), json_from_record(report), where="x") == report
+
+
+@pytest.mark.parametrize("outputs", [Outputs.CONCAT, Outputs.LEVELS])
+def test_raw_heads_are_read_prior_by_prior(bench, report, outputs):
+    bundle = bench.copy(f"raw-{outputs}")
+    threshold = report.rows[1].score_threshold
+    lower_to_ncnn(bundle.directory, NcnnRequest(outputs=outputs, score_threshold=threshold))
+    images = [("first", render_scene(0).image), ("second", render_scene(1).image)]
+
+    request = BenchRequest(("ncnn",), ("fp32",), **QUICK)
+    (row,) = measure([bundle.directory], images, request).rows
+
+    onnx = report.rows[1]
+    assert row.candidates == pytest.approx(onnx.candidates, abs=2)
+    assert row.detections == pytest.approx(onnx.detections, abs=2)
 
 
 def test_a_row_that_crashes_is_named_and_the_others_go_on(bench, tmp_path):
