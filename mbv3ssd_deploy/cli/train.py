@@ -64,6 +64,12 @@ SPLITS = ("train", "val", "trainval", "test")
     type=click.Choice(("nothing", "backbone", "all-but-heads")),
     help="What does not learn; its BatchNorm statistics stay, too.",
 )
+@click.option(
+    "--freeze-norms",
+    is_flag=True,
+    default=None,
+    help="BatchNorm keeps its statistics: for batches of a few images, with --pretrained.",
+)
 @click.option("--vertical-flip", type=float, help="How likely an image is turned upside down.")
 @click.option(
     "--backbone", "backbone_file", type=EXISTING_FILE, help="Weights the backbone starts from."
@@ -94,7 +100,9 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
         mbv3ssd-deploy train --data voc:my-photos
         mbv3ssd-deploy train --data voc:my-photos --arch large --imgsz 320 --epochs 300
         mbv3ssd-deploy train --resume run/last.pth
+        torchrun --nproc-per-node 2 -m mbv3ssd_deploy train --data voc:my-photos
     """
+    from mbv3ssd_deploy.train.distributed import team_from_environment
     from mbv3ssd_deploy.train.request import Observer
     from mbv3ssd_deploy.train.run import train
 
@@ -102,6 +110,8 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
         show_recipes(talk)
         return
     request = request_from_flags(recipe=recipe, **flags)
+    if not team_from_environment().leads:
+        talk = Talk(verbosity=-1, as_json=False)  # of several processes, the first one talks
     with talk.progress() as progress:
         observer = Observer(
             progress=progress,

@@ -29,6 +29,7 @@ RECIPE_FLAGS = (
     "vertical_flip",
     "algorithm",
     "freeze",
+    "freeze_norms",
 )
 """Flags that change a setting of the recipe of the same name."""
 

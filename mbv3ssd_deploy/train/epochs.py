@@ -117,7 +117,7 @@ class Epochs:
         batches = open_batches(
             self.examples, self.plan, steps, team=stepper.team, workers=self.workers
         )
-        set_training_mode(self.learner.net, self.record.recipe.freeze)
+        set_training_mode(self.learner.net, self.record.recipe)
         with stop_on_signals() as stop:
             for step, batch in zip(steps, batches, strict=True):
                 if self._step(step, batch, stop):
@@ -169,7 +169,7 @@ class Epochs:
         if is_due or time.monotonic() - self._saved > _SAVE_SECONDS:
             self._save(best=is_best)
         self.observer.epoch_done(entry, self._seconds_left())
-        set_training_mode(self.learner.net, recipe.freeze)
+        set_training_mode(self.learner.net, recipe)
 
     def _validate(self) -> float:
         stepper = self.learner.stepper

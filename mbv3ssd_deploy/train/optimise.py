@@ -75,14 +75,18 @@ def freeze_parts(net: SsdNet, freeze: Freeze) -> None:
         part.requires_grad_(requires_grad=False)
 
 
-def set_training_mode(net: SsdNet, freeze: Freeze) -> None:
-    """Put `net` in training mode and its frozen parts in eval mode.
+def set_training_mode(net: SsdNet, recipe: Recipe) -> None:
+    """Put `net` in training mode and what is frozen in eval mode.
 
     Without the second half the BatchNorm statistics of a frozen part would go on moving.
     """
     net.train()
-    for part in _frozen_parts(net, freeze):
+    for part in _frozen_parts(net, recipe.freeze):
         part.eval()
+    if recipe.freeze_norms:
+        for module in net.modules():
+            if isinstance(module, _NORMS):
+                module.eval()
 
 
 def set_norm_momentum(net: nn.Module, momentum: float) -> None:

@@ -83,6 +83,8 @@ class Recipe:
         match_threshold: the IoU from which on a prior answers for a box.
         smooth_l1_beta: where smooth L1 turns into a line.
         freeze: what does not learn.
+        freeze_norms: whether every BatchNorm keeps its running statistics and works with them:
+            right for batches of a few images, from a detector that has good ones.
         augmentation: what happens to an image.
         vertical_flip: how likely an image is turned upside down: right where nothing stands
             upright, as under a microscope.
@@ -112,6 +114,7 @@ class Recipe:
     match_threshold: float = 0.5
     smooth_l1_beta: float = 1.0
     freeze: Freeze = Freeze.NOTHING
+    freeze_norms: bool = False
     augmentation: AugmentOptions = AugmentOptions()  # noqa: RUF009 -- frozen, it may be shared
     vertical_flip: float = 0.0
 

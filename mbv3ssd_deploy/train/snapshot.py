@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from mbv3ssd_deploy.checkpoint.native_file import spec_json_from_mapping, write_native
+from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.core.spec_json import spec_from_json
-from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.history import EpochRecord
 from mbv3ssd_deploy.train.recipes import Recipe
@@ -132,6 +133,7 @@ def read_snapshot(path: Path) -> Snapshot:
 
     Raises:
         CheckpointError: there is no such file, or no run that can go on in it.
+        UnsafeCheckpointError: it wants to run code; nothing was run.
         SpecError: its spec or record contradicts itself.
     """
     entries = _read_entries(path)
@@ -170,9 +172,24 @@ def _read_entries(path: Path) -> Mapping[str, Any]:
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # broken bytes make torch raise nearly anything
+        _check_safe(path)
         raise CheckpointError(
             "the file is damaged, or no snapshot of a training run",
             where=str(path),
             hint=f"--resume takes {LAST} of a run",
         ) from error
     return entries if isinstance(entries, Mapping) else {}
+
+
+def _check_safe(path: Path) -> None:
+    """Check that the file at `path`, which cannot be read, does not want to run code.
+
+    Raises:
+        UnsafeCheckpointError: it does; the message names what it would run.
+    """
+    try:
+        read_checkpoint(path)
+    except UnsafeCheckpointError:
+        raise
+    except CheckpointError:
+        return

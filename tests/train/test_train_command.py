@@ -1,0 +1,128 @@
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from mbv3ssd_deploy.cli.main import cli
+
+SHAPE = ("--arch", "small", "--width", "0.25", "--imgsz", "64")
+TINY = (*SHAPE, "--batch", "4", "--workers", "0", "--device", "cpu")
+
+
+def run(*words):
+    return CliRunner().invoke(cli, [str(word) for word in ("train", *words)])
+
+
+def test_a_run_ends_with_its_files_and_the_next_command(voc, tmp_path):
+    folder = tmp_path / "a run"
+
+    done = run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", folder)
+
+    assert done.exit_code == 0, done.output
+    assert "overlap a prior" in done.stderr
+    assert "epoch   1  loss" in done.stderr
+    assert "best mAP50 (VOC07)" in done.stdout
+    for name in ("best.pth", "last.pth", "history.csv", "history.png", "run.json"):
+        assert f"wrote {folder / name}" in done.stdout
+    assert f"next: mbv3ssd-deploy export '{folder}/best.pth'" in done.stdout
+    exported = CliRunner().invoke(
+        cli, ["export", str(folder / "best.pth"), "-o", str(folder / "deploy")]
+    )
+    assert exported.exit_code == 0, exported.output
+
+
+def test_json_is_all_that_stands_on_stdout(voc, tmp_path):
+    done = run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "--json", "-o", tmp_path / "run")
+
+    report = json.loads(done.stdout)
+    assert report["epochs"] == 1
+    assert report["recipe"]["batch"] == 4
+    assert set(report["classes"]) == {"disc", "square", "triangle", "star", "ring"}
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
+    words = ["--data", f"voc:{voc}", *TINY, "--epochs", "5000", "--val-every", "5000"]
+    command = [sys.executable, "-m", "mbv3ssd_deploy", "train", *words, "-o", str(tmp_path / "run")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as child:
+        for line in child.stderr:
+            if line.startswith("epoch"):
+                break
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=300)
+
+    assert child.returncode == 130
+    resume = f"mbv3ssd-deploy train --resume {tmp_path / 'run' / 'last.pth'}"
+    assert resume in said
+    assert "Traceback" not in said
+    from mbv3ssd_deploy.train.snapshot import read_snapshot
+
+    assert read_snapshot(tmp_path / "run" / "last.pth").record.step >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"),
+    [
+        ("", 2, "Give --data SOURCE, or --resume"),
+        ("--data voc:nowhere", 3, "nowhere"),
+        ("--data photos", 3, "photos"),
+        ("--data voc:{voc} --recipe voc0712-smal", 3, "did you mean voc0712-small?"),
+        ("--data voc:{voc} --lr -1", 3, "lr is -1"),
+        ("--data voc:{voc} --device cuda:7", 4, "sees no GPU"),
+        ("--data voc:{voc} --precision fp16 --device cpu", 4, "fp16 trains on a GPU"),
+        ("--resume {voc}/labels.txt", 3, "no snapshot of a training run"),
+    ],
+)
+def test_wrong_input_is_explained(voc, monkeypatch, words, exit_code, said):
+    monkeypatch.chdir(voc.parent)
+    spelled = words.format(voc=voc).split()
+
+    done = run(*spelled, *([] if "--resume" in words else ["--imgsz", "64"]), "-o", "run")
+
+    assert done.exit_code == exit_code, done.output
+    assert said in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_a_best_snapshot_is_no_run_to_go_on_with(voc, tmp_path):
+    run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", tmp_path / "run")
+
+    done = run("--resume", tmp_path / "run" / "best.pth")
+
+    assert done.exit_code == 3
+    assert "holds a result, not a run that can go on" in done.stderr
+    assert "last.pth" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_first_step(voc, tmp_path):
+    (tmp_path / "locked").write_text("a file stands in the way")
+
+    done = run("--data", f"voc:{voc}", *TINY, "--epochs", "9999", "-o", tmp_path / "locked" / "run")
+
+    assert done.exit_code == 3
+    assert "cannot write" in done.stderr
+    assert "epoch" not in done.stderr
+
+
+def test_a_detector_with_other_classes_gives_all_but_its_classification_head(voc, tmp_path):
+    run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", tmp_path / "one")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("star\nring\n")
+
+    words = ["--pretrained", tmp_path / "one" / "last.pth", "--labels", labels, "--batch", "4"]
+    more = ["--epochs", "1", "--workers", "0", "-o", tmp_path / "two"]
+    done = run("--data", f"voc:{voc}", *words, *more)
+
+    assert done.exit_code == 0, done.output
+    assert "the classification head was made anew for 2 classes" in done.stderr
+
+
+def test_the_recipes_are_listed():
+    done = run("--recipe", "list")
+
+    assert done.exit_code == 0
+    assert "voc0712-large" in done.stdout
+    assert "not run here for want of the data" in done.stdout
