@@ -19,6 +19,7 @@ from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.dataset import Dataset
 from mbv3ssd_deploy.errors import DatasetError, TrainingError
 from mbv3ssd_deploy.train.batches import Batch, BatchPlan, Examples, open_batches
+from mbv3ssd_deploy.train.board import Board
 from mbv3ssd_deploy.train.history import EpochRecord, write_history
 from mbv3ssd_deploy.train.interrupt import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.learner import Learner
@@ -81,6 +82,7 @@ class Epochs:
         workers: processes that prepare images.
         folder: of all files.
         observer: is told how it goes.
+        board: TensorBoard's, where it is installed.
         record: of the run; replaced as it goes on.
         report: of the last validation.
     """
@@ -93,6 +95,7 @@ class Epochs:
     workers: int
     folder: Path
     observer: Observer
+    board: Board | None
     record: RunRecord
     report: ApReport | None = None
     _began: float = field(default_factory=time.monotonic)
@@ -168,6 +171,8 @@ class Epochs:
         )
         if is_due or time.monotonic() - self._saved > _SAVE_SECONDS:
             self._save(best=is_best)
+        if self.board is not None:
+            self.board.add(entry)
         self.observer.epoch_done(entry, self._seconds_left())
         set_training_mode(self.learner.net, recipe)
 

@@ -22,6 +22,7 @@ from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.errors import OutputError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.train.batches import BatchPlan, Examples
+from mbv3ssd_deploy.train.board import board_if_installed
 from mbv3ssd_deploy.train.device import Precision, autocast_type, device_named
 from mbv3ssd_deploy.train.distributed import Team, joined, team_from_environment
 from mbv3ssd_deploy.train.epochs import Epochs
@@ -138,6 +139,7 @@ def _train(
         workers=_worker_count(request, device),
         folder=request.output,
         observer=observer,
+        board=board_if_installed(request.output, record.step) if team.leads else None,
         record=record,
     )
     outcome = epochs.run()
