@@ -3,9 +3,13 @@
 A model grows node by node: each takes tensors that are there already, at times one that others
 read, so that shared results, wanted intermediates and half patterns come about by themselves.
 Weights are scaled so that values stay near 1.
+
+hypothesis draws a seed and a length, and dice make the rest of them: its own draws would keep near
+the graphs that it has seen. A failure shrinks by its length; the steps stay what they are.
 """
 
 import math
+import random
 
 import numpy as np
 import onnx
@@ -19,18 +23,19 @@ CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16)
 class Growing:
     """A model in the making: its nodes, constants, and the shape of every tensor so far."""
 
-    def __init__(self, draw, shape):
-        self.draw = draw
-        self.opset = draw(st.sampled_from(OPSETS))
-        self.shapes = {"x": shape}
+    def __init__(self, seed):
+        self.dice = random.Random(seed)  # noqa: S311 -- no secret
+        self.numbers = np.random.default_rng(seed)
+        self.opset = self.pick(*OPSETS)
+        sides = self.dice.randint(1, 7), self.dice.randint(1, 7)
+        self.shapes = {"x": (1, self.pick(*CHANNELS), *sides)}
         self.nodes, self.constants = [], []
-        self.random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
     def pick(self, *options):
-        return self.draw(st.sampled_from(options))
+        return self.dice.choice(options)
 
     def flip(self):
-        return self.draw(st.booleans())
+        return self.dice.random() < 0.5
 
     def tensor(self, wanted=lambda _: True):
         """A tensor whose shape is as `wanted`, the newest ones more often; None without any."""
@@ -45,7 +50,7 @@ class Growing:
         return name
 
     def normal(self, *shape, scale=1.0):
-        return self.constant((scale * self.random.normal(size=shape)).astype(np.float32))
+        return self.constant((scale * self.numbers.normal(size=shape)).astype(np.float32))
 
     def number(self, value, beside):
         """A constant of one number, of a rank up to its partner's, or made by a Constant node."""
@@ -97,10 +102,10 @@ def convolution(model, x=None, *, kernels=(1, 1, 3, 5), out=None):
     return model.node("Conv", inputs, (1, out, *sizes), kernel_shape=[kernel] * 2, **attributes)
 
 
-def batch_norm(model):
-    x = model.tensor(lambda shape: len(shape) in {2, 4})
+def batch_norm(model, x=None):
+    x = x or model.tensor(lambda shape: len(shape) in {2, 4})
     channels = model.shapes[x][1]
-    spread = model.constant(model.random.uniform(0.3, 2, channels).astype(np.float32))
+    spread = model.constant(model.numbers.uniform(0.3, 2, channels).astype(np.float32))
     shift = model.normal(channels) if model.flip() else model.constant(np.zeros(channels, "f4"))
     inputs = [x, model.normal(channels), shift, model.normal(channels), spread]
     return model.node("BatchNormalization", inputs, model.shapes[x], epsilon=1e-3)
@@ -120,8 +125,32 @@ def activation(model, x=None):
     return model.node(kind, [x], shape, **attributes)
 
 
-def arithmetic_with_constant(model):
-    x = model.tensor()
+def block(model):
+    """What the fusions look for: a convolution and what may go into it, at times read by others."""
+    x = convolution(model) if model.flip() else batch_norm(model, model.tensor(is_map))
+    for step in model.dice.sample((batch_norm, arithmetic_with_constant, convolution), 2):
+        if model.flip():
+            x = step(model, x)
+    y = activation(model, x)
+    if model.dice.random() < 0.3:
+        return model.either_order(model.pick("Add", "Mul"), x, y, model.shapes[x])
+    return y
+
+
+def heads(model):
+    """Rows of several maps, joined: the heads of a detector."""
+    parts = [head(model) for _ in range(model.pick(2, 3))]
+    parts = [part for part in parts if is_table(model.shapes[part]) and model.shapes[part][2] == 4]
+    if len(parts) < 2:
+        return activation(model)
+    if model.dice.random() < 0.2:
+        parts[0] = activation(model, parts[0])
+    total = sum(model.shapes[part][1] for part in parts)
+    return model.node("Concat", parts, (1, total, 4), axis=1)
+
+
+def arithmetic_with_constant(model, x=None):
+    x = x or model.tensor()
     shape = model.shapes[x]
     op = model.pick("Add", "Sub", "Mul", "Div", "Max", "Min")
     by_channel = (shape[1], 1, 1) if is_map(shape) else shape[1:]
@@ -130,7 +159,7 @@ def arithmetic_with_constant(model):
         other = model.number(model.pick(3, 6, 0.5, 1 / 6, -1.5), shape)
     else:
         sign = 1 if model.flip() else -1
-        other = model.constant((sign * model.random.uniform(0.4, 2, size)).astype(np.float32))
+        other = model.constant((sign * model.numbers.uniform(0.4, 2, size)).astype(np.float32))
     if op == "Div":
         return model.node(op, [x, other], shape)
     return model.either_order(op, x, other, shape)
@@ -210,8 +239,8 @@ def cut(model):
     if x is None:
         return activation(model)
     shape = model.shapes[x]
-    start = model.draw(st.integers(0, shape[1] - 1))
-    end = model.draw(st.integers(start + 1, shape[1]))
+    start = model.dice.randint(0, shape[1] - 1)
+    end = model.dice.randint(start + 1, shape[1])
     limits = [model.constant(np.array([n])) for n in (start, end, 1)]
     return model.node("Slice", [x, *limits], (1, end - start, *shape[2:]))
 
@@ -259,23 +288,22 @@ def identity(model):
 
 
 STEPS = (
-    *(convolution, convolution, convolution, batch_norm, batch_norm, activation, activation),
+    *(block, block, block, block, heads, convolution, batch_norm, activation, activation),
     *(arithmetic_with_constant, arithmetic_with_constant, arithmetic_of_two, spelt_gate),
     *(squeeze_excite, window_pooling, join, cut, head, head, flatten, linear, softmax, identity),
 )
 
 
 @st.composite
-def onnx_models(draw, steps=(1, 12)):
+def onnx_models(draw, steps=(3, 12)):
     """A checked model with the input `x`, one to three outputs, and random numbers inside."""
-    shape = (1, draw(st.sampled_from(CHANNELS)), draw(st.integers(1, 7)), draw(st.integers(1, 7)))
-    model = Growing(draw, shape)
+    model = Growing(draw(st.integers(0, 2**64 - 1)))
     for _ in range(draw(st.integers(*steps))):
-        draw(st.sampled_from(STEPS))(model)
+        model.pick(*STEPS)(model)
     # what an Identity gives is another tensor's name: two outputs may then be one, or the input
     made = [node.output[0] for node in model.nodes if node.op_type not in {"Identity", "Constant"}]
     made = made or [activation(model, "x")]
-    outputs = {made[-1], *draw(st.lists(st.sampled_from(made), max_size=2))}
+    outputs = {made[-1], *(model.pick(*made) for _ in range(model.pick(0, 0, 1, 2)))}
     return finished(model, sorted(outputs))
 
 
