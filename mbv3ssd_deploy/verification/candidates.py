@@ -7,7 +7,6 @@ reference's raw heads and the checkpoint's own priors.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count, takewhile
@@ -16,8 +15,13 @@ import numpy as np
 
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.core.boxes import corners_from_centre
-from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, softmax
+from mbv3ssd_deploy.core.boxes import corners_from_centre, decode_boxes
+from mbv3ssd_deploy.core.detections import (
+    Detections,
+    detections_from_heads,
+    detections_from_scores,
+    softmax,
+)
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError
@@ -63,6 +67,10 @@ class BodyCandidate:
         """Return the reference's heads, and its boxes by the family's own rules."""
         return Answer("", {"loc": chunk.loc, "conf": chunk.conf}, chunk.detections, 0.0)
 
+    def read(self, loc: F32, scores: F32, spec: DetectorSpec) -> Detections:
+        """Return what the family's own rules make of one image."""
+        return _read_scores_by_family(loc, scores, spec)
+
 
 @dataclass(frozen=True, slots=True)
 class RawNcnnCandidate:
@@ -79,19 +87,22 @@ class RawNcnnCandidate:
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs` and join the levels."""
-        began = time.perf_counter()
-        images = self.runtime.run_blobs(inputs, self.blobs)
-        seconds = time.perf_counter() - began
+        result, images = self.runtime.run_with(inputs, self.blobs)
         classes = self.contract.num_classes
         heads = {
             "loc": np.stack([_joined(blobs, "loc", 4) for blobs in images]),
             "conf": np.stack([_joined(blobs, "conf", classes) for blobs in images]),
         }
-        return Answer("ncnn on cpu", heads, _read_by_family(heads, self.contract), seconds)
+        found = _read_by_family(heads, self.contract)
+        return Answer("ncnn on cpu", heads, found, result.seconds)
 
     def expected(self, chunk: Chunk) -> Answer:
         """Return the reference's heads, and its boxes by the family's own rules."""
         return Answer("", {"loc": chunk.loc, "conf": chunk.conf}, chunk.detections, 0.0)
+
+    def read(self, loc: F32, scores: F32, spec: DetectorSpec) -> Detections:
+        """Return what the family's own rules make of one image."""
+        return _read_scores_by_family(loc, scores, spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +124,7 @@ class DetectionOutputCandidate:
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs`; an empty `detection_out` is no detection, not an error."""
-        began = time.perf_counter()
-        images = self.runtime.run_blobs(inputs, TAIL_BLOBS)
-        seconds = time.perf_counter() - began
+        result, images = self.runtime.run_with(inputs, TAIL_BLOBS)
         classes = self.contract.num_classes
         heads = {
             "loc": np.stack([_rows(blobs, "mbox_loc", 4) for blobs in images]),
@@ -123,13 +132,17 @@ class DetectionOutputCandidate:
             "scores": np.stack([_rows(blobs, "mbox_conf_softmax", classes) for blobs in images]),
         }
         found = tuple(_parsed(blobs["detection_out"]) for blobs in images)
-        return Answer("ncnn on cpu", heads, found, seconds)
+        return Answer("ncnn on cpu", heads, found, result.seconds)
 
     def expected(self, chunk: Chunk) -> Answer:
         """Return the reference's heads, and what DetectionOutput must make of them."""
         scores = np.stack([softmax(conf) for conf in chunk.conf])
         heads = {"loc": chunk.loc, "conf": chunk.conf, "scores": scores}
         return Answer("", heads, detection_output_of(chunk, self.spec, self.record), 0.0)
+
+    def read(self, loc: F32, scores: F32, spec: DetectorSpec) -> Detections:
+        """Return what DetectionOutput makes of one image."""
+        return _read_by_tail(loc, scores, spec, self.record)
 
 
 def cut_of_family(spec: DetectorSpec) -> Cut:
@@ -147,21 +160,8 @@ def detection_output_of(
     chunk: Chunk, spec: DetectorSpec, record: NcnnRecord
 ) -> tuple[Detections, ...]:
     """Return what DetectionOutput's rules make of the reference's raw heads, image by image."""
-    priors = corners_from_centre(build_priors(spec.priors)).astype(np.float32)
-    variances = np.array(spec.coder.variances, np.float32)
-    return tuple(
-        detections_from_detection_output(
-            loc,
-            softmax(conf),
-            priors,
-            variances,
-            nms_threshold=record.iou_threshold,
-            nms_top_k=record.nms_top_k,
-            keep_top_k=record.keep_top_k,
-            confidence_threshold=record.score_threshold,
-        )
-        for loc, conf in zip(chunk.loc, chunk.conf, strict=True)
-    )
+    pairs = zip(chunk.loc, chunk.conf, strict=True)
+    return tuple(_read_by_tail(loc, softmax(conf), spec, record) for loc, conf in pairs)
 
 
 def raw_blobs(outputs: Outputs, levels: int) -> tuple[str, ...]:
@@ -178,6 +178,25 @@ def _read_by_family(heads: Blobs, contract: DetectorSpec) -> tuple[Detections, .
         raise FormatError(f"{found} cannot be read by a contract of {shape[0]} x {shape[1]}")
     pairs = zip(heads["loc"], heads["conf"], strict=True)
     return tuple(detections_from_heads(loc, conf, contract) for loc, conf in pairs)
+
+
+def _read_scores_by_family(loc: F32, scores: F32, spec: DetectorSpec) -> Detections:
+    boxes = decode_boxes(loc, build_priors(spec.priors), spec.coder)
+    size = (spec.input.width, spec.input.height)
+    return detections_from_scores(boxes, scores, spec.decode, size)
+
+
+def _read_by_tail(loc: F32, scores: F32, spec: DetectorSpec, record: NcnnRecord) -> Detections:
+    return detections_from_detection_output(
+        loc,
+        scores,
+        corners_from_centre(build_priors(spec.priors)).astype(np.float32),
+        np.array(spec.coder.variances, np.float32),
+        nms_threshold=record.iou_threshold,
+        nms_top_k=record.nms_top_k,
+        keep_top_k=record.keep_top_k,
+        confidence_threshold=record.score_threshold,
+    )
 
 
 def _joined(blobs: Blobs, name: str, width: int) -> F32:

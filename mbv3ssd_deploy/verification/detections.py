@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mbv3ssd_deploy.core.arrays import I64
 from mbv3ssd_deploy.core.boxes import iou_matrix
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.matching import Match, match_detections
@@ -17,6 +18,8 @@ FLICKER = 0.02
 """A box that comes or goes with a score this near to where the list is cut, flickers."""
 TEETER = 0.001
 """So does a box whose overlap with a better one is this near to the IoU that suppresses it."""
+TIE = 2e-5
+"""So far float32 may move a score; where that alone moves a box, two scores were tied."""
 LISTED = 10
 """How many lost and new boxes a diff names, the surest first."""
 
@@ -40,11 +43,20 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class DetectionPair:
-    """What two runs found on the same image."""
+    """What two runs found on the same image.
+
+    Attributes:
+        image: its name.
+        reference: the boxes of the reference.
+        actual: the boxes of the other run.
+        tied: the witness of ties: what the rules make of the reference's own heads, each score that
+            the other run moves by at most `TIE` being moved so; None where nothing is to explain.
+    """
 
     image: str
     reference: Detections
     actual: Detections
+    tied: Detections | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +80,10 @@ class DetectionDiff:
         lost: the reference's boxes that were not found again; flicker is not among them.
         new: boxes that the reference does not have; flicker is not among them.
         flicker_lost: lost within `FLICKER` of the score at which the list was cut, or within
-            `TEETER` of the IoU that suppresses.
+            `TEETER` of the IoU that suppresses, or by a tie.
         flicker_new: likewise.
+        tied_lost: how many of `flicker_lost` went by a tie: they are not in `DetectionPair.tied`.
+        tied_new: how many of `flicker_new` came by one: they are in it, with their score.
         score_p50: median of |score difference| over the matched boxes.
         score_p99: its 99th percentile.
         score_max: its largest.
@@ -87,6 +101,8 @@ class DetectionDiff:
     new: int
     flicker_lost: int
     flicker_new: int
+    tied_lost: int
+    tied_new: int
     score_p50: float
     score_p99: float
     score_max: float
@@ -124,6 +140,8 @@ class _Tally:
     new: list[Stray] = field(default_factory=list)
     flicker_lost: int = 0
     flicker_new: int = 0
+    tied_lost: int = 0
+    tied_new: int = 0
 
 
 def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDiff:
@@ -136,6 +154,10 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
       at the lowest score that still found room;
     * its overlap with a better box of its class, in either run, lies within `TEETER` of the IoU at
       which that box suppresses it.
+
+    What the strictest IoU leaves over is first held against `DetectionPair.tied`. A box of the
+    reference that is not there, and a new one that is, are proven to hang on a tie: the reference's
+    own boxes, with scores moved by no more than `TIE`, come out that way. They flicker, too.
 
     Args:
         pairs: one an image.
@@ -155,8 +177,10 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
         matched=tuple(np.cumsum([len(tier) for tier in tally.pairs]).tolist()),
         lost=len(tally.lost),
         new=len(tally.new),
-        flicker_lost=tally.flicker_lost,
-        flicker_new=tally.flicker_new,
+        flicker_lost=tally.flicker_lost + tally.tied_lost,
+        flicker_new=tally.flicker_new + tally.tied_new,
+        tied_lost=tally.tied_lost,
+        tied_new=tally.tied_new,
         score_p50=float(np.percentile(gaps, 50)),
         score_p99=float(np.percentile(gaps, 99)),
         score_max=float(gaps.max()),
@@ -205,7 +229,26 @@ def _match_in_tiers(tally: _Tally, pair: DetectionPair) -> tuple[Sequence[int], 
         lost, new = lost[list(matching.lost)], new[list(matching.new)]
         worst = min((match.iou for match in matching.pairs), default=1.0)
         tally.worst = min(tally.worst, (worst, pair.image), key=lambda entry: entry[0])
+        if tier == 0 and pair.tied is not None:
+            lost, new = _without_ties(tally, pair, pair.tied, (lost, new))
     return lost.tolist(), new.tolist()
+
+
+def _without_ties(
+    tally: _Tally, pair: DetectionPair, tied: Detections, strays: tuple[I64, I64]
+) -> tuple[I64, I64]:
+    """Return the lost and the new indices that `tied` does not explain; count the others."""
+    lost, new = strays
+    gone = match_detections(pair.reference, tied, MATCH_IOUS[0]).lost
+    there = [
+        match.reference
+        for match in match_detections(pair.actual, tied, MATCH_IOUS[0]).pairs
+        if abs(match.score_difference) <= TIE
+    ]
+    left, unknown = np.setdiff1d(lost, gone), np.setdiff1d(new, there)
+    tally.tied_lost += len(lost) - len(left)
+    tally.tied_new += len(new) - len(unknown)
+    return left, unknown
 
 
 def _subset(detections: Detections, indices: np.ndarray) -> Detections:

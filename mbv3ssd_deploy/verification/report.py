@@ -58,7 +58,7 @@ class Row:
         heads: the raw heads, one diff a tensor, over all images.
         detections: the boxes, over all images.
         priors: all priors of the file.
-        seconds: how long the runtime took, over all images.
+        seconds: how long the runtime computed, over all images; to start and to load not counted.
     """
 
     check: Check
@@ -156,7 +156,8 @@ class VerificationReport:
             if diff is not None:
                 count = f"{diff.matched_at(iou)}/{diff.counted}"
                 parts.append(f"{row.title} {count} boxes at IoU {iou}")
-        return f"{self.verdict} on {len(self.images)} images: {'; '.join(parts) or 'nothing ran'}"
+        on = "1 image" if len(self.images) == 1 else f"{len(self.images)} images"
+        return f"{self.verdict} on {on}: {'; '.join(parts) or 'nothing ran'}"
 
     def table(self) -> tuple[tuple[str, ...], ...]:
         """Return the report as rows of cells, the header first."""

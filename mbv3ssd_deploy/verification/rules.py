@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.verification.detections import FLICKER, TEETER, DetectionDiff
+from mbv3ssd_deploy.verification.detections import FLICKER, TEETER, TIE, DetectionDiff
 from mbv3ssd_deploy.verification.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance
@@ -44,7 +44,7 @@ class Rule:
     """What a runtime must keep to.
 
     Attributes:
-        heads: the tolerance of every element of the raw heads.
+        heads: the tolerance of every element of the raw heads, each tensor by its own scale.
         heads_are: what becomes of a check whose heads break it.
         min_cosine: the smallest cosine that the raw heads of any image may have.
         box_iou: the IoU at which boxes must be found again.
@@ -89,9 +89,10 @@ PASS_RULE = (
     "PASS means: the bundle's contract, graph and weights are the checkpoint's; all priors lie "
     f"within {PRIOR_TOLERANCE:g} of the image; in every runtime that ran, raw heads, boxes and "
     "their scores keep to the tolerances of its row, boxes being matched class by class at the "
-    f"IoU of the row and those that come or go within {FLICKER} of the score cut, or within "
-    f"{TEETER} of the IoU that suppresses them, counted apart; and PyTorch found at least "
-    f"{MIN_REFERENCE_BOXES} boxes."
+    f"IoU of the row and those counted apart that come or go within {FLICKER} of the score cut, "
+    f"within {TEETER} of the IoU that suppresses them, or in the reference's own heads, too, when "
+    f"its scores move by {TIE:g} or less; rms is the root mean square of the reference's tensor; "
+    f"and PyTorch found at least {MIN_REFERENCE_BOXES} boxes."
 )
 
 
@@ -136,7 +137,8 @@ def box_reasons(rule: Rule, diff: DetectionDiff) -> tuple[Reason, ...]:
     if flicker > rule.flicker_share * diff.reference:
         text = (
             f"{diff.flicker_lost} boxes went and {diff.flicker_new} came at the very score or "
-            f"IoU that decides, of {diff.reference}; at most {rule.flicker_share:.0%} may"
+            f"IoU that decides, or by a tie, of {diff.reference}; at most "
+            f"{rule.flicker_share:.0%} may"
         )
         found.append(Reason(Code.TOO_MUCH_FLICKER, text))
     return tuple(found)

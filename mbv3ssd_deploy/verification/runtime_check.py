@@ -9,10 +9,18 @@ from typing import Protocol
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.core.detections import Detections
+from mbv3ssd_deploy.core.detections import Detections, softmax
+from mbv3ssd_deploy.core.matching import match_detections
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError, RuntimeFailedError
-from mbv3ssd_deploy.verification.detections import Cut, DetectionPair, compare_detections
+from mbv3ssd_deploy.verification.detections import (
+    MATCH_IOUS,
+    TIE,
+    Cut,
+    DetectionDiff,
+    DetectionPair,
+    compare_detections,
+)
 from mbv3ssd_deploy.verification.diagnosis import diagnosed_heads, near
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.reference import Chunk
@@ -29,7 +37,7 @@ class Answer:
         ran: the runtime and the provider that really ran.
         heads: by name, (N, P, ...): `loc`, `conf`, and for ncnn the softmaxed `scores`.
         detections: one list an image.
-        seconds: of computation.
+        seconds: of computation; what it takes to start and to load is not among them.
     """
 
     ran: str
@@ -55,6 +63,15 @@ class Candidate(Protocol):
 
     def expected(self, chunk: Chunk) -> Answer:
         """Return what it must make of `chunk`, from the reference's raw heads by its own rules."""
+
+    def read(self, loc: F32, scores: F32, spec: DetectorSpec) -> Detections:
+        """Return what its rules make of one image.
+
+        Args:
+            loc: (P, 4) raw offsets.
+            scores: (P, C) after the softmax.
+            spec: gives the priors and the coder, and the family's rules where those count.
+        """
 
 
 @dataclass(slots=True)
@@ -92,9 +109,18 @@ class RuntimeCheck:
         self.ran, self.seconds = answer.ran, self.seconds + answer.seconds
         self._compare_heads(chunk, expected, answer)
         self.pairs += [
-            DetectionPair(*each)
-            for each in zip(chunk.names, expected.detections, answer.detections, strict=True)
+            self._paired(name, index, expected, answer) for index, name in enumerate(chunk.names)
         ]
+
+    def _paired(self, name: str, index: int, expected: Answer, answer: Answer) -> DetectionPair:
+        """Return both lists of one image and, where they part, the witness of ties."""
+        ours, theirs = expected.detections[index], answer.detections[index]
+        matching = match_detections(ours, theirs, MATCH_IOUS[0])
+        if not (matching.lost or matching.new):
+            return DetectionPair(name, ours, theirs)
+        scores = with_ties(_scores_of(expected, index), _scores_of(answer, index))
+        tied = self.candidate.read(expected.heads["loc"][index], scores, self.spec)
+        return DetectionPair(name, ours, theirs, tied)
 
     def _compare_heads(self, chunk: Chunk, expected: Answer, answer: Answer) -> None:
         tolerance = RULES[self.check].heads
@@ -138,11 +164,36 @@ class RuntimeCheck:
             self.title,
             ran,
             judged(reasons),
+            note=_tie_note(diff),
             reasons=reasons,
             heads=heads,
             detections=diff,
             seconds=self.seconds,
         )
+
+
+def with_ties(expected: F32, actual: F32) -> F32:
+    """Return `expected`, each score that `actual` moves by at most `TIE` being moved so."""
+    with np.errstate(invalid="ignore"):
+        moved: F32 = np.where(np.abs(actual - expected) <= TIE, actual, expected)
+    return moved
+
+
+def _scores_of(answer: Answer, index: int) -> F32:
+    """Return the softmaxed scores (P, C) of one image."""
+    if "scores" in answer.heads:
+        scores: F32 = answer.heads["scores"][index]
+        return scores
+    return softmax(answer.heads["conf"][index])
+
+
+def _tie_note(diff: DetectionDiff) -> str:
+    if not (diff.tied_lost or diff.tied_new):
+        return ""
+    return (
+        f"{diff.tied_lost} boxes went and {diff.tied_new} came by a tie: the reference's own heads "
+        f"give the same when scores move by {TIE:g} or less; counted as flicker"
+    )
 
 
 def _unlike_shapes(expected: Answer, answer: Answer) -> tuple[Reason, ...]:

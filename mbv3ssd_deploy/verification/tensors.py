@@ -13,13 +13,18 @@ from mbv3ssd_deploy.core.arrays import F32, F64, Bools
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """An element passes when |actual - expected| <= atol + rtol * |expected|."""
+    """An element passes when |actual - expected| <= atol * max(1, rms) + rtol * |expected|.
+
+    `rms` is the root mean square of the whole expected tensor of one run. An element is a sum of
+    terms as large as the tensor's others, and float32 rounds by the size of the terms: near 0 an
+    element errs no less than elsewhere.
+    """
 
     atol: float
     rtol: float
 
     def __str__(self) -> str:
-        return f"{self.atol:g} + {self.rtol:g} relative"
+        return f"{self.atol:g} x max(1, rms) + {self.rtol:g} relative"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class TensorDiff:
         name: the tensor.
         image: the image whose run holds the worst element; empty when there is only one run.
         tolerance: what an element must keep.
+        scale: max(1, rms) of the worst element's run, by which `tolerance.atol` counts.
         elements: how many elements were compared.
         bad_elements: how many broke the tolerance.
         max_abs: the largest distance; infinite when a value that is not finite met another value.
@@ -37,7 +43,7 @@ class TensorDiff:
         worst_index: the element that goes furthest beyond what it must keep.
         expected_at_worst: the reference's value there.
         actual_at_worst: the other run's value there.
-        needed_atol: the smallest `atol` that would have passed with the same `rtol`.
+        needed_atol: the smallest `atol` that would have passed with the same `rtol` and scale.
         expected_not_finite: NaN and infinities in the reference's tensor.
         actual_not_finite: NaN and infinities in the other tensor.
     """
@@ -45,6 +51,7 @@ class TensorDiff:
     name: str
     image: str
     tolerance: Tolerance
+    scale: float
     elements: int
     bad_elements: int
     max_abs: float
@@ -68,7 +75,8 @@ class TensorDiff:
         values = f"expected {self.expected_at_worst:.6g}, got {self.actual_at_worst:.6g}"
         text = (
             f"{self.name}: {self.bad_elements} of {self.elements} elements beyond "
-            f"{self.tolerance}; worst at [{place}]{on}: {values}"
+            f"{self.tolerance}; worst at [{place}]{on}, where max(1, rms) is {self.scale:.3g}: "
+            f"{values}"
         )
         if math.isfinite(self.needed_atol):
             text += f"; an absolute tolerance of {self.needed_atol:.3g} would have passed"
@@ -95,19 +103,21 @@ def compare_tensors(
     gap = _gaps(a, b, finite)
     # 0 instead of rtol * inf: an infinite allowance forgives anything
     allowance = tolerance.rtol * np.abs(np.where(finite, a, 0.0))
-    worst = np.unravel_index(int(np.argmax(gap - allowance)), gap.shape)
+    beyond, scale = gap - allowance, _scale(a)
+    worst = np.unravel_index(int(np.argmax(beyond)), gap.shape)
     return TensorDiff(
         name=name,
         image=image,
         tolerance=tolerance,
+        scale=scale,
         elements=int(gap.size),
-        bad_elements=int(np.count_nonzero(gap > tolerance.atol + allowance)),
+        bad_elements=int(np.count_nonzero(gap > tolerance.atol * scale + allowance)),
         max_abs=float(gap.max()),
         cosine=_cosine(a, b),
         worst_index=tuple(int(i) for i in worst),
         expected_at_worst=float(a[worst]),
         actual_at_worst=float(b[worst]),
-        needed_atol=max(0.0, float((gap - allowance).max())),
+        needed_atol=max(0.0, float(beyond.max()) / scale),
         expected_not_finite=int(np.count_nonzero(~np.isfinite(a))),
         actual_not_finite=int(np.count_nonzero(~np.isfinite(b))),
     )
@@ -118,6 +128,12 @@ def _gaps(a: F64, b: F64, finite: Bools) -> F64:
     with np.errstate(invalid="ignore"):
         distance = np.abs(b - a)
     return np.where(same, 0.0, np.where(finite, distance, np.inf))
+
+
+def _scale(expected: F64) -> float:
+    """Return the root mean square of what is finite in the reference's tensor, at least 1."""
+    finite = expected[np.isfinite(expected)]
+    return max(1.0, float(np.sqrt(np.mean(finite**2)))) if finite.size else 1.0
 
 
 def _cosine(a: F64, b: F64) -> float:

@@ -133,6 +133,40 @@ def test_two_classes_exchanged_in_the_onnx_file(workbench):
     assert Code.CLASSES_EXCHANGED in codes(report, Check.ONNX_CPU)
 
 
+def one_channel_up(values):
+    if values.ndim == 1:
+        values[9] += 0.01
+    return values
+
+
+def two_priors_of_a_cell_exchanged(values):
+    return values.reshape(6, CLASSES, *values.shape[1:])[[0, 2, 1, 3, 4, 5]]
+
+
+def one_layer_a_hundredth_too_strong(values):
+    return values * (1.01 if values.ndim > 1 else 1)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [one_channel_up, two_priors_of_a_cell_exchanged, one_layer_a_hundredth_too_strong],
+)
+def test_a_head_of_the_onnx_file_that_is_a_little_wrong(workbench, mistake):
+    bundle = workbench.copy("head-onnx")
+    model = onnx.load(bundle.body_path)
+    for tensor in model.graph.initializer:
+        if "classification_head.module_list.0" in tensor.name and tensor.dims[0] == 24:
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            wrong = mistake(values).reshape(values.shape).astype(values.dtype)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(wrong, tensor.name))
+    onnx.save(model, bundle.body_path)
+
+    report = workbench.verify(bundle, limit=1)
+
+    assert Check.ONNX_CPU in failed(report)
+    assert Code.HEADS_DIFFER in codes(report, Check.ONNX_CPU)
+
+
 def test_one_prior_level_off(workbench):
     bundle = workbench.copy("priors")
 

@@ -156,3 +156,41 @@ def test_no_boxes_at_all_are_no_agreement():
     diff = compare((found(), found()))
 
     assert (diff.reference, diff.counted, diff.share_at(0.99)) == (0, 0, 0.0)
+
+
+# two boxes of a class, IoU 0.6, of which only the better one is kept
+FIRST, SECOND = (1, 0.9, 0.0, 0.0, 0.4, 0.4), (1, 0.9, 0.1, 0.0, 0.5, 0.4)
+
+
+def compare_tied(reference, actual, tied):
+    cut = Cut(score_threshold=0.3, iou_threshold=0.5, keep_total=None)
+    return compare_detections([DetectionPair("0.png", reference, actual, tied)], cut)
+
+
+def test_a_box_that_takes_anothers_place_by_a_tie_is_counted_apart():
+    diff = compare_tied(found(FIRST, DOG), found(SECOND, DOG), found(SECOND, DOG))
+
+    assert (diff.tied_lost, diff.tied_new) == (diff.flicker_lost, diff.flicker_new) == (1, 1)
+    assert (diff.counted, diff.matched, diff.lost, diff.new) == (1, (1, 1, 1), 0, 0)
+
+
+def test_without_the_witness_it_is_only_found_at_a_looser_overlap():
+    for tied in (None, found(FIRST, DOG)):
+        diff = compare_tied(found(FIRST, DOG), found(SECOND, DOG), tied)
+
+        assert (diff.tied_lost, diff.tied_new) == (0, 0)
+        assert (diff.counted, diff.matched) == (2, (1, 1, 2))
+
+
+def test_the_witness_must_give_the_very_box_and_its_score():
+    elsewhere, surer = moved(SECOND, 0.01), (*SECOND[:1], 0.9001, *SECOND[2:])
+
+    for other in (elsewhere, surer):
+        diff = compare_tied(found(DOG), found(DOG, other), found(DOG, SECOND))
+        assert (diff.tied_new, diff.new) == (0, 1)
+
+
+def test_what_the_witness_keeps_too_is_lost():
+    diff = compare_tied(found(FIRST, DOG), found(DOG), found(FIRST, DOG))
+
+    assert (diff.tied_lost, diff.lost, diff.flicker_lost) == (0, 1, 0)

@@ -199,4 +199,4 @@ def test_json_is_strict_and_says_the_rule():
 
 
 def test_the_headline_speaks_in_boxes():
-    assert report(row()).headline == "PASS on 1 images: ncnn exact 30/30 boxes at IoU 0.99"
+    assert report(row()).headline == "PASS on 1 image: ncnn exact 30/30 boxes at IoU 0.99"

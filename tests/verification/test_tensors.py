@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from mbv3ssd_deploy.verification.rules import RULES, Check
 from mbv3ssd_deploy.verification.tensors import Tolerance, compare_tensors, merged_diffs
 
 EXACT = Tolerance(atol=0.0, rtol=0.0)
 ONE_IN_TEN = Tolerance(atol=0.5, rtol=0.1)
+ONNX = RULES[Check.ONNX_CPU].heads
 
 
 def array(*values):
@@ -24,9 +26,57 @@ def test_equal_arrays_pass_a_tolerance_of_zero():
 
 
 def test_the_tolerance_is_absolute_plus_relative():
-    # allowed at 10: 0.5 + 0.1 * 10 = 1.5
-    assert compare_tensors("loc", array(10), array(11.5), ONE_IN_TEN).passed
-    assert not compare_tensors("loc", array(10), array(11.5625), ONE_IN_TEN).passed
+    # allowed at 0.5: 0.5 + 0.1 * 0.5 = 0.55
+    assert compare_tensors("loc", array(0.5), array(1.046875), ONE_IN_TEN).passed
+    assert not compare_tensors("loc", array(0.5), array(1.0625), ONE_IN_TEN).passed
+
+
+def test_the_absolute_part_grows_with_the_whole_tensor_where_that_is_above_one():
+    # rms of 0, 4, 4, 4 is sqrt(12); allowed at 0: 0.5 * sqrt(12) = 1.732
+    large, off = array(0, 4, 4, 4), array(1.75, 0, 0, 0)
+    diff = compare_tensors("conf", large, large + off, ONE_IN_TEN)
+
+    assert diff.scale == pytest.approx(math.sqrt(12))
+    assert not diff.passed
+    assert diff.needed_atol == pytest.approx(1.75 / math.sqrt(12))
+    assert "where max(1, rms) is 3.46" in diff.sentence()
+    assert compare_tensors("conf", large, large + 0.97 * off, ONE_IN_TEN).passed
+    # a small tensor is not held more strictly than its tolerance says
+    assert compare_tensors("loc", large / 100, large / 100 + off / 4, ONE_IN_TEN).scale == 1.0
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+def test_the_scale_is_that_of_the_reference_and_of_what_is_finite(odd):
+    assert compare_tensors("loc", array(odd, 3), array(odd, 3), EXACT).scale == 3.0
+    assert compare_tensors("loc", array(odd), array(odd), EXACT).scale == 1.0
+    assert compare_tensors("loc", array(1, 3e-4), array(1, 3e30), ONE_IN_TEN).scale == 1.0
+
+
+def large_logits():
+    """(300, 21) logits of rms 5."""
+    return np.random.default_rng(3).normal(0, 5, (300, 21)).astype(np.float32)
+
+
+def one_channel_up(logits):
+    return logits + 2e-3 * (np.arange(21) == 7)
+
+
+def two_priors_exchanged(logits):
+    return logits[[1, 0, *range(2, 300)]]
+
+
+def one_level_scaled(logits):
+    return logits * np.where(np.arange(300) < 50, 1.01, 1.0)[:, None]
+
+
+@pytest.mark.parametrize("mistake", [one_channel_up, two_priors_exchanged, one_level_scaled])
+def test_no_mistake_hides_behind_large_logits(mistake):
+    logits = large_logits()
+
+    diff = compare_tensors("conf", logits, mistake(logits).astype(np.float32), ONNX)
+
+    assert diff.scale == pytest.approx(5, rel=0.02)
+    assert not diff.passed
 
 
 def test_the_worst_element_is_named_with_both_values():
@@ -39,7 +89,8 @@ def test_the_worst_element_is_named_with_both_values():
     assert diff.worst_index == (1, 2)
     assert (diff.expected_at_worst, diff.actual_at_worst) == (0.0, -4.0)
     assert diff.bad_elements == 2
-    assert "worst at [1, 2] of cat.png: expected 0, got -4" in diff.sentence()
+    assert "worst at [1, 2] of cat.png" in diff.sentence()
+    assert "expected 0, got -4" in diff.sentence()
 
 
 def test_the_needed_tolerance_passes_and_anything_less_does_not():
@@ -95,8 +146,8 @@ def test_nothing_to_compare_is_refused():
 
 
 def test_merged_diffs_keep_the_worst_image_and_add_the_counts_up():
-    small = compare_tensors("loc", array(1, 2), array(1, 2.5), EXACT, image="a.png")
-    large = compare_tensors("loc", array(5, 5), array(9, 4), EXACT, image="b.png")
+    small = compare_tensors("loc", array(1, 1), array(1, 1.5), EXACT, image="a.png")
+    large = compare_tensors("loc", array(0.5, 0.5), array(4.5, 0), EXACT, image="b.png")
     fine = compare_tensors("loc", array(1, 1), array(1, 1), EXACT, image="c.png")
 
     diff = merged_diffs([small, large, fine])
@@ -129,9 +180,9 @@ def test_the_element_that_breaks_the_tolerance_is_named_not_the_largest_distance
     expected = np.array([1000.0, 0.0], np.float32)
     actual = np.array([1000.5, 0.01], np.float32)
 
-    diff = compare_tensors("t", expected, actual, Tolerance(1e-3, 1e-3))
+    diff = compare_tensors("t", expected, actual, Tolerance(1e-6, 1e-3))
 
     assert diff.bad_elements == 1
     assert diff.worst_index == (1,)
     assert diff.max_abs == pytest.approx(0.5)
-    assert diff.needed_atol == pytest.approx(0.01)
+    assert diff.needed_atol * diff.scale == pytest.approx(0.01)
