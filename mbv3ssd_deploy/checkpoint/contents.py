@@ -10,6 +10,7 @@ import torch
 
 from mbv3ssd_deploy.checkpoint.container import Container
 from mbv3ssd_deploy.checkpoint.keymap import Shape, listed
+from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
 from mbv3ssd_deploy.core.records import Json
 from mbv3ssd_deploy.errors import CheckpointError
 
@@ -56,5 +57,10 @@ class Contents:
         shapes = {key: known.get(key, ()) for key in keys}
         absent = [key for key, shape in shapes.items() if not shape]
         if absent:
-            raise CheckpointError(f"tensors are missing that tell the network: {listed(absent)}")
+            mixed = partial_prefix(self.tensors)
+            raise CheckpointError(
+                f"tensors are missing that tell the network: {listed(absent)}"
+                + (f"; {mixed}" if mixed else ""),
+                hint=MIXED_PREFIX if mixed else "",
+            )
         return tuple(shape[0] for shape in shapes.values())

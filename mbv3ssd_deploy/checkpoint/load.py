@@ -22,6 +22,7 @@ from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.checkpoint.recognise import recognise
 from mbv3ssd_deploy.checkpoint.settle import settle_spec
+from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
 from mbv3ssd_deploy.checkpoint.weights import checked_weights
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
@@ -125,8 +126,10 @@ def _fill(
     wanted = {key: tuple(tensor.shape) for key, tensor in net.state_dict().items()}
     report = family.keymap(spec).account(contents.shapes, wanted)
     if not report.is_clean:
+        mixed = partial_prefix(contents.tensors)
         raise CheckpointError(
-            f"the file does not fill a {family.name} network: {report.problems()}",
+            f"the file does not fill a {family.name} network: "
+            f"{f'{mixed}; ' if mixed else ''}{report.problems()}",
             hint=_what_else(contents, family, report),
         )
     weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
@@ -141,6 +144,8 @@ def _fill(
 
 def _what_else(contents: Contents, family: Family, report: KeyReport) -> str:
     """Return what to do about a file of `family` that does not fill it."""
+    if partial_prefix(contents.tensors):
+        return MIXED_PREFIX
     others = [
         other.name
         for other in FAMILIES

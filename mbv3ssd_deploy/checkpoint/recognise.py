@@ -9,6 +9,7 @@ from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, Strange
 from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import Shape, counted, listed
+from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
 from mbv3ssd_deploy.errors import CheckpointError
 
 LOADABLE = ", ".join(family.name for family in FAMILIES)
@@ -24,14 +25,19 @@ def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family,
         return _asked_for(contents, asked_for)
     if contents.spec_json is not None:
         return next((family, ()) for family in FAMILIES if family.carries_spec)
-    shapes = contents.shapes
-    fitting = [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
+    fitting = fitting_families(contents)
     if not fitting:
         raise _refusal(contents)
     told = fitting if len(fitting) == 1 else [f for f in fitting if _is_told(f, contents)]
     if len(told) != 1:
         raise _undecided(fitting, contents)
     return told[0], _evidence(told[0], contents)
+
+
+def fitting_families(contents: Contents) -> list[Family]:
+    """Return the families whose signature the keys of a file have, whatever its values tell."""
+    shapes = contents.shapes
+    return [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
 
 
 def _is_told(family: Family, contents: Contents) -> bool:
@@ -81,10 +87,12 @@ def _refusal(contents: Contents) -> CheckpointError:
     stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
     looks = f"it looks like {stranger_found.title}. " if stranger_found else ""
     nearest = _nearest(shapes)
+    mixed = partial_prefix(shapes)
     return CheckpointError(
         "this is no MobileNetV3-SSD that can be loaded: "
+        f"{f'{mixed}. ' if mixed else ''}"
         f"{looks}{_nearness_in_words(nearest.signature, nearest.name, shapes)}",
-        hint=_what_to_do(stranger_found, nearest, shapes),
+        hint=MIXED_PREFIX if mixed else _what_to_do(stranger_found, nearest, shapes),
     )
 
 

@@ -55,7 +55,7 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
             where=options.spec_from,
             hint="name the background first, then every class",
         )
-    check_boxes(draft.heads, spec.priors)
+    _check_priors(draft, spec, options)
     changed = _with_input_flags(spec.input, options)
     provenance |= {f"input.{name}": "flag" for name in _changed_fields(spec.input, changed)}
     if options.image_size is not None:
@@ -63,6 +63,16 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
     spec = dataclasses.replace(spec, input=changed)
     named = draft.names_given or provenance["class_names"] in {"flag", "--spec"}
     return Settled(spec, provenance, () if named else (_numbered_notice(spec),))
+
+
+def _check_priors(draft: Draft, spec: DetectorSpec, options: LoadOptions) -> None:
+    try:
+        check_boxes(draft.heads, spec.priors)
+    except SpecError as error:
+        if spec.priors == draft.spec.priors:
+            raise
+        where, hint = options.spec_from, "a level has 1, or 2 with max_size, and 1 a ratio"
+        raise SpecError(error.message, where=where, hint=hint) from error
 
 
 def named_classes(names: Sequence[str], num_classes: int, *, where: str = "") -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "detector.")
 AVERAGE_COUNTER = "n_averaged"
 HOOKS_COPY = "ema_"
 """What the keys of the second copy begin with that mmdetection 2.x's EMA hook keeps."""
+MIXED_PREFIX = "save the state_dict of one network: a prefix comes off only where every key has it"
+"""What to do about a prefix that some keys have and others lack."""
 DEPTH = 4
 """How many wrappings may lie around a state_dict."""
 
@@ -130,3 +132,17 @@ def _common_prefixes(tensors: Mapping[str, torch.Tensor]) -> list[str]:
         found.append(prefix)
         keys = [key.removeprefix(prefix) for key in keys]
     return found
+
+
+def partial_prefix(keys: Iterable[str]) -> str:
+    """Return, in words, the prefix that only some of `keys` have; empty where there is none.
+
+    Such a prefix does not come off by itself: nobody can tell whether the other keys are of the
+    same network.
+    """
+    keys = list(keys)
+    for prefix in PREFIXES:
+        count = sum(key.startswith(prefix) for key in keys)
+        if 0 < count < len(keys):
+            return f"only {count} of the {len(keys)} keys begin with {prefix!r}"
+    return ""

@@ -23,13 +23,18 @@ from mbv3ssd_deploy.checkpoint.families.xiaolai import CUT_TAPS
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
+from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.classifier import build_classifier
 from mbv3ssd_deploy.nets.names import name_modules
 
 LARGE, SMALL = Backbone.LARGE, Backbone.SMALL
+# one cut inside a block, one between two, as mmdetection's configurations may say
+MMDET_TAPS = {
+    LARGE: (Tap(13, TapPlace.EXPANSION), Tap(16, TapPlace.OUTPUT)),
+    SMALL: (Tap(8, TapPlace.OUTPUT), Tap(12, TapPlace.OUTPUT)),
+}
 
 
 def arch(layout, backbone, taps):
@@ -50,7 +55,15 @@ ARCHS = {
     "ujsyehao large": arch("ujsyehao", LARGE, CUT_TAPS),
     "compact large": arch("compact", LARGE, CUT_TAPS),
     "lufficc large": arch("lufficc", LARGE, PLAIN_TAPS[LARGE]),
+    "mmdet large": arch("mmdet", LARGE, MMDET_TAPS[LARGE]),
+    "mmdet small": arch("mmdet", SMALL, MMDET_TAPS[SMALL]),
+    "mmdet_l2norm large": arch("mmdet_l2norm", LARGE, MMDET_TAPS[LARGE]),
+    "mmdet_l2norm small": arch("mmdet_l2norm", SMALL, MMDET_TAPS[SMALL]),
+    "mmdet_early large": arch("mmdet_early", LARGE, MMDET_TAPS[LARGE]),
+    "mmdet_quarter large": arch("mmdet_quarter", LARGE, MMDET_TAPS[LARGE]),
 }
+OF_TORCHVISION = ("torchvision", "mmdet", "mmdet_l2norm")
+"""The layouts whose backbone is torchvision's, number by number."""
 # from the originals' code: what each file is, and which detectors have that very backbone
 FILES = {
     "init_dli14_large": ("d-li14", {"lufficc large"}),
@@ -60,12 +73,18 @@ FILES = {
     "init_jungin500_v2w050_small": ("jungin500-v2", set()),
     "init_leaderj_large": ("leaderj1001", {"tongyu large"}),
     "init_leaderj_small": ("leaderj1001", {"tongyu small"}),
-    "init_timm_large": ("timm", {"torchvision large"}),
-    "init_timm_small": ("timm", {"torchvision small"}),
+    "init_timm_large": ("timm", {f"{layout} large" for layout in OF_TORCHVISION}),
+    "init_timm_small": ("timm", {f"{layout} small" for layout in OF_TORCHVISION}),
     "init_tongyu_cls_large": ("tongyu-classifier", {"tongyu large"}),
     "init_tongyu_cls_small": ("tongyu-classifier", {"tongyu small"}),
-    "init_torchvision_cls_large": ("torchvision-classifier", {"torchvision large"}),
-    "init_torchvision_cls_small": ("torchvision-classifier", {"torchvision small"}),
+    "init_torchvision_cls_large": (
+        "torchvision-classifier",
+        {f"{layout} large" for layout in OF_TORCHVISION},
+    ),
+    "init_torchvision_cls_small": (
+        "torchvision-classifier",
+        {f"{layout} small" for layout in OF_TORCHVISION},
+    ),
     "init_xiaolai_act3_large": ("xiaolai-act3", set()),
     "init_xiaolai_act3_small": ("xiaolai-act3", set()),
     "init_xiaolai_old_large": ("xiaolai-old", {"ujsyehao large", "compact large"}),
@@ -308,6 +327,15 @@ def test_any_detector_feeds_a_detector_of_its_own_kind(tmp_path, name):
     assert {*loaded.report.renamed, *loaded.dropped} == set(weights)
     for key, new in loaded.report.renamed.items():
         assert torch.equal(loaded.tensors[new].flatten(), weights[key].flatten())
+
+
+def test_a_detector_whose_family_nothing_decides_feeds_the_backbone_that_both_have(tmp_path):
+    weights = state_dict("tongyu_small") | {"base_net.1.running_var": torch.zeros(16)}
+
+    loaded = load_backbone(saved(tmp_path / "w.pth", weights), ARCHS["tongyu small"])
+
+    assert loaded.family == "tongyu"
+    assert loaded.report.is_clean
 
 
 def test_a_detector_feeds_another_with_the_same_backbone_and_other_taps(tmp_path):

@@ -83,6 +83,27 @@ def test_prefixes_of_every_key_come_off_and_are_said(tmp_path, prefix):
     assert any("prefix" in line for line in loaded.checkpoint.evidence)
 
 
+@pytest.mark.parametrize(
+    ("part", "starts"),
+    [
+        ("half of all keys", ("base_net", "extras")),  # nothing tells the family any more
+        ("some keys of the heads", ("regression_headers",)),  # which tell boxes per cell
+        ("some keys that only fill the network", ("extras",)),
+    ],
+)
+def test_a_prefix_of_some_keys_only_is_named_as_the_cause(tmp_path, part, starts):
+    weights = {
+        f"module.{key}" if key.startswith(starts) else key: tensor
+        for key, tensor in state_dict("qfgaohao_small").items()
+    }
+    count = sum(key.startswith("module.") for key in weights)
+
+    error = refusal(tmp_path, weights)
+
+    assert f"only {count} of the {len(weights)} keys begin with 'module.'" in error.message, part
+    assert "a prefix comes off only where every key has it" in error.hint
+
+
 def test_duplicate_labels_name_the_label_file(tmp_path):
     path = saved(tmp_path / "w.pth", state_dict("torchvision_small"))
     options = LoadOptions(class_names=("cat",) * 20, class_names_from="labels.txt")

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import torch
-from forged_files import TensorOf, float_storage, pickled, wrap_pickle
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from payloads import CALLS, EXTENSIONS, checkpoint, in_a_checkpoint, short, text
 
 from mbv3ssd_deploy.checkpoint.inert_objects import Global, Inert
 from mbv3ssd_deploy.checkpoint.inert_pickle import InertUnpickler
@@ -58,7 +58,6 @@ class Hash:
         mark()
         return 1
 """
-EXTENSIONS = {0x7F: b"\x82\x7f", 0x7FFE: b"\x83\xfe\x7f", 0x7FFFFFFE: b"\x84\xfe\xff\xff\x7f"}
 
 
 @pytest.fixture
@@ -78,26 +77,6 @@ def trap(tmp_path, monkeypatch, marker):
         sys.modules.pop(name, None)
 
 
-def text(words):
-    data = words.encode()
-    return b"X" + len(data).to_bytes(4, "little") + data
-
-
-def short(words):
-    return b"\x8c" + bytes([len(words)]) + words.encode()
-
-
-def in_a_checkpoint(code):
-    """The pickle of a dictionary of weights, an entry of which is made by `code`."""
-    weights = pickled({"a.weight": TensorOf(float_storage(), 0, (2, 3), (3, 1))})[2:-1]
-    return b"\x80\x04}" + text("state_dict") + weights + b"s" + text("extra") + code + b"s."
-
-
-def checkpoint(folder, code, *, legacy=False):
-    code = in_a_checkpoint(code)
-    return wrap_pickle(folder / "w.pth", code, legacy=legacy, storages={"0": bytes(24)})
-
-
 class Victim(pickle.Unpickler):
     """The control of these tests: it does what the pickle says."""
 
@@ -107,29 +86,6 @@ class Victim(pickle.Unpickler):
 
 def run(code):
     Victim(io.BytesIO(in_a_checkpoint(code))).load()
-
-
-# %b stands for the text of a shell command that leaves a mark
-CALLS = {
-    "REDUCE": (b"cos\nsystem\n%b\x85R", "os.system"),
-    "REDUCE of a tuple on a mark": (b"cos\nsystem\n(%btR", "os.system"),
-    "INST": (b"(%bios\nsystem\n", "os.system"),
-    "OBJ": (b"(cos\nsystem\n%bo", "os.system"),
-    "STACK_GLOBAL": (short("os") + short("system") + b"\x93%b\x85R", "os.system"),
-    "GET": (b"cos\nsystem\np7\n0g7\n%b\x85R", "os.system"),
-    "getattr": (
-        b"cbuiltins\ngetattr\ncos\nsystem\n" + text("__call__") + b"\x86R%b\x85R",
-        "builtins.getattr",
-    ),
-    "eval": (
-        b"cbuiltins\neval\n" + text("__import__('os').system") + b"\x85R%b\x85R",
-        "builtins.eval",
-    ),
-    "a method of a listed class": (
-        short("collections") + short("OrderedDict.fromkeys") + b"\x93(%b]tR0cos\nsystem\n%b\x85R",
-        "collections.OrderedDict.fromkeys, os.system",
-    ),
-}
 
 
 @pytest.mark.parametrize(("code", "names"), CALLS.values(), ids=CALLS)
@@ -262,6 +218,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(VALUES, st.integers(0, 5))
 def test_plain_values_are_what_pickle_makes_of_them(value, protocol):
     code = pickle.dumps(value, protocol)
@@ -270,6 +227,7 @@ def test_plain_values_are_what_pickle_makes_of_them(value, protocol):
     assert repr(load(code)) == repr(pickle.loads(code))  # noqa: S301 -- types and order too
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(), st.integers(3, 5))
 def test_bytes_are_kept(value, protocol):
     assert load(pickle.dumps([value, bytearray(value)][: protocol - 3 or 1], protocol))[0] == value

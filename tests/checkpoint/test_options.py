@@ -8,6 +8,7 @@ from checkpoint_files import saved, state_dict
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
 from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.core.spec import ChannelOrder
+from mbv3ssd_deploy.core.spec_json import json_from_spec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 
 
@@ -111,6 +112,41 @@ def test_all_that_is_wrong_with_spec_changes_is_said_at_once(checkpoint):
     assert "decode.score_threshold is 'high', not a float" in info.value.message
     assert "decode.speed is unknown" in info.value.message
     assert "colour is unknown" in info.value.message
+
+
+def test_a_fork_that_changed_priors_thresholds_and_preprocessing_is_described_whole(checkpoint):
+    plain = load_detector(checkpoint)
+    levels = json_from_spec(plain.spec)["priors"]["levels"]
+    halved = [level | {"min_size": level["min_size"] / 2} for level in levels]
+    changes = {
+        "priors": {"levels": halved},
+        "decode": {"iou_threshold": 0.6},
+        "input": {"mean": [104, 117, 123], "channel_order": "bgr"},
+    }
+
+    loaded = load_detector(checkpoint, LoadOptions(spec_changes=changes))
+
+    before, after = plain.spec, loaded.spec
+    assert [x.min_size * 2 for x in after.priors.levels] == [
+        x.min_size for x in before.priors.levels
+    ]
+    assert after.decode == dataclasses.replace(before.decode, iou_threshold=0.6)
+    assert after.input == dataclasses.replace(
+        before.input, mean=(104.0, 117.0, 123.0), channel_order=ChannelOrder.BGR
+    )
+    changed = {part for part, source in loaded.provenance.items() if source == "--spec"}
+    assert changed == {"priors", "decode", "input"}
+
+
+def test_priors_from_spec_changes_that_the_heads_contradict_name_the_spec(checkpoint):
+    levels = json_from_spec(load_detector(checkpoint).spec)["priors"]["levels"]
+    changes = {"priors": {"levels": [level | {"ratios": [2.0, 0.5]} for level in levels]}}
+
+    with pytest.raises(SpecError, match=r"predict 6-6-6-6-6-6 .* have 4-4-4-4-4-4") as info:
+        load_detector(checkpoint, LoadOptions(spec_changes=changes, spec_from="fork.json"))
+
+    assert info.value.where == "fork.json"
+    assert "1 a ratio" in info.value.hint
 
 
 def test_class_names_from_spec_changes_must_fit_the_heads(checkpoint):

@@ -42,7 +42,7 @@ JUNGIN500_V2 = dataclasses.replace(
     title="jungin500/mobilenetv3-ssd-torch, its second classifier",
     signature=Signature(present=("features.3.bottleneck_0_0.weight",), absent=("conv_0_0.weight",)),
     trained_on="a mean and a deviation of its own",
-    notes=("its width 0.5 narrows blocks but not what they expand to: no detector is so wired",),
+    notes=("files of width 0.5 narrow blocks but not what they expand to: they feed no detector",),
 )
 JUNGIN500_BASE = dataclasses.replace(
     JUNGIN500_V1,

@@ -62,7 +62,9 @@ the new scale.
 _FOOT = """
 Verified: on the weights of 19 recorded files (`tests/data/backbones.npz`) each fed network computes
 the outputs of the original code within 1e-5 (of numbers up to 5; equal to the last bit for
-torchvision's and jungin500's), and the pairs that are not in the table are refused.
+torchvision's and jungin500's), and the pairs that are not in the table are refused. For `mmdet`
+and `mmdet_l2norm` that means torchvision's and timm's numbers in our network of that layout;
+mmdetection itself was not run.
 Published files themselves were not at hand, and trained weights were not seen.
 """
 

@@ -13,8 +13,8 @@ from mbv3ssd_deploy.checkpoint.backbones.table import BACKBONES
 from mbv3ssd_deploy.checkpoint.backbones.wiring import Network, network_of, network_of_family
 from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, listed, move_leaves
-from mbv3ssd_deploy.checkpoint.load import load_detector
-from mbv3ssd_deploy.checkpoint.recognise import recognise
+from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
+from mbv3ssd_deploy.checkpoint.recognise import fitting_families, recognise
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.records import record_from_json
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
@@ -142,16 +142,7 @@ def _own_classifier(contents: Contents) -> Source:
 
 
 def _detector(contents: Contents) -> Source:
-    try:
-        recognise(contents)
-    except CheckpointError as error:
-        known = ", ".join(family.name for family in BACKBONES)
-        raise CheckpointError(
-            f"no backbone is known in this file: {error.message}",
-            hint="backbones are read from detectors, from train-backbone's results, and from "
-            f"{known}",
-        ) from error
-    loaded = load_detector(contents.path)
+    loaded = load_detector(contents.path, LoadOptions(family=_detector_family(contents)))
     arch = loaded.spec.arch
     return Source(
         family=loaded.checkpoint.family,
@@ -165,6 +156,30 @@ def _detector(contents: Contents) -> Source:
         file_keys={new: key for key, new in loaded.report.renamed.items()},
         dropped=loaded.report.dropped,
     )
+
+
+def _detector_family(contents: Contents) -> str | None:
+    """Return the family to read a detector as; None leaves it to the keys.
+
+    Families of one signature differ in what they feed their network and not in the network: where
+    nothing decides between them, the backbone is the same in each.
+
+    Raises:
+        CheckpointError: it is of no family.
+    """
+    try:
+        recognise(contents)
+    except CheckpointError as error:
+        fitting = fitting_families(contents)
+        if fitting and len({family.signature for family in fitting}) == 1:
+            return fitting[0].name
+        known = ", ".join(family.name for family in BACKBONES)
+        raise CheckpointError(
+            f"no backbone is known in this file: {error.message}",
+            hint="backbones are read from detectors, from train-backbone's results, and from "
+            f"{known}",
+        ) from error
+    return None
 
 
 def _moved_rules(source: ArchSpec, target: ArchSpec) -> list[KeyRule]:
