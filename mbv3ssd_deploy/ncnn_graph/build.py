@@ -31,6 +31,9 @@ from mbv3ssd_deploy.onnx_body.body import OnnxBody
 
 __all__ = ["NcnnModel", "NcnnRequest", "Outputs", "build_ncnn", "tail_options"]
 
+LARGEST_LIMIT = 2**31 - 1
+"""Of a top-k: ncnn reads 32 bits."""
+
 LEAST_SCORE_THRESHOLD: Final = 1e-6
 """ncnn decodes no prior whose background reaches 1 - threshold. The step of float32 below 1 is
 6e-8: under a threshold near that, the background is rounded to 1 with a class still above it."""
@@ -84,8 +87,8 @@ def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
             " undecoded below",
             hint="set one with --conf",
         )
-    if min(top_k, keep) < 1:
-        raise SpecError("--top-k and --keep-top-k must be at least 1")
+    if not 1 <= min(top_k, keep) <= max(top_k, keep) <= LARGEST_LIMIT:
+        raise SpecError(f"--top-k and --keep-top-k must lie within 1..{LARGEST_LIMIT}")
     return TailOptions(
         priors=request.priors,
         score_threshold=score,
