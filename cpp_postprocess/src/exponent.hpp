@@ -12,7 +12,7 @@
 namespace mbv3ssd {
 
 inline constexpr float least_power = -87.3F;
-inline constexpr float largest_power = 88.7F;
+inline constexpr float largest_power = 88.3F;
 
 // Every lane of `x` must be at most `largest_power`, or NaN.
 template <class L>
@@ -33,8 +33,12 @@ L exponential_of_small(L const& x) {
 }
 
 inline float exponential(float power) {
-    if (power > largest_power) {
+    if (power > 89.0F) {
         return std::numeric_limits<float>::infinity();
+    }
+    if (power > largest_power) {
+        float const root = exponential(power / 2);
+        return root * root;
     }
     float lanes[8];
     exponential_of_small(Lanes::splat(power)).store(lanes);

@@ -77,17 +77,16 @@ struct PlainLanes {
     friend unsigned at_or_above(PlainLanes const& a, PlainLanes const& b) {
         return bits(a, b, [](float x, float y) { return x >= y; });
     }
-    // `value` times 2 to the power of the whole numbers in the lowest bits of `shifted`: added to the
-    // exponents, so the results must be normal floats.
+    // `value` times 2 to the power of the whole numbers in the lowest bits of `shifted`, -126 to 127.
+    // A product, because a number added to the exponent could turn NaN into something else.
     friend PlainLanes times_two_to(PlainLanes const& value, PlainLanes const& shifted) {
         return each(value, shifted, [](float x, float n) {
-            std::uint32_t bits_of_x = 0;
-            std::uint32_t bits_of_n = 0;
-            std::memcpy(&bits_of_x, &x, sizeof x);
-            std::memcpy(&bits_of_n, &n, sizeof n);
-            bits_of_x += bits_of_n << 23U;
-            std::memcpy(&x, &bits_of_x, sizeof x);
-            return x;
+            std::uint32_t bits = 0;
+            std::memcpy(&bits, &n, sizeof n);
+            bits = (bits << 23U) + 0x3F800000U;
+            float power = 0.0F;
+            std::memcpy(&power, &bits, sizeof power);
+            return x * power;
         });
     }
     // `value`, but 0 where `x` is below `limit`. NaN is below nothing.
@@ -136,7 +135,8 @@ struct Lanes {
     }
     friend Lanes times_two_to(Lanes value, Lanes shifted) {
         __m256i const n = _mm256_slli_epi32(_mm256_castps_si256(shifted.all), 23);
-        return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value.all), n))};
+        __m256i const power = _mm256_add_epi32(n, _mm256_set1_epi32(0x3F800000));
+        return value * Lanes{_mm256_castsi256_ps(power)};
     }
     friend Lanes zero_where_below(Lanes value, Lanes x, Lanes limit) {
         return {_mm256_andnot_ps(_mm256_cmp_ps(x.all, limit.all, _CMP_LT_OQ), value.all)};
@@ -215,7 +215,8 @@ struct Lanes {
     }
     static __m128 scaled(__m128 value, __m128 shifted) {
         __m128i const n = _mm_slli_epi32(_mm_castps_si128(shifted), 23);
-        return _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(value), n));
+        __m128i const power = _mm_add_epi32(n, _mm_set1_epi32(0x3F800000));
+        return _mm_mul_ps(value, _mm_castsi128_ps(power));
     }
 };
 
@@ -277,7 +278,8 @@ struct Lanes {
     }
     static float32x4_t scaled(float32x4_t value, float32x4_t shifted) {
         uint32x4_t const n = vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23);
-        return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(value), n));
+        uint32x4_t const power = vaddq_u32(n, vdupq_n_u32(0x3F800000U));
+        return vmulq_f32(value, vreinterpretq_f32_u32(power));
     }
     static float32x4_t cleared(float32x4_t value, uint32x4_t where) {
         return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(value), where));

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from cpp_parity import as_array, differences
 from random_heads import random_heads, random_rules, small_priors
 from reference_specs import ZOO_SPECS, qfgaohao_spec
 from zoo import meta, needs_zoo, oracle, reduced
@@ -20,42 +21,11 @@ from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.device.contract import render_contract
 
 PROBABILITIES, CORNERS = 1, 1
-SCORE_TIE = 1e-6
 
 
 def small_spec(classes=5, **changes):
     spec = dataclasses.replace(qfgaohao_spec(classes), priors=small_priors())
     return dataclasses.replace(spec, decode=dataclasses.replace(spec.decode, **changes))
-
-
-def as_array(detections):
-    array = np.zeros(len(detections), [("box", "f4", 4), ("score", "f4"), ("label", "i4")])
-    array["box"], array["score"] = detections.boxes, detections.scores
-    array["label"] = detections.labels
-    return array
-
-
-def differences(found, expected):
-    """What tells the two lists apart, beyond rounding and the places of ties."""
-    if len(found) != len(expected):
-        return f"{len(found)} detections, not {len(expected)}"
-    if not len(found):
-        return ""
-    if np.abs(found["score"] - expected["score"]).max() > SCORE_TIE:
-        return "scores differ"
-    unmatched = []
-    for row in np.flatnonzero(
-        (found["label"] != expected["label"])
-        | (np.abs(found["box"] - expected["box"]).max(axis=1) > 1e-3)
-    ):
-        same = (
-            (np.abs(found["score"] - expected["score"][row]) <= SCORE_TIE)
-            & (found["label"] == expected["label"][row])
-            & (np.abs(found["box"] - expected["box"][row]).max(axis=1) <= 1e-3)
-        )
-        if not same.any():
-            unmatched.append(int(row))
-    return f"rows {unmatched} are others" if unmatched else ""
 
 
 def assert_same(detector, spec, loc, conf, size=(300, 200)):
