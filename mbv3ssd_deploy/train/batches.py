@@ -125,8 +125,6 @@ def open_batches(
         collate_fn=_batch_from_examples,
         worker_init_fn=start_quietly if workers else None,
         pin_memory=torch.cuda.is_available(),
-        # fork would copy the locks of OpenCV's and torch's threads in whatever state they are
-        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=4 if workers else None,
     )
 
@@ -171,10 +169,12 @@ def _batch_from_examples(examples: Sequence[Example]) -> Batch:
 
 
 def start_quietly(number: int) -> None:
-    """Prepare a worker process: one thread, and deaf to Ctrl-C.
+    """Prepare a worker process: one thread, deaf to Ctrl-C, ended by SIGTERM.
 
-    Ctrl-C reaches every process of a terminal; the workers go on until the parent has saved.
+    Ctrl-C reaches every process of a terminal; the workers go on until the parent has saved. A
+    forked worker has the parent's handlers, which would only note what they are told.
     """
     start_worker(number)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -83,7 +83,6 @@ def _loader(
         num_workers=workers,
         collate_fn=_batch_of,
         worker_init_fn=start_quietly if workers else None,
-        multiprocessing_context="forkserver" if workers else None,
     )
     yield from loader
 

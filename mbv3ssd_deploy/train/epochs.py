@@ -17,7 +17,7 @@ from mbv3ssd_deploy.core.average_precision import ApReport
 from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.dataset import Dataset
-from mbv3ssd_deploy.errors import DatasetError, TrainingError
+from mbv3ssd_deploy.errors import DatasetError, RuntimeFailedError, TrainingError
 from mbv3ssd_deploy.train.batches import Batch, BatchPlan, Examples, open_batches
 from mbv3ssd_deploy.train.board import Board
 from mbv3ssd_deploy.train.history import EpochRecord, write_history
@@ -114,19 +114,34 @@ class Epochs:
             TrainingError: the loss is no longer a number; the batch was saved for inspection.
             DatasetError: none of a batch's images could be read.
             OutputError: a file cannot be written.
+            RuntimeFailedError: a process that prepares images died; what was saved stays.
         """
         stepper = self.learner.stepper
         steps = range(self.record.step, self.total_steps)
         batches = open_batches(
             self.examples, self.plan, steps, team=stepper.team, workers=self.workers
         )
+        if self.record.epoch_sums and self.record.step % self.plan.steps_per_epoch == 0:
+            # the run was ended between the last step of an epoch and its validation
+            self._finish_epoch(
+                self.record.step // self.plan.steps_per_epoch, EpochSums(*self.record.epoch_sums)
+            )
         set_training_mode(self.learner.net, self.record.recipe)
         with stop_on_signals() as stop:
-            for step, batch in zip(steps, batches, strict=True):
-                if self._step(step, batch, stop):
-                    self._save()
-                    return Outcome(self.record, self.report, interrupted=step + 1 < steps.stop)
-        return Outcome(self.record, self.report, interrupted=False)
+            try:
+                for step, batch in zip(steps, batches, strict=True):
+                    if self._step(step, batch, stop):
+                        self._save()
+                        return self._outcome()
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                # it may have come in the middle of a step: what was saved before it counts
+                raise _no_images(self.folder / LAST) from error
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        return Outcome(self.record, self.report, self.record.step < self.total_steps)
 
     def _step(self, step: int, batch: Batch, stop: StopRequest) -> bool:
         """Make one step; return whether the run should stop after it."""
@@ -237,7 +252,17 @@ class Epochs:
     def _seconds_left(self) -> float:
         """Guess from the time that the steps of this part of the run took, validations included."""
         spent = time.monotonic() - self._began
-        return spent / self._steps_here * (self.total_steps - self.record.step)
+        return spent / max(1, self._steps_here) * (self.total_steps - self.record.step)
+
+
+def _no_images(last: Path) -> RuntimeFailedError:
+    hint = "prepare images in fewer processes: --workers 0"
+    if last.exists():
+        hint = f"go on from what was saved, with fewer of them: --resume {last} --workers 0"
+    return RuntimeFailedError(
+        "a process that prepares images was ended from outside, for want of memory perhaps",
+        hint=hint,
+    )
 
 
 def best_of(history: Sequence[EpochRecord]) -> EpochRecord | None:

@@ -20,6 +20,7 @@ from mbv3ssd_deploy.data.dataset import Sample
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.train.batches import start_quietly
 from mbv3ssd_deploy.train.distributed import Team
 
 _BATCH = 8
@@ -116,7 +117,7 @@ def _found(  # noqa: PLR0913 -- as above
         batch_size=_BATCH,
         num_workers=workers,
         collate_fn=list,
-        multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=start_quietly if workers else None,
     )
     priors = build_priors(spec.priors)
     done = 0
