@@ -5,9 +5,8 @@
     build_ncnn.py --target aarch64     with Debian's g++-aarch64-linux-gnu, into .ncnn/aarch64
     build_ncnn.py --archive FILE       where there is no network
 
-Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler; nothing else. What was
-built stays, and the next run takes no time. The folder to hand to CMake as `-Dncnn_DIR=` is the
-last line on stdout.
+Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. What was built
+stays, and the next run takes no time. On stdout stands the folder for CMake's `-Dncnn_DIR=`.
 """
 
 from __future__ import annotations
