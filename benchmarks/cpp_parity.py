@@ -1,6 +1,6 @@
 """The C++ post-processing against Python on 10,000 random heads.
 
-    python benchmarks/cpp_parity.py [--heads N]
+    python benchmarks/cpp_parity.py [--heads N] [--minutes M]
 
 Nine in ten are small, by rules drawn from all that there are; the others are whole heads of every
 family. It counts the lists that differ, beyond rounding and the places of ties.
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +46,15 @@ def spec_at(index: int, random: np.random.Generator) -> DetectorSpec:
     return random_rules(random, spec)
 
 
+def indices(specs: int, minutes: float) -> Iterator[int]:
+    """The numbers of the specs to try, as many as begin within the time."""
+    end = time.monotonic() + 60 * minutes
+    for index in range(specs):
+        if time.monotonic() > end:
+            return
+        yield index
+
+
 def is_a_tie(detector: Detector, loc: F32, shares: F32, expected: np.ndarray) -> bool:
     """Whether Python's own shares give Python's list: only the last digits of shares differed."""
     detector.call("set_head_form", PROBABILITIES, 0)
@@ -55,12 +67,13 @@ def main() -> None:
     """Compare, and print the sums."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", type=int, default=10_000)
-    heads = parser.parse_args().heads
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no spec after")
+    arguments = parser.parse_args()
     library = Library(cpp_build.build_preset("release") / "libmbv3ssd_postprocess.so")
     random = np.random.default_rng(2026)
     lists = boxes = ties = 0
     worst_score = worst_box = 0.0
-    for index in range(heads // HEADS_A_SPEC):
+    for index in indices(arguments.heads // HEADS_A_SPEC, arguments.minutes):
         spec = spec_at(index, random)
         detector = library.open(render_contract(spec))
         for _ in range(HEADS_A_SPEC):

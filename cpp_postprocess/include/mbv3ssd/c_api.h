@@ -1,8 +1,13 @@
 /* The library for C, and for whatever can call C.
  *
+ * Once: mbv3ssd_open, mbv3ssd_describe. For each image: mbv3ssd_preprocess, your engine,
+ * mbv3ssd_postprocess (or mbv3ssd_read_detection_out, where the network ends in ncnn's
+ * DetectionOutput). At the end: mbv3ssd_close.
+ *
  * Every function that can fail returns a status, and leaves a sentence for mbv3ssd_last_error().
  * No exception leaves the library. A detector holds buffers: use one for each thread. After the
- * first image nothing is allocated any more, as long as images keep their size. */
+ * first image nothing is allocated any more, as long as images keep their size. What is passed in
+ * is only read, and only during the call: the caller keeps it. */
 #ifndef MBV3SSD_C_API_H
 #define MBV3SSD_C_API_H
 
@@ -25,7 +30,8 @@
 extern "C" {
 #endif
 
-/* Grows when a function or a struct below changes in a way that old callers cannot bear. */
+/* Grows when a function or a struct below changes in a way that old callers cannot bear. Who loads
+ * the library at run time compares it with mbv3ssd_api_version(). */
 #define MBV3SSD_API_VERSION 1
 
 typedef enum mbv3ssd_status {
@@ -39,17 +45,19 @@ typedef enum mbv3ssd_status {
     MBV3SSD_BUG = 7               /* ours */
 } mbv3ssd_status;
 
+/* One model's rules and the buffers for one image at a time. */
 typedef struct mbv3ssd_detector mbv3ssd_detector;
 
 typedef struct mbv3ssd_description {
-    uint32_t input_width, input_height; /* the tensor is float32 (3, input_height, input_width) */
+    uint32_t input_width, input_height; /* of the network, in pixels; see mbv3ssd_preprocess */
     uint32_t class_count;               /* the background counted */
     uint32_t prior_count;
-    uint32_t level_count;
-    uint32_t max_detections;            /* what an image can give at most */
+    uint32_t level_count;               /* feature maps that have priors */
+    uint32_t max_detections;            /* the most that mbv3ssd_postprocess can give */
     uint32_t lanes;                     /* 2: AVX2, 1: SSE2 or NEON, 0: plain C++ */
 } mbv3ssd_description;
 
+/* 8 bits a channel. GREY is one channel; NV21 is what Android's cameras give. */
 typedef enum mbv3ssd_pixels {
     MBV3SSD_RGB = 0,
     MBV3SSD_BGR = 1,
@@ -59,7 +67,9 @@ typedef enum mbv3ssd_pixels {
     MBV3SSD_NV21 = 5
 } mbv3ssd_pixels;
 
-/* Strides are bytes from a row to the next; 0: the rows stand close. `chroma` is for NV21 alone. */
+/* Row 0 is the top one. Strides are bytes from a row to the next; 0: the rows stand close. For
+ * NV21, `pixels` are the rows of Y, and `chroma` half as many rows (rounded up) of V and U in turn,
+ * a pair for 2 x 2 pixels; often it is pixels + stride * height. Other formats leave it NULL. */
 typedef struct mbv3ssd_image {
     const uint8_t* pixels;
     uint32_t width, height;
@@ -69,11 +79,14 @@ typedef struct mbv3ssd_image {
     size_t chroma_stride;
 } mbv3ssd_image;
 
-/* Raw heads: one part for each level, or, in rows, one part for all of them.
- * rows:   loc (priors, 4) and conf (priors, classes), dense.
- * planes: loc (4 A, rows, cols) and conf (classes A, rows, cols) for A boxes a cell, as ncnn's
- *         `--raw-heads=levels` gives them; the steps are floats from a plane to the next (cstep of
- *         an ncnn::Mat; 0: they are dense). Sizes are how many floats may be read. */
+/* Raw heads: one part for each level, in the model's order, or, in rows, one for all.
+ * ROWS:   loc (priors, 4) and conf (priors, classes), dense, priors in the order of
+ *         mbv3ssd_get_priors. Sizes must be exact: 4 * priors and classes * priors floats. The
+ *         steps are not looked at.
+ * PLANES: loc (4 A, rows, cols) and conf (classes A, rows, cols) for A boxes a cell: planes
+ *         4 * box + i and classes * box + label, as ncnn's `--raw-heads=levels` gives them. The
+ *         steps are floats from a plane to the next (cstep of an ncnn::Mat; 0: they are dense).
+ *         Sizes are how many floats may be read: at least step * (planes - 1) + rows * cols. */
 typedef enum mbv3ssd_layout { MBV3SSD_ROWS = 0, MBV3SSD_PLANES = 1 } mbv3ssd_layout;
 
 typedef struct mbv3ssd_head {
@@ -84,70 +97,85 @@ typedef struct mbv3ssd_head {
     size_t loc_plane_step, conf_plane_step;
 } mbv3ssd_head;
 
+/* conf: before the softmax, or after it.
+ * loc: offsets from the priors, or boxes already decoded (x_min, y_min, x_max, y_max in 0..1). */
 typedef enum mbv3ssd_conf { MBV3SSD_LOGITS = 0, MBV3SSD_PROBABILITIES = 1 } mbv3ssd_conf;
 typedef enum mbv3ssd_loc { MBV3SSD_OFFSETS = 0, MBV3SSD_CORNERS = 1 } mbv3ssd_loc;
 
 typedef struct mbv3ssd_detection {
-    float x_min, y_min, x_max, y_max; /* pixels of the image */
-    float score;
+    float x_min, y_min, x_max, y_max; /* pixels of the image; may lie outside: mbv3ssd_set_clip */
+    float score;                      /* 0..1 */
     int32_t label; /* 1 or more: 0 is the background */
-    int32_t prior; /* -1 in what mbv3ssd_read_detection_out gives */
+    int32_t prior; /* the box's place among the priors; -1 from mbv3ssd_read_detection_out */
 } mbv3ssd_detection;
 
 MBV3SSD_API uint32_t mbv3ssd_api_version(void);
 
-/* "0.1.0" */
+/* The library's release: "0.1.0". */
 MBV3SSD_API const char* mbv3ssd_version(void);
 
-/* What went wrong last in this thread; "" if nothing has. */
+/* What went wrong last in this thread; "" if nothing has. A success does not clear it: look at the
+ * status first. Valid until the next call that fails in this thread. */
 MBV3SSD_API const char* mbv3ssd_last_error(void);
 
-/* Makes a detector from a contract, a file that `mbv3ssd-deploy contract` wrote. Where it fails,
- * *detector is NULL. */
+/* Makes a detector from a contract, a file that `mbv3ssd-deploy contract` wrote, or from its bytes,
+ * such as the array of `mbv3ssd-deploy contract --header`; neither is needed afterwards. Where it
+ * fails, *detector is NULL. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_open(const char* path, mbv3ssd_detector** detector);
 MBV3SSD_API mbv3ssd_status mbv3ssd_open_memory(const void* contract, size_t size,
                                                mbv3ssd_detector** detector);
-/* NULL is allowed. */
+
+/* Frees the detector. NULL is allowed. */
 MBV3SSD_API void mbv3ssd_close(mbv3ssd_detector* detector);
 
+/* Fills *description: the sizes that buffers must have. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_describe(const mbv3ssd_detector* detector,
                                             mbv3ssd_description* description);
 
-/* UTF-8, or NULL if there is no such label; valid as long as the detector. */
+/* The name of a class in UTF-8, valid as long as the detector; NULL if there is no such label. */
 MBV3SSD_API const char* mbv3ssd_class_name(const mbv3ssd_detector* detector, int32_t label);
 
-/* Priors as (count, 4): centre x, y, width, height, normalised. count must be prior_count. */
+/* Copies all priors, or replaces them by those that the engine computed. `priors` is (count, 4):
+ * centre x, centre y, width, height, in 0..1 of the image; `count` must be prior_count. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_get_priors(const mbv3ssd_detector* detector, float* priors,
                                               size_t count);
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_priors(mbv3ssd_detector* detector, const float* priors,
                                               size_t count);
 
-/* Instead of the contract's; both within 0..1. */
+/* Instead of the contract's, for the images to come: the score that a detection must exceed, and
+ * the IoU above which the worse of two boxes is dropped. Both within 0..1. They do not concern
+ * mbv3ssd_read_detection_out: there the network has decided. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_thresholds(mbv3ssd_detector* detector, double score,
                                                   double iou);
 
-/* What the heads hold; logits and offsets if nobody says otherwise. */
+/* What the heads hold, as an mbv3ssd_conf and an mbv3ssd_loc; logits and offsets if nobody says
+ * otherwise. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_head_form(mbv3ssd_detector* detector, uint32_t conf,
                                                  uint32_t loc);
 
 /* Whether boxes are cut at the edges of the image; they are not if nobody says so. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_clip(mbv3ssd_detector* detector, int clip);
 
-/* Fills the network's input; `size` is the number of floats, 3 * input_height * input_width. */
+/* Resizes an image of any size (up to 32768 a side) to the network's input and normalises it. Fills
+ * `tensor`, (3, input_height, input_width), planes in the order that the network was trained on,
+ * whatever the image's own; `size` is its number of floats, 3 * input_height * input_width. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_preprocess(mbv3ssd_detector* detector,
                                               const mbv3ssd_image* image, float* tensor,
                                               size_t size);
 
-/* Turns heads into detections in pixels of an image of that size (1 x 1: normalised). Writes at most
- * `room` of them, and how many there are to *count; max_detections is always room enough. */
+/* Turns heads into detections in pixels of an image of that size (1 x 1: normalised), by the rules
+ * and in the order of the contract. `heads` are `head_count` parts: 1, or level_count. Writes at
+ * most `room` detections, and how many there are to *count: where that is more, the first `room`
+ * are written and the status is MBV3SSD_BUFFER_TOO_SMALL. max_detections is always room enough. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_postprocess(mbv3ssd_detector* detector,
                                                const mbv3ssd_head* heads, size_t head_count,
                                                float image_width, float image_height,
                                                mbv3ssd_detection* detections, size_t room,
                                                size_t* count);
 
-/* The same for the rows of ncnn's `detection_out`: `rows` of 6 floats, `step` floats apart (its w).
- * An empty blob (no rows, data may be NULL) gives none. */
+/* The same for ncnn's `detection_out`: `rows` of 6 floats (label, score, corners in 0..1), `step`
+ * floats apart. For an ncnn::Mat these are data, h and w; an empty one (no rows, data may be NULL)
+ * gives none. `rows` is always room enough. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_read_detection_out(mbv3ssd_detector* detector,
                                                       const float* data, size_t rows, size_t step,
                                                       float image_width, float image_height,

@@ -23,20 +23,22 @@ enum class ResultOrder : std::uint32_t { score, by_class, by_class_prior };
 enum class BoxEdges : std::uint32_t { continuous, inclusive };
 enum class NmsScope : std::uint32_t { by_class, all_classes };
 
+// From pixels to the input tensor: resize, then (pixel - mean) / deviation for each channel.
 struct InputRule {
-    std::uint32_t width = 0, height = 0;
+    std::uint32_t width = 0, height = 0;  // of the network's input, in pixels
     ChannelOrder channel_order = ChannelOrder::rgb;
     ResizeRule resize = ResizeRule::cv2_u8;
     double mean[3] = {0, 0, 0};  // on 0..255 pixels, in channel_order
     double deviation[3] = {1, 1, 1};
 };
 
+// The boxes of one feature map: the same ones around the centre of each of its cells.
 struct PriorLevel {
     std::uint32_t rows = 0, cols = 0;
-    double step_x = 0, step_y = 0;
-    double min_size = 0;
+    double step_x = 0, step_y = 0;  // from a cell's centre to the next, in units of the frame
+    double min_size = 0;            // in units of the frame, too
     double max_size = 0;  // 0: the level has no second square
-    std::vector<double> ratios;
+    std::vector<double> ratios;  // width / height of the other boxes of a cell
 
     [[nodiscard]] std::size_t boxes_per_cell() const {
         return 1U + (max_size > 0 ? 1U : 0U) + ratios.size();
@@ -45,6 +47,7 @@ struct PriorLevel {
     [[nodiscard]] std::size_t count() const { return cells() * boxes_per_cell(); }
 };
 
+// All levels, finest first. Sizes and steps are divided by the frame, which gives 0..1.
 struct PriorTable {
     double frame_width = 0, frame_height = 0;
     ClipRule clip = ClipRule::none;
@@ -60,20 +63,23 @@ struct PriorTable {
     }
 };
 
+// How offsets become boxes: centre = prior + offset * variance * size of the prior,
+// size = size of the prior * exp(offset * variance), the exponent held within the limits.
 struct BoxCoder {
     double centre_variance = 0, size_variance = 0;
     double max_log_size = std::numeric_limits<double>::infinity();  // infinite: no limit
     double min_log_size = -std::numeric_limits<double>::infinity();
 };
 
+// Which boxes survive, and in what order they are given.
 struct DecodeRule {
     double score_threshold = 0, iou_threshold = 0;
-    double iou_epsilon = 0;                  // in normalised units
-    std::uint32_t candidates_per_class = 0;  // 0: no limit; the same for the next two
-    std::uint32_t keep_per_class = 0;
-    std::uint32_t keep_total = 0;
+    double iou_epsilon = 0;                  // added to the union, in normalised units
+    std::uint32_t candidates_per_class = 0;  // into the NMS; 0: no limit, as in the next two
+    std::uint32_t keep_per_class = 0;        // out of it
+    std::uint32_t keep_total = 0;            // of all classes together
     bool clip_before_nms = false;
-    bool suppress_at_threshold = false;
+    bool suppress_at_threshold = false;  // an IoU that equals the threshold is too much, too
     ResultOrder order = ResultOrder::score;
     BoxEdges box_edges = BoxEdges::continuous;
     NmsScope nms_scope = NmsScope::by_class;
@@ -98,7 +104,7 @@ class ContractVersionError : public ContractError {
     using ContractError::ContractError;
 };
 
-// Returns the contract in the `size` bytes at `data`.
+// Returns the contract in the `size` bytes at `data`, checked. Throws ContractError.
 [[nodiscard]] Contract parse_contract(void const* data, std::size_t size);
 
 // Throws ContractError with the first number in `contract` that no detector can have.

@@ -11,7 +11,8 @@ class BoxDecoder {
    public:
     explicit BoxDecoder(BoxCoder const& coder);
 
-    // Returns the box that four offsets make of a prior: corners in the prior's unit, not clipped.
+    // Returns the box that four offsets (x, y, width, height) make of a prior: corners in the
+    // prior's unit, not clipped.
     // NaN, and offsets too large for float, give a box that is not finite.
     [[nodiscard]] Box decode(float const* offsets, Prior const& prior) const;
 
@@ -19,6 +20,7 @@ class BoxDecoder {
     float centre_variance_, size_variance_, max_log_size_, min_log_size_;
 };
 
+// Whether no corner is NaN or infinite.
 [[nodiscard]] bool is_finite(Box const& box);
 
 }  // namespace mbv3ssd

@@ -30,6 +30,7 @@ class KeptBoxes {
     // Whether a box of `list` overlaps `box` too much.
     [[nodiscard]] bool hides(std::size_t list, Box const& box, OverlapRule const& rule) const;
 
+    // Keeps `box` in `list`.
     void add(std::size_t list, Box const& box);
 
    private:

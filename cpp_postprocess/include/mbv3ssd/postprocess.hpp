@@ -17,23 +17,26 @@ namespace mbv3ssd {
 
 enum class HeadLayout : std::uint32_t {
     rows,    // (priors, 4) and (priors, classes), dense
-    planes,  // (4 A, rows, cols) and (classes A, rows, cols) for A boxes a cell: ncnn, NCHW
+    planes,  // (4 A, rows, cols) and (classes A, rows, cols) for A boxes a cell: ncnn, NCHW;
+             // planes 4 * box + i and classes * box + label
 };
 
-// The numbers of one level; or, in rows, of all levels behind each other.
+// The numbers of one level; or, in rows, of all levels behind each other. Borrowed.
 struct HeadPart {
     float const* loc = nullptr;
     float const* conf = nullptr;
-    std::size_t loc_size = 0;  // how many floats may be read from `loc`
+    std::size_t loc_size = 0;  // how many floats may be read from `loc`; exact in rows
     std::size_t conf_size = 0;
     HeadLayout layout = HeadLayout::rows;
     std::size_t loc_plane_step = 0;  // floats from a plane to the next; 0: they are dense
     std::size_t conf_plane_step = 0;
 };
 
+// Whether the softmax is still to come.
 enum class ConfForm : std::uint32_t { logits, probabilities };
 enum class LocForm : std::uint32_t { offsets, corners };  // corners: boxes decoded, normalised
 
+// What a network gave for one image.
 struct Heads {
     HeadPart const* parts = nullptr;
     std::size_t part_count = 0;  // 1 in rows, or as many as there are levels
@@ -52,10 +55,11 @@ class Postprocessor {
 
     [[nodiscard]] std::vector<Prior> const& priors() const { return priors_; }
 
-    // Uses these priors instead of the contract's: `count` must be as many.
+    // Uses these priors instead of the contract's. Throws std::invalid_argument unless they are as
+    // many.
     void set_priors(Prior const* priors, std::size_t count);
 
-    // Both within 0..1.
+    // Instead of the contract's. Throws std::invalid_argument unless both lie within 0..1.
     void set_thresholds(double score, double iou);
 
     // How many detections an image can have.

@@ -11,9 +11,9 @@ namespace mbv3ssd {
 
 enum class PixelFormat : std::uint32_t { rgb, bgr, rgba, bgra, grey, nv21 };
 
-// Borrowed pixels, 8 bits a channel. `stride` is the number of bytes from a row to the next; 0 means
-// that rows stand close. NV21 (Android's camera) has a plane of Y and then, at `chroma`, rows of V
-// and U in turn, one pair for 2 x 2 pixels.
+// Borrowed pixels, 8 bits a channel, the top row first. `stride` is the number of bytes from a row
+// to the next; 0 means that rows stand close. NV21 (Android's camera) has a plane of Y and then, at
+// `chroma`, rows of V and U in turn, one pair for 2 x 2 pixels.
 struct Image {
     unsigned char const* pixels = nullptr;
     std::uint32_t width = 0, height = 0;
@@ -23,7 +23,7 @@ struct Image {
     std::size_t chroma_stride = 0;
 };
 
-// Throws std::invalid_argument, with what is wrong with `image`.
+// Throws std::invalid_argument with what is wrong with `image`, if something is.
 void check_image(Image const& image);
 
 // Two old places and the second one's weight, for one new place.
@@ -48,7 +48,8 @@ class Preprocessor {
     [[nodiscard]] std::size_t tensor_size() const;
 
     // Writes (3, height, width), planes in the contract's channel order: what
-    // mbv3ssd_deploy/core/preprocess.py gives for the same pixels. Throws std::invalid_argument.
+    // mbv3ssd_deploy/core/preprocess.py gives for the same pixels. Throws std::invalid_argument if
+    // the image is unsound or `size` is not tensor_size().
     void run(Image const& image, float* tensor, std::size_t size);
 
    private:

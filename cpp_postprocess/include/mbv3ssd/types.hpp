@@ -17,8 +17,8 @@ struct Prior {
 };
 
 struct Detection {
-    Box box;
-    float score;
+    Box box;      // in the unit of the Frame: pixels of the image, as a rule
+    float score;  // 0..1
     std::int32_t label;  // 0 is the background, and never appears here
     std::int32_t prior;  // the prior it was made of; -1 where a network gave it ready
 };
