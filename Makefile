@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 COMPAT := .compat-venv
+# pip's packages bring CMake and Ninja along
+NCNN = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python cpp_postprocess/ncnn/build_ncnn.py
 # Extra words for pip, for instance where to find PyTorch's CPU build: make demo PIP_ARGS="..."
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check compat docs bench peers clean
+.PHONY: help demo test check compat ncnn docs bench peers clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -31,6 +33,9 @@ check: $(STAMP)  ## format, lint, types, then the tests
 compat: $(STAMP) $(COMPAT)/.installed  ## the same ncnn files in the oldest and the newest tested ncnn
 	$(BIN)/python tests/compat/run.py --old-python $(COMPAT)/bin/python
 
+ncnn: $(STAMP)  ## build the part of ncnn that the C++ examples need into .ncnn/ (once)
+	$(NCNN)
+
 docs: $(STAMP)  ## write the generated pages again (docs/cli.md, backbones.md, formats/ncnn-layers.md)
 	$(BIN)/python docs/generate.py
 
@@ -42,7 +47,7 @@ peers: $(STAMP)  ## our ncnn graphs beside the hand-edited one, ncnnoptimize's r
 	$(BIN)/python benchmarks/ncnn_peers.py
 
 clean:  ## take away what make has made
-	rm -rf $(VENV) $(COMPAT) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(COMPAT) .ncnn demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11 or newer, or say make PYTHON=..."; exit 1; }
