@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.data.images import draw_detections, read_image
     from mbv3ssd_deploy.detect import Detector, read_bundle
     from mbv3ssd_deploy.errors import DeployError
+    from mbv3ssd_deploy.evaluate.run import evaluate_files
     from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
     from mbv3ssd_deploy.onnx_body.export import export_body
     from mbv3ssd_deploy.pipeline import convert, export_checkpoint, lower_to_ncnn, verify
+    from mbv3ssd_deploy.train.request import TrainRequest
+    from mbv3ssd_deploy.train.run import train_detector
 
 __version__ = "0.1.0"
 
@@ -30,14 +33,17 @@ _HOME = {
     "LoadOptions": "mbv3ssd_deploy.checkpoint.load",
     "LoadedDetector": "mbv3ssd_deploy.checkpoint.load",
     "NcnnRequest": "mbv3ssd_deploy.ncnn_graph.build",
+    "TrainRequest": "mbv3ssd_deploy.train.request",
     "convert": "mbv3ssd_deploy.pipeline",
     "draw_detections": "mbv3ssd_deploy.data.images",
+    "evaluate_files": "mbv3ssd_deploy.evaluate.run",
     "export_body": "mbv3ssd_deploy.onnx_body.export",
     "export_checkpoint": "mbv3ssd_deploy.pipeline",
     "load_detector": "mbv3ssd_deploy.checkpoint.load",
     "lower_to_ncnn": "mbv3ssd_deploy.pipeline",
     "read_bundle": "mbv3ssd_deploy.detect",
     "read_image": "mbv3ssd_deploy.data.images",
+    "train_detector": "mbv3ssd_deploy.train.run",
     "verify": "mbv3ssd_deploy.pipeline",
 }
 
@@ -49,15 +55,18 @@ __all__ = [
     "LoadOptions",
     "LoadedDetector",
     "NcnnRequest",
+    "TrainRequest",
     "__version__",
     "convert",
     "draw_detections",
+    "evaluate_files",
     "export_body",
     "export_checkpoint",
     "load_detector",
     "lower_to_ncnn",
     "read_bundle",
     "read_image",
+    "train_detector",
     "verify",
 ]
 

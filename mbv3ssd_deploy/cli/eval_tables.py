@@ -39,8 +39,9 @@ def show_evaluated(report: EvaluationReport, talk: Talk) -> None:
         f"{report.score_threshold:g} on; drop: points of 100 below {report.reference.name}"
     )
     talk.result(
-        "ms: an image in the runtime alone, one after the other, ncnn on one thread and with its "
-        "DetectionOutput; without reading, resizing and decoding"
+        "ms: the mean of all images in the runtime alone, one after the other, without reading, "
+        "resizing and decoding; PyTorch and ONNX Runtime on as many threads as they like, ncnn on "
+        "one and with its DetectionOutput: `bench` compares speed"
     )
     for row in report.rows:
         _show_cut(row, talk)

@@ -10,6 +10,7 @@ import click
 from mbv3ssd_deploy.cli.load_flags import EXISTING_FILE, ImageSize
 from mbv3ssd_deploy.cli.talk import Talk, talking
 from mbv3ssd_deploy.cli.train_words import (
+    Shares,
     json_from_train_report,
     request_from_flags,
     show_recipes,
@@ -54,9 +55,21 @@ SPLITS = ("train", "val", "trainval", "test")
 @click.option("--batch", type=click.IntRange(min=2), help="Images a step, over all processes.")
 @click.option("--lr", type=float, help="Learning rate of the heads.")
 @click.option("--backbone-lr", type=float, help="That of the backbone, as a share of --lr.")
+@click.option("--extras-lr", type=float, help="That of the extra levels, as a share of --lr.")
 @click.option("--optimiser", "algorithm", type=click.Choice(("sgd", "adamw")), help="Algorithm.")
 @click.option("--weight-decay", type=float, help="On convolution weights.")
 @click.option("--warmup-epochs", type=float, help="Over how many epochs the rate rises.")
+@click.option(
+    "--schedule",
+    type=click.Choice(("cosine", "multistep")),
+    help="How the rate falls after the warm-up.",
+)
+@click.option(
+    "--milestones",
+    type=Shares(),
+    metavar="SHARE[,SHARE...]",
+    help="When a multi-step rate falls to a tenth, as shares of the run: 0.6,0.85.",
+)
 @click.option("--clip-norm", type=float, help="Largest norm of the gradient; 0 for any.")
 @click.option("--ema-decay", type=float, help="Of the average of the weights; 0 for none.")
 @click.option(
@@ -104,7 +117,7 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
     """
     from mbv3ssd_deploy.train.distributed import team_from_environment
     from mbv3ssd_deploy.train.request import Observer
-    from mbv3ssd_deploy.train.run import train
+    from mbv3ssd_deploy.train.run import train_detector
 
     if recipe == "list":
         show_recipes(talk)
@@ -118,7 +131,7 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
             note=lambda text: talk.note(f"notice: {text}"),
             epoch_done=lambda record, left: talk.note(words_on_epoch(record, left)),
         )
-        report = train(request, observer)
+        report = train_detector(request, observer)
     talk.json(json_from_train_report(report))
     show_train_report(report, talk)
     if report.interrupted:

@@ -22,6 +22,9 @@ RECIPE_FLAGS = (
     "batch",
     "lr",
     "backbone_lr",
+    "extras_lr",
+    "schedule",
+    "milestones",
     "weight_decay",
     "warmup_epochs",
     "clip_norm",
@@ -32,6 +35,21 @@ RECIPE_FLAGS = (
     "freeze_norms",
 )
 """Flags that change a setting of the recipe of the same name."""
+
+
+class Shares(click.ParamType["tuple[float, ...]"]):
+    """Numbers with commas between them."""
+
+    name = "shares"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Return the numbers; whether they make sense is the recipe's to say."""
+        try:
+            return tuple(float(word) for word in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of shares such as 0.6,0.85", param, ctx)
 
 
 def request_from_flags(**flags: Any) -> TrainRequest:  # noqa: ANN401 -- values of all flags

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -127,8 +128,7 @@ class Recipe:
                 object.__setattr__(self, name, kind(word))
             else:
                 problems.append(f"{name} is {word!r}, not one of {', '.join(kind)}")
-        if self.schedule is Schedule.MULTISTEP and not self.milestones:
-            problems.append("a multi-step schedule has no milestones")
+        problems += self._wrong_milestones()
         if problems:
             raise SpecError("; ".join(problems), where=f"recipe {self.name}")
 
@@ -141,6 +141,15 @@ class Recipe:
             if not least <= values[name] <= most
         ]
 
+    def _wrong_milestones(self) -> list[str]:
+        marks = self.milestones
+        if self.schedule is Schedule.MULTISTEP and not marks:
+            return ["a multi-step schedule has no milestones"]
+        if self.schedule is Schedule.COSINE and marks:
+            return ["a cosine schedule has milestones, which are for a multi-step one"]
+        rising = all(one < two for one, two in itertools.pairwise((0.0, *marks, 1.0)))
+        return [] if rising else [f"milestones {marks} do not rise between 0 and 1"]
+
     def changed(self, **settings: Any) -> Recipe:  # noqa: ANN401 -- values of any field
         """Return the recipe with those `settings` that are not None.
 
@@ -148,4 +157,6 @@ class Recipe:
             SpecError: a value makes no sense.
         """
         given = {name: value for name, value in settings.items() if value is not None}
+        if given.get("schedule") == Schedule.COSINE:
+            given = {"milestones": ()} | given
         return dataclasses.replace(self, **given)

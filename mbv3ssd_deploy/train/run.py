@@ -67,7 +67,7 @@ class TrainReport:
     files: tuple[Path, ...]
 
 
-def train(request: TrainRequest, observer: Observer | None = None) -> TrainReport:
+def train_detector(request: TrainRequest, observer: Observer | None = None) -> TrainReport:
     """Train a detector, or go on with a run; write its snapshots and history.
 
     Of several processes (`torchrun`), only the first writes and talks.

@@ -59,11 +59,7 @@ def read_training_data(  # noqa: PLR0913 -- two sources with their splits
     )
     if not any(len(sample.truth) for sample in train.samples):
         raise DatasetError("there is no object to learn from", where=data)
-    notices = [
-        f"{name}: {line}"
-        for name, dataset in (("training data", train), ("validation data", val))
-        for line in summary_of_problems(dataset.problems)
-    ]
+    notices = _notices(summary_of_problems(train.problems), summary_of_problems(val.problems))
     shared = _shared_images(train.samples, val.samples)
     if shared:
         notices.append(
@@ -71,6 +67,16 @@ def read_training_data(  # noqa: PLR0913 -- two sources with their splits
             "the mAP will flatter"
         )
     return TrainingData(train, val, tuple(notices))
+
+
+def _notices(of_train: Sequence[str], of_val: Sequence[str]) -> list[str]:
+    """Say of which data each line is, once where it is of both."""
+    both = [line for line in of_train if line in of_val]
+    return [
+        *(f"training and validation data: {line}" for line in both),
+        *(f"training data: {line}" for line in of_train if line not in both),
+        *(f"validation data: {line}" for line in of_val if line not in both),
+    ]
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:

@@ -15,7 +15,7 @@ from mbv3ssd_deploy.train.classifier_request import (
 )
 from mbv3ssd_deploy.train.classifier_run import ranks_of, train_backbone
 from mbv3ssd_deploy.train.request import Observer, TrainRequest
-from mbv3ssd_deploy.train.run import train
+from mbv3ssd_deploy.train.run import train_detector
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (210, 50, 40)}
 
@@ -53,7 +53,7 @@ def test_three_colours_are_told_apart_and_the_result_feeds_a_detector(folder, vo
     path = tmp_path / "base" / "backbone.pth"
     assert path in report.files
     said = []
-    train(
+    train_detector(
         TrainRequest(
             f"voc:{voc}",
             tmp_path / "run",

@@ -179,3 +179,10 @@ def test_an_average_goes_on_from_what_was_saved():
 
 def _prefix(name):
     return "head." if name == "head" else f"backbone.{name}."
+
+
+def test_a_recipe_with_milestones_becomes_a_cosine_whole():
+    changed = RECIPES["lufficc"].changed(schedule="cosine")
+
+    assert changed.schedule is Schedule.COSINE
+    assert changed.milestones == ()

@@ -14,7 +14,7 @@ from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
 from mbv3ssd_deploy.errors import CheckpointError, DeployError, OutputError, TrainingError
 from mbv3ssd_deploy.train.request import Observer, TrainRequest
-from mbv3ssd_deploy.train.run import train
+from mbv3ssd_deploy.train.run import train_detector
 from mbv3ssd_deploy.train.snapshot import read_snapshot
 
 
@@ -47,7 +47,7 @@ def test_a_run_leaves_a_detector_that_loads_and_a_history(voc, tmp_path):
     seen = []
     observer = Observer(epoch_done=lambda record, left: seen.append((record, left)))
 
-    report = train(tiny_request(voc, tmp_path / "run", validate_every=1), observer)
+    report = train_detector(tiny_request(voc, tmp_path / "run", validate_every=1), observer)
 
     loaded = load_detector(tmp_path / "run" / "best.pth")
     assert loaded.checkpoint.family == "native"
@@ -80,11 +80,11 @@ def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(voc, tmp_path)
         if record.epoch == 1:
             raise EnoughError
 
-    train(tiny_request(voc, tmp_path / "straight"))
+    train_detector(tiny_request(voc, tmp_path / "straight"))
     with pytest.raises(EnoughError):
-        train(tiny_request(voc, tmp_path / "halves"), Observer(epoch_done=leave))
+        train_detector(tiny_request(voc, tmp_path / "halves"), Observer(epoch_done=leave))
     torch.manual_seed(99)  # whatever the session did in between
-    report = train(resumed(tmp_path / "halves", tmp_path / "halves"))
+    report = train_detector(resumed(tmp_path / "halves", tmp_path / "halves"))
 
     straight = read_snapshot(tmp_path / "straight" / "last.pth")
     halves = read_snapshot(tmp_path / "halves" / "last.pth")
@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(voc, tmp_path)
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(voc, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(tiny_request(voc, tmp_path / name, seed=seed, changes={"epochs": 1}))
+        train_detector(tiny_request(voc, tmp_path / name, seed=seed, changes={"epochs": 1}))
 
     first, again, other = (weights(tmp_path / name / "last.pth") for name in "abc")
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -106,10 +106,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(voc, tmp_pa
 
 
 def test_a_run_that_goes_on_refuses_other_settings_all_at_once(voc, tmp_path):
-    train(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
+    train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
 
     with pytest.raises(CheckpointError) as caught:
-        train(
+        train_detector(
             resumed(
                 tmp_path / "run",
                 tmp_path / "run",
@@ -124,31 +124,31 @@ def test_a_run_that_goes_on_refuses_other_settings_all_at_once(voc, tmp_path):
 
 
 def test_a_run_that_goes_on_refuses_other_images(voc, tmp_path):
-    train(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
+    train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
     listed = voc / "ImageSets" / "Main" / "train.txt"
     listed.write_text("\n".join(listed.read_text().split()[:-1]))
 
     with pytest.raises(CheckpointError, match="trained on 8 images, and now there are 7"):
-        train(resumed(tmp_path / "run", tmp_path / "run"))
+        train_detector(resumed(tmp_path / "run", tmp_path / "run"))
 
 
 def test_a_folder_with_a_run_is_not_replaced_unasked(voc, tmp_path):
     request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1})
-    train(request)
+    train_detector(request)
     before = (tmp_path / "run" / "last.pth").read_bytes()
 
     with pytest.raises(OutputError, match="holds a run already"):
-        train(request)
+        train_detector(request)
 
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
-    train(dataclasses.replace(request, overwrite=True))
+    train_detector(dataclasses.replace(request, overwrite=True))
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(voc, tmp_path):
     request = tiny_request(voc, tmp_path / "run", changes={"lr": 1e9, "clip_norm": 0.0})
 
     with pytest.raises(TrainingError, match=r"the loss of the .* is (nan|inf)") as caught:
-        train(request)
+        train_detector(request)
 
     assert caught.value.exit_code == 1
     saved = np.load(tmp_path / "run" / "not-finite.npz")
@@ -180,7 +180,7 @@ def test_eight_images_are_learned_by_heart(voc, tmp_path):
         device="cpu",
     )
 
-    report = train(request)
+    report = train_detector(request)
 
     assert report.record.history[-1].mean_ap == 1.0
     assert not math.isnan(report.record.best)
@@ -188,4 +188,4 @@ def test_eight_images_are_learned_by_heart(voc, tmp_path):
 
 def test_errors_are_ours(voc, tmp_path):
     with pytest.raises(DeployError):
-        train(tiny_request(voc, tmp_path / "run", recipe="voc0712-smal"))
+        train_detector(tiny_request(voc, tmp_path / "run", recipe="voc0712-smal"))

@@ -6,7 +6,7 @@ from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.train.request import Observer, TrainRequest
-from mbv3ssd_deploy.train.run import train
+from mbv3ssd_deploy.train.run import train_detector
 
 
 def test_the_seed_of_a_run_does_not_move_images_out_of_the_test(voc, tmp_path):
@@ -24,8 +24,10 @@ def test_the_seed_of_a_run_does_not_move_images_out_of_the_test(voc, tmp_path):
         device="cpu",
     )
 
-    train(request, Observer(note=notes.append))
+    train_detector(request, Observer(note=notes.append))
 
     of_eval = read_dataset(f"voc:{voc}", Split.TEST).problems[0]
     assert of_eval.kind == "split-made"
-    assert any(of_eval.reason in note for note in notes)
+    said = [note for note in notes if of_eval.reason in note]
+    assert len(said) == 1
+    assert said[0].startswith("training and validation data: ")

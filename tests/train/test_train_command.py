@@ -43,6 +43,21 @@ def test_json_is_all_that_stands_on_stdout(voc, tmp_path):
     assert set(report["classes"]) == {"disc", "square", "triangle", "star", "ring"}
 
 
+def test_the_flags_of_the_schedule_reach_the_recipe(voc, tmp_path):
+    steps = ("--schedule", "multistep", "--milestones", "0.6,0.85", "--extras-lr", "0.5")
+
+    done = run(
+        "--data", f"voc:{voc}", *TINY, "--epochs", "1", *steps, "--json", "-o", tmp_path / "run"
+    )
+
+    recipe = json.loads(done.stdout)["recipe"]
+    assert recipe["schedule"] == "multistep"
+    assert recipe["milestones"] == [0.6, 0.85]
+    assert recipe["extras_lr"] == 0.5
+    other = run("--resume", tmp_path / "run" / "last.pth", "--milestones", "0.5")
+    assert "milestones is (0.6, 0.85), not (0.5,)" in other.stderr
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
     words = ["--data", f"voc:{voc}", *TINY, "--epochs", "5000", "--val-every", "5000"]
     command = [sys.executable, "-m", "mbv3ssd_deploy", "train", *words, "-o", str(tmp_path / "run")]
@@ -71,6 +86,11 @@ def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
         ("--data photos", 3, "photos"),
         ("--data voc:{voc} --recipe voc0712-smal", 3, "did you mean voc0712-small?"),
         ("--data voc:{voc} --lr -1", 3, "lr is -1"),
+        ("--data voc:{voc} --schedule multistep", 3, "a multi-step schedule has no milestones"),
+        ("--data voc:{voc} --milestones 0.5", 3, "which are for a multi-step one"),
+        ("--data voc:{voc} --schedule multistep --milestones .8,.5", 3, "do not rise"),
+        ("--data voc:{voc} --milestones half", 2, "'half' is no list of shares such as 0.6,0.85"),
+        ("--data voc:{voc} --extras-lr -1", 3, "extras_lr is -1"),
         ("--data voc:{voc} --device cuda:7", 4, "sees no GPU"),
         ("--data voc:{voc} --precision fp16 --device cpu", 4, "fp16 trains on a GPU"),
         ("--resume {voc}/labels.txt", 3, "no snapshot of a training run"),
