@@ -145,7 +145,11 @@ def show_train_report(report: TrainReport, talk: Talk) -> None:
         talk.result(f"best mAP50 (VOC07): {best.mean_ap:.4f} after epoch {best.epoch}")
     if report.report is not None:
         rows = [
-            (report.spec.class_names[one.label], f"{one.ap:.4f}", str(one.truths))
+            (
+                report.spec.class_names[one.label],
+                "-" if math.isnan(one.ap) else f"{one.ap:.4f}",
+                str(one.truths),
+            )
             for one in report.report.per_class
         ]
         title = f"Validation after epoch {len(record.history)}"

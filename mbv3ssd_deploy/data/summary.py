@@ -22,7 +22,7 @@ PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
         "category-holes": "category ids with holes, numbered anew",
         "broken-object": "objects that cannot be read, left out",
         "blank-in-class": "class names with blanks around them, taken off",
-        "unknown-class": "objects of a class that is not asked for, left out",
+        "unknown-class": "objects of a class that is unknown or not asked for, left out",
         "not-a-number": "boxes that are no numbers, left out",
         "inverted-box": "inverted boxes, left out",
         "empty-box": "boxes of zero area, left out",

@@ -130,14 +130,15 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_step(voc, tmp_pa
 def test_a_detector_with_other_classes_gives_all_but_its_classification_head(voc, tmp_path):
     run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", tmp_path / "one")
     labels = tmp_path / "labels.txt"
-    labels.write_text("star\nring\n")
+    labels.write_text("star\nring\nkite\n")
 
     words = ["--pretrained", tmp_path / "one" / "last.pth", "--labels", labels, "--batch", "4"]
     more = ["--epochs", "1", "--workers", "0", "-o", tmp_path / "two"]
     done = run("--data", f"voc:{voc}", *words, *more)
 
     assert done.exit_code == 0, done.output
-    assert "the classification head was made anew for 2 classes" in done.stderr
+    assert "the classification head was made anew for 3 classes" in done.stderr
+    assert "kite   -       0" in done.stdout
 
 
 def test_the_recipes_are_listed():
