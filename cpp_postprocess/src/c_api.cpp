@@ -35,7 +35,7 @@ namespace {
 thread_local char last_error[512] = "";
 
 mbv3ssd_status failed(mbv3ssd_status status, char const* sentence) {
-    std::snprintf(last_error, sizeof last_error, "%s", sentence);
+    static_cast<void>(std::snprintf(last_error, sizeof last_error, "%s", sentence));
     return status;
 }
 
@@ -72,10 +72,11 @@ std::vector<unsigned char> bytes_of(std::FILE* file) {
     unsigned char block[4096];
     // a contract is a few kilobytes: a file that never ends is none
     constexpr std::size_t most = std::size_t{64} << 20U;
-    for (std::size_t got = 1; got != 0 && bytes.size() < most;) {
+    std::size_t got = 0;
+    do {
         got = std::fread(block, 1, sizeof block, file);
         bytes.insert(bytes.end(), block, block + got);
-    }
+    } while (got == sizeof block && bytes.size() < most);
     return bytes;
 }
 
@@ -144,6 +145,7 @@ mbv3ssd_status mbv3ssd_open_memory(const void* contract, size_t size,
     });
 }
 
+// NOLINTNEXTLINE(misc-const-correctness): who frees it says that it changes
 void mbv3ssd_close(mbv3ssd_detector* detector) { delete detector; }
 
 mbv3ssd_status mbv3ssd_describe(const mbv3ssd_detector* detector,

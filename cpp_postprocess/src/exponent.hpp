@@ -36,13 +36,10 @@ inline float exponential(float power) {
     if (power > 89.0F) {
         return std::numeric_limits<float>::infinity();
     }
-    if (power > largest_power) {
-        float const root = exponential(power / 2);
-        return root * root;
-    }
+    bool const is_large = power > largest_power;  // then by the square of its root
     float lanes[8];
-    exponential_of_small(Lanes::splat(power)).store(lanes);
-    return lanes[0];
+    exponential_of_small(Lanes::splat(is_large ? power / 2 : power)).store(lanes);
+    return is_large ? lanes[0] * lanes[0] : lanes[0];
 }
 
 }  // namespace mbv3ssd

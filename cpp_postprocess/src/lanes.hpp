@@ -22,12 +22,12 @@ struct PlainLanes {
     float lane[8];
 
     static PlainLanes load(float const* from) {
-        PlainLanes all;
+        PlainLanes all{};
         std::memcpy(all.lane, from, sizeof all.lane);
         return all;
     }
     static PlainLanes splat(float value) {
-        PlainLanes all;
+        PlainLanes all{};
         for (float& one : all.lane) {
             one = value;
         }
@@ -37,7 +37,7 @@ struct PlainLanes {
 
     template <class Operation>
     static PlainLanes each(PlainLanes const& a, PlainLanes const& b, Operation operation) {
-        PlainLanes all;
+        PlainLanes all{};
         for (int i = 0; i < 8; ++i) {
             all.lane[i] = operation(a.lane[i], b.lane[i]);
         }
@@ -105,7 +105,7 @@ struct PlainLanes {
     }
     friend float largest(PlainLanes const& a) {
         float best = a.lane[0];
-        for (float one : a.lane) {
+        for (float const one : a.lane) {
             best = best > one ? best : one;
         }
         return best;

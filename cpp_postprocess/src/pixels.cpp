@@ -33,7 +33,7 @@ unsigned char clamped(int value) {
 void rgb_from_nv21(unsigned char const* luma, unsigned char const* chroma, std::uint32_t width,
                    unsigned char* to) {
     constexpr int half = 1 << 19;
-    for (std::uint32_t i = 0; i < width; ++i) {
+    for (std::size_t i = 0; i < width; ++i) {
         int const y = std::max(luma[i] - 16, 0) * 1220542;
         int const v = chroma[i / 2 * 2] - 128;
         int const u = chroma[i / 2 * 2 + 1] - 128;
@@ -54,7 +54,7 @@ void rgb_from_interleaved(unsigned char const* from, std::size_t step, bool blue
 }
 
 void rgb_from_grey(unsigned char const* from, std::uint32_t width, unsigned char* to) {
-    for (std::uint32_t i = 0; i < width; ++i) {
+    for (std::size_t i = 0; i < width; ++i) {
         to[3 * i] = to[3 * i + 1] = to[3 * i + 2] = from[i];
     }
 }

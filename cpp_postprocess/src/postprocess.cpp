@@ -37,6 +37,18 @@ std::size_t most_compared(DecodeRule const& rule, std::size_t priors, std::size_
     return stops ? std::min<std::size_t>(all, std::size_t{rule.keep_total} + 1) : all;
 }
 
+// Puts the `chunk` best of the candidates from `at` on in order; returns where they end.
+std::size_t sort_next(std::vector<std::uint64_t>& candidates, std::size_t at, std::size_t chunk) {
+    auto const first = candidates.begin() + static_cast<std::ptrdiff_t>(at);
+    auto last = candidates.end();
+    if (candidates.size() - at > chunk) {
+        last = first + static_cast<std::ptrdiff_t>(chunk);
+        std::nth_element(first, last, candidates.end());
+    }
+    std::sort(first, last);
+    return static_cast<std::size_t>(last - candidates.begin());
+}
+
 }  // namespace
 
 int lanes() {
@@ -79,7 +91,8 @@ void Postprocessor::set_priors(Prior const* priors, std::size_t count) {
 }
 
 void Postprocessor::set_thresholds(double score, double iou) {
-    if (!(score >= 0.0 && score <= 1.0 && iou >= 0.0 && iou <= 1.0)) {
+    bool const are_shares = score >= 0.0 && score <= 1.0 && iou >= 0.0 && iou <= 1.0;  // not NaN
+    if (!are_shares) {
         throw std::invalid_argument("score and IoU thresholds must lie within 0..1");
     }
     rule_.score_threshold = score;
@@ -226,14 +239,7 @@ void Postprocessor::walk(Heads const& heads) {
     std::size_t chunk = first_chunk;
     for (std::size_t at = 0; at < candidates_.size() && found_.size() < enough; ++at) {
         if (at == sorted) {
-            auto const first = candidates_.begin() + static_cast<std::ptrdiff_t>(at);
-            auto last = candidates_.end();
-            if (candidates_.size() - at > chunk) {
-                last = first + static_cast<std::ptrdiff_t>(chunk);
-                std::nth_element(first, last, candidates_.end());
-            }
-            std::sort(first, last);
-            sorted = static_cast<std::size_t>(last - candidates_.begin());
+            sorted = sort_next(candidates_, at, chunk);
             chunk *= 2;
         }
         std::uint32_t const label = place_of(candidates_[at]) % classes;

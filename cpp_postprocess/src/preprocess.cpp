@@ -158,12 +158,12 @@ void Preprocessor::run_bilinear_float(Image const& image, float* tensor) {
         }
         held[slot] = row;
         unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
-        float* to = float_rows_[slot].data();
+        std::size_t at = 0;
         for (Blend const& blend : blend_x_) {
             for (std::size_t c = 0; c < 3; ++c) {
                 auto const left = static_cast<float>(rgb[std::size_t{3} * blend.first + c]);
                 auto const right = static_cast<float>(rgb[std::size_t{3} * blend.second + c]);
-                *to++ = left * (1.0F - blend.weight) + right * blend.weight;
+                float_rows_[slot][at++] = left * (1.0F - blend.weight) + right * blend.weight;
             }
         }
     };

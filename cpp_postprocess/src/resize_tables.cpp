@@ -67,7 +67,8 @@ void tap_like_pillow(std::vector<Taps>& taps, std::vector<std::int32_t>& weights
         taps[i] = {first, stop - first, weights.size()};
         for (std::uint32_t at = first; at < stop; ++at) {
             double const weight = share(at) * (1.0 / total);
-            weights.push_back(static_cast<std::int32_t>(weight * (1 << fraction_bits) + 0.5));
+            double const whole = std::floor(weight * (1 << fraction_bits) + 0.5);
+            weights.push_back(static_cast<std::int32_t>(whole));
         }
     }
 }

@@ -62,7 +62,7 @@ class Preprocessor {
 
     InputRule rule_;
     std::vector<float> levels_;  // (3, 256): each grey level, normalised
-    float mean_[3], deviation_[3];
+    float mean_[3]{}, deviation_[3]{};
     std::uint32_t old_width_ = 0, old_height_ = 0;
 
     std::vector<Blend> blend_x_, blend_y_;
