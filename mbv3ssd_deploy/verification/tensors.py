@@ -13,18 +13,20 @@ from mbv3ssd_deploy.core.arrays import F32, F64, Bools
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """An element passes when |actual - expected| <= atol * max(1, rms) + rtol * |expected|.
+    """An element passes when |actual - expected| <= atol + rtol * |expected|.
 
-    `rms` is the root mean square of the whole expected tensor of one run. An element is a sum of
-    terms as large as the tensor's others, and float32 rounds by the size of the terms: near 0 an
-    element errs no less than elsewhere.
+    Where it is `scaled`, `atol` counts max(1, rms) times, `rms` being the root mean square of the
+    whole expected tensor of one run. An element is a sum of terms as large as the tensor's others,
+    and float32 rounds by the size of the terms: near 0 an element errs no less than elsewhere.
     """
 
     atol: float
     rtol: float
+    scaled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.atol:g} x max(1, rms) + {self.rtol:g} relative"
+        scale = " x max(1, rms)" if self.scaled else ""
+        return f"{self.atol:g}{scale} + {self.rtol:g} relative"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class TensorDiff:
         name: the tensor.
         image: the image whose run holds the worst element; empty when there is only one run.
         tolerance: what an element must keep.
-        scale: max(1, rms) of the worst element's run, by which `tolerance.atol` counts.
+        scale: how many times `tolerance.atol` counts in the worst element's run.
         elements: how many elements were compared.
         bad_elements: how many broke the tolerance.
         max_abs: the largest distance; infinite when a value that is not finite met another value.
@@ -71,12 +73,12 @@ class TensorDiff:
     def sentence(self) -> str:
         """Return the finding in words: how many, where, by how much, and what would have passed."""
         place = ", ".join(map(str, self.worst_index))
+        scale = f", where max(1, rms) is {self.scale:.3g}" if self.tolerance.scaled else ""
         on = f" of {self.image}" if self.image else ""
         values = f"expected {self.expected_at_worst:.6g}, got {self.actual_at_worst:.6g}"
         text = (
             f"{self.name}: {self.bad_elements} of {self.elements} elements beyond "
-            f"{self.tolerance}; worst at [{place}]{on}, where max(1, rms) is {self.scale:.3g}: "
-            f"{values}"
+            f"{self.tolerance}; worst at [{place}]{on}{scale}: {values}"
         )
         if math.isfinite(self.needed_atol):
             text += f"; an absolute tolerance of {self.needed_atol:.3g} would have passed"
@@ -103,7 +105,7 @@ def compare_tensors(
     gap = _gaps(a, b, finite)
     # 0 instead of rtol * inf: an infinite allowance forgives anything
     allowance = tolerance.rtol * np.abs(np.where(finite, a, 0.0))
-    beyond, scale = gap - allowance, _scale(a)
+    beyond, scale = gap - allowance, _scale(a) if tolerance.scaled else 1.0
     worst = np.unravel_index(int(np.argmax(beyond)), gap.shape)
     return TensorDiff(
         name=name,

@@ -10,6 +10,7 @@ from mbv3ssd_deploy.verification.tensors import Tolerance, compare_tensors, merg
 
 EXACT = Tolerance(atol=0.0, rtol=0.0)
 ONE_IN_TEN = Tolerance(atol=0.5, rtol=0.1)
+BY_SCALE = Tolerance(atol=0.5, rtol=0.1, scaled=True)
 ONNX = RULES[Check.ONNX_CPU].heads
 
 
@@ -34,22 +35,29 @@ def test_the_tolerance_is_absolute_plus_relative():
 def test_the_absolute_part_grows_with_the_whole_tensor_where_that_is_above_one():
     # rms of 0, 4, 4, 4 is sqrt(12); allowed at 0: 0.5 * sqrt(12) = 1.732
     large, off = array(0, 4, 4, 4), array(1.75, 0, 0, 0)
-    diff = compare_tensors("conf", large, large + off, ONE_IN_TEN)
+    diff = compare_tensors("conf", large, large + off, BY_SCALE)
 
     assert diff.scale == pytest.approx(math.sqrt(12))
     assert not diff.passed
     assert diff.needed_atol == pytest.approx(1.75 / math.sqrt(12))
     assert "where max(1, rms) is 3.46" in diff.sentence()
-    assert compare_tensors("conf", large, large + 0.97 * off, ONE_IN_TEN).passed
+    assert compare_tensors("conf", large, large + 0.97 * off, BY_SCALE).passed
     # a small tensor is not held more strictly than its tolerance says
-    assert compare_tensors("loc", large / 100, large / 100 + off / 4, ONE_IN_TEN).scale == 1.0
+    assert compare_tensors("loc", large / 100, large / 100 + off / 4, BY_SCALE).scale == 1.0
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
 def test_the_scale_is_that_of_the_reference_and_of_what_is_finite(odd):
-    assert compare_tensors("loc", array(odd, 3), array(odd, 3), EXACT).scale == 3.0
-    assert compare_tensors("loc", array(odd), array(odd), EXACT).scale == 1.0
-    assert compare_tensors("loc", array(1, 3e-4), array(1, 3e30), ONE_IN_TEN).scale == 1.0
+    assert compare_tensors("loc", array(odd, 3), array(odd, 3), BY_SCALE).scale == 3.0
+    assert compare_tensors("loc", array(odd), array(odd), BY_SCALE).scale == 1.0
+    assert compare_tensors("loc", array(1, 3e-4), array(1, 3e30), BY_SCALE).scale == 1.0
+
+
+def test_a_tolerance_that_is_not_scaled_is_the_same_for_every_tensor():
+    diff = compare_tensors("conf", array(0, 4, 4, 4), array(0.625, 4, 4, 4), ONE_IN_TEN)
+
+    assert (diff.scale, diff.passed, diff.needed_atol) == (1.0, False, 0.625)
+    assert "rms" not in diff.sentence()
 
 
 def large_logits():
