@@ -134,9 +134,9 @@ def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
     for left_out in report.skipped:
         talk.note(f"skipped {left_out.image}: {left_out.reason}")
     cells = [dict(zip(HEADER, row, strict=True)) for row in report.table()[1:]]
+    images = f"{len(report.images)} image{'' if len(report.images) == 1 else 's'}"
     talk.result(
-        f"{report.name}: {len(report.images)} images, {report.reference_boxes} reference boxes "
-        f"of {report.reference}"
+        f"{report.name}: {images}, {report.reference_boxes} reference boxes of {report.reference}"
     )
     shown = tuple(name for name in HEADER if name not in ("ran on", "note"))
     talk.table("", shown, [tuple(row[name] for name in shown) for row in cells])
