@@ -1,7 +1,7 @@
 // The two halves of an example that are ncnn's and ours: a net that was loaded, a detector.
 #pragma once
 
-#include <ncnn/net.h>
+#include <net.h>  // ncnn
 
 #include <algorithm>
 #include <memory>

@@ -57,10 +57,14 @@ _NEWER_ARM = dict.fromkeys(
     "OFF",
 )
 TARGETS = {
-    # without dispatch everything is compiled for AVX2; AVX-VNNI, which few CPUs have, would be too
-    "native": {
-        **dict.fromkeys(("NCNN_RUNTIME_CPU", "NCNN_BF16", "NCNN_AVX512", "NCNN_AVXVNNI"), "OFF"),
-    },
+    # without dispatch everything is compiled for AVX2, and for what few CPUs have as well if it may
+    "native": dict.fromkeys(
+        (
+            *("NCNN_RUNTIME_CPU", "NCNN_BF16", "NCNN_XOP", "NCNN_AVX512"),
+            *("NCNN_AVXVNNI", "NCNN_AVXVNNIINT8", "NCNN_AVXVNNIINT16", "NCNN_AVXNECONVERT"),
+        ),
+        "OFF",
+    ),
     # dispatch stays: fp16 arithmetic is taken where the CPU has it, and a Cortex-A53 has not
     "aarch64": {
         "CMAKE_TOOLCHAIN_FILE": str(HERE.parent / "cmake" / "aarch64.cmake"),
@@ -130,7 +134,7 @@ def build(cache: Path, target: str, archive: Path | None, jobs: int) -> Path:
     settings = options_of(target) | {"CMAKE_INSTALL_PREFIX": str(prefix)}
     settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source)}
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    say(f"building ncnn {VERSION} ({target}, {len(LAYERS)} layers); about a minute on two cores")
+    say(f"building ncnn {VERSION} ({target}, {len(LAYERS)} layers); some minutes on two cores")
     words = [f"-D{name}={value}" for name, value in settings.items()]
     run("cmake", "-S", str(source), "-B", str(folder), *generator, *words)
     run("cmake", "--build", str(folder), "-j", str(jobs))
