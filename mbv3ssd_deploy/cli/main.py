@@ -15,10 +15,12 @@ from typing import Any, NoReturn
 
 import click
 
+from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts, was_interrupted
 from mbv3ssd_deploy.errors import DeployError, OutputError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+_INTERRUPTED = "interrupted; nothing is left half-written"
 
 # In the order in which a user meets them; each module holds one click command called `command`.
 COMMANDS: Mapping[str, str] = {
@@ -73,7 +75,7 @@ class _Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except KeyboardInterrupt:
-            _stop(ctx, "interrupted; nothing is left half-written", EXIT_INTERRUPTED)
+            _stop(ctx, _INTERRUPTED, EXIT_INTERRUPTED)
         except DeployError as error:
             _stop(ctx, str(error), error.exit_code)
         except OSError as error:
@@ -91,6 +93,8 @@ class _Commands(click.Group):
 
 
 def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
+    if was_interrupted():  # whatever a package made of it
+        message, exit_code = _INTERRUPTED, EXIT_INTERRUPTED
     click.echo(f"Error: {message}", err=True)
     ctx.exit(exit_code)
 
@@ -138,4 +142,5 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    listen_for_interrupts()
     cli(prog_name="mbv3ssd-deploy")

@@ -24,14 +24,25 @@ class Place:
         return CliRunner().invoke(cli, [str(word) for word in words])
 
     def spawn(self, *words, **options):
-        """Start a command as a process of its own."""
-        command = [sys.executable, "-m", "mbv3ssd_deploy", *map(str, words)]
+        """Start a command as a process of its own; it has begun to listen when this returns."""
+        command = [sys.executable, "-c", _PROGRAM, *map(str, words)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=self.folder, **pipes, **options)
+        process = subprocess.Popen(command, cwd=self.folder, **pipes, **options)
+        assert process.stdout.readline() == "listening\n"
+        return process
 
     def files(self, name="deploy"):
         """Every file of a bundle, with its bytes."""
         return {p.name: p.read_bytes() for p in sorted((self.folder / name).iterdir())}
+
+
+_PROGRAM = """
+from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts
+from mbv3ssd_deploy.cli.main import main
+listen_for_interrupts()
+print("listening", flush=True)
+main()
+"""
 
 
 @pytest.fixture(scope="session")
