@@ -155,6 +155,11 @@ def show_train_report(report: TrainReport, talk: Talk) -> None:
         title = f"Validation after epoch {len(record.history)}"
         talk.table(title, ("class", "AP50", "objects"), rows)
     talk.written(report.files)
+    if not report.files:
+        talk.note(
+            f"nothing was left to do: all {record.recipe.epochs} epochs of the run are done; "
+            f"to learn longer, start anew with --pretrained {shlex.quote(str(folder / LAST))}"
+        )
     if report.interrupted:
         talk.note(f"stopped after step {record.step}; go on with:")
         talk.note(f"  mbv3ssd-deploy train --resume {shlex.quote(str(folder / LAST))}")

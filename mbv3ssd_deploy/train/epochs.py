@@ -246,7 +246,8 @@ class Epochs:
             f"{which} is {loss.localisation if which == 'boxes' else loss.classification}; "
             f"the batch was saved as {path}",
             hint="try a tenth of the learning rate (--lr), a longer warm-up, --clip-norm 10, "
-            "or --precision float32",
+            "or --precision float32"
+            + (" (and --overwrite, or another --output)" if (self.folder / LAST).exists() else ""),
         )
 
     def _seconds_left(self) -> float:

@@ -56,7 +56,7 @@ class TrainReport:
         record: of the run, with its history.
         report: of the last validation; None if there was none in this part of the run.
         interrupted: whether it was asked to stop before its end.
-        files: what was written.
+        files: what was written; nothing where a run that had ended was asked to go on.
     """
 
     folder: Path
@@ -143,7 +143,7 @@ def _train(
         record=record,
     )
     outcome = epochs.run()
-    names = (BEST, LAST, TABLE, CHART, PLAN)
+    names = () if outcome.record == record else (BEST, LAST, TABLE, CHART, PLAN)
     return TrainReport(
         folder=request.output,
         spec=start.spec,

@@ -32,6 +32,10 @@ def test_a_run_ends_with_its_files_and_the_next_command(voc, tmp_path):
         cli, ["export", str(folder / "best.pth"), "-o", str(folder / "deploy")]
     )
     assert exported.exit_code == 0, exported.output
+    again = run("--resume", folder / "last.pth")
+    assert again.exit_code == 0
+    assert "nothing was left to do: all 1 epochs of the run are done" in again.stderr
+    assert "wrote" not in again.stdout
 
 
 def test_json_is_all_that_stands_on_stdout(voc, tmp_path):
