@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
     from mbv3ssd_deploy.core.spec import DetectorSpec
 
+TRAINED_LAYOUT = "torchvision"
+"""That of the detectors which `train` makes."""
+
 
 @click.command(name="inspect", short_help="What is this checkpoint, body, .param or bundle?")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
@@ -119,6 +122,10 @@ def _inspect_backbone(path: Path, talk: Talk) -> bool:
     for line in found.notices:
         talk.note(f"notice: {line}")
     talk.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})
+    if TRAINED_LAYOUT in found.feeds and found.width is not None:
+        width = () if found.width == 1.0 else ("--width", f"{found.width:g}")
+        words = ("--arch", found.network, *width, "--backbone", path)
+        talk.next_step("train", "--data", "voc:PHOTOS", *words)
     return True
 
 

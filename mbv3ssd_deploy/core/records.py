@@ -155,7 +155,8 @@ def _build_dataclass(kind: type, data: Any, path: str, problems: list[str]) -> A
     needed = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     before = len(problems)
     problems += [f"{dot}{field} is missing" for field in needed if field not in data]
-    problems += [f"{dot}{key} is unknown" for key in data if key not in fields]
+    known = ", ".join(fields)
+    problems += [f"{dot}{key} is unknown (there are {known})" for key in data if key not in fields]
     values = {f: _build(hints[f], data[f], dot + f, problems) for f in fields if f in data}
     if len(problems) > before:
         return None

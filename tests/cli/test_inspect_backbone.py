@@ -7,7 +7,10 @@ import torch
 import zoo
 from click.testing import CliRunner
 
+from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.cli.inspect import TRAINED_LAYOUT
 from mbv3ssd_deploy.cli.main import cli
+from mbv3ssd_deploy.core.spec import Backbone
 
 
 @pytest.fixture
@@ -29,13 +32,21 @@ def inspect(*arguments):
 
 
 def test_it_names_the_family_and_what_it_feeds(weights):
-    result = inspect(weights("init_timm_small"))
+    path = weights("init_timm_small")
+
+    result = inspect(path)
 
     assert result.exit_code == 0, result.output
     assert "backbone weights, MobileNetV3-Small (timm:" in result.stdout
     assert "it is no detector" in result.stdout
     assert "its backbone feeds detectors of width 1 and layout torchvision" in result.stdout
     assert "conv_stem.weight" in result.stdout
+    command = f"train --data voc:PHOTOS --arch small --backbone {path}"
+    assert result.stdout.splitlines()[-1] == f"next: mbv3ssd-deploy {command}"
+
+
+def test_what_train_makes_is_of_the_layout_that_the_next_command_is_printed_for():
+    assert native_spec(Backbone.SMALL, ("background", "x")).arch.layout == TRAINED_LAYOUT
 
 
 def test_it_says_why_nothing_is_fed_and_gives_json(weights):
@@ -43,6 +54,7 @@ def test_it_says_why_nothing_is_fed_and_gives_json(weights):
 
     said, plain = inspect(path), inspect(path, "--json")
 
+    assert "next:" not in said.stdout
     assert "its backbone feeds no detector: its blocks activate after the addition" in said.stdout
     found = json.loads(plain.stdout)
     assert (found["kind"], found["family"], found["feeds"]) == ("backbone", "xiaolai-act3", [])
