@@ -51,6 +51,7 @@ from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.verification.device_result import read_device_result
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
 from mbv3ssd_deploy.verification.verify import verify_bundle
@@ -153,17 +154,26 @@ def verify(  # noqa: PLR0913 -- one argument a decision of the user
     checkpoint: Path | None = None,
     device: str = "auto",
     limit: int | None = None,
+    device_results: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> VerificationReport:
     """Hold every runtime of `bundle` against PyTorch on `images`, and write verify.json beside it.
+
+    `device_results` are what `selftest --json` wrote on boards; their rows stand beside the others.
 
     Raises:
         DeployError: something is missing; a check that fails is not an error but in the report.
     """
     found = read_bundle(bundle)
+    results = [read_device_result(path, found) for path in device_results]
     paths = list_images(images) if isinstance(images, Path) else list(images)
     report = verify_bundle(
-        found, paths[:limit], checkpoint=checkpoint, device=device, on_progress=progress
+        found,
+        paths[:limit],
+        checkpoint=checkpoint,
+        device=device,
+        device_results=results,
+        on_progress=progress,
     )
     text = json.dumps(json_from_report(report), indent=1, ensure_ascii=False)
     write_file(found.report_path, (text + "\n").encode())

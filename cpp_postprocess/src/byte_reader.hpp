@@ -6,13 +6,26 @@
 #include <cstring>
 #include <string>
 
-#include "mbv3ssd/contract.hpp"
-
 namespace mbv3ssd {
 
+// CRC-32 as in zip and PNG (reflected polynomial 0xEDB88320).
+inline std::uint32_t crc32(unsigned char const* data, std::size_t size) {
+    std::uint32_t crc = 0xFFFFFFFFU;
+    for (std::size_t i = 0; i < size; ++i) {
+        crc ^= data[i];
+        for (int bit = 0; bit < 8; ++bit) {
+            crc = (crc >> 1U) ^ ((crc & 1U) != 0U ? 0xEDB88320U : 0U);
+        }
+    }
+    return ~crc;
+}
+
+// Throws Error with the sentence `cut_off` where it is asked for more than there is.
+template <class Error>
 class ByteReader {
    public:
-    ByteReader(unsigned char const* data, std::size_t size) : data_(data), left_(size) {}
+    ByteReader(unsigned char const* data, std::size_t size, char const* cut_off)
+        : data_(data), left_(size), cut_off_(cut_off) {}
 
     std::uint32_t whole() { return static_cast<std::uint32_t>(bytes(4)); }
 
@@ -36,7 +49,7 @@ class ByteReader {
     std::size_t count(std::size_t each) {
         std::size_t const things = whole();
         if (things > left_ / each) {
-            throw ContractError("the contract is cut off: it promises more than it holds");
+            throw Error(cut_off_);
         }
         return things;
     }
@@ -55,7 +68,7 @@ class ByteReader {
     }
     void need(std::size_t size) const {
         if (size > left_) {
-            throw ContractError("the contract is cut off: it promises more than it holds");
+            throw Error(cut_off_);
         }
     }
     void skip(std::size_t size) {
@@ -65,6 +78,7 @@ class ByteReader {
 
     unsigned char const* data_;
     std::size_t left_;
+    char const* cut_off_;
 };
 
 }  // namespace mbv3ssd

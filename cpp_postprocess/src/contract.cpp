@@ -23,32 +23,23 @@ void need(bool condition, char const* sentence) {
     }
 }
 
-// CRC-32 as in zip and PNG (reflected polynomial 0xEDB88320).
-std::uint32_t crc32(unsigned char const* data, std::size_t size) {
-    std::uint32_t crc = 0xFFFFFFFFU;
-    for (std::size_t i = 0; i < size; ++i) {
-        crc ^= data[i];
-        for (int bit = 0; bit < 8; ++bit) {
-            crc = (crc >> 1U) ^ ((crc & 1U) != 0U ? 0xEDB88320U : 0U);
-        }
-    }
-    return ~crc;
-}
+using Reader = ByteReader<ContractError>;
+constexpr char cut_off[] = "the contract is cut off: it promises more than it holds";
 
 template <class Enum>
-Enum one_of(ByteReader& reader, Enum last, char const* sentence) {
+Enum one_of(Reader& reader, Enum last, char const* sentence) {
     std::uint32_t const code = reader.whole();
     need(code <= static_cast<std::uint32_t>(last), sentence);
     return static_cast<Enum>(code);
 }
 
-bool yes_or_no(ByteReader& reader) {
+bool yes_or_no(Reader& reader) {
     std::uint32_t const code = reader.whole();
     need(code <= 1, "the contract answers a yes-or-no question with another number");
     return code == 1;
 }
 
-InputRule read_input(ByteReader& reader) {
+InputRule read_input(Reader& reader) {
     InputRule input;
     input.width = reader.whole();
     input.height = reader.whole();
@@ -65,7 +56,7 @@ InputRule read_input(ByteReader& reader) {
     return input;
 }
 
-PriorLevel read_level(ByteReader& reader) {
+PriorLevel read_level(Reader& reader) {
     PriorLevel level;
     level.rows = reader.whole();
     level.cols = reader.whole();
@@ -80,7 +71,7 @@ PriorLevel read_level(ByteReader& reader) {
     return level;
 }
 
-PriorTable read_priors(ByteReader& reader) {
+PriorTable read_priors(Reader& reader) {
     PriorTable priors;
     priors.frame_width = reader.real();
     priors.frame_height = reader.real();
@@ -94,7 +85,7 @@ PriorTable read_priors(ByteReader& reader) {
     return priors;
 }
 
-BoxCoder read_coder(ByteReader& reader) {
+BoxCoder read_coder(Reader& reader) {
     BoxCoder coder;
     coder.centre_variance = reader.real();
     coder.size_variance = reader.real();
@@ -103,7 +94,7 @@ BoxCoder read_coder(ByteReader& reader) {
     return coder;
 }
 
-DecodeRule read_decode(ByteReader& reader) {
+DecodeRule read_decode(Reader& reader) {
     DecodeRule rule;
     rule.score_threshold = reader.real();
     rule.iou_threshold = reader.real();
@@ -175,7 +166,7 @@ Contract parse_contract(void const* data, std::size_t size) {
     auto const* const bytes = static_cast<unsigned char const*>(data);
     need(size >= header_size && std::equal(std::begin(magic), std::end(magic), bytes),
          "these bytes are no contract: they do not begin with MBV3SSDC");
-    ByteReader header(bytes + sizeof magic, header_size - sizeof magic);
+    Reader header(bytes + sizeof magic, header_size - sizeof magic, cut_off);
     std::uint32_t const version = header.whole();
     if (version != contract_version) {
         throw ContractVersionError("the contract has version " + std::to_string(version) +
@@ -186,7 +177,7 @@ Contract parse_contract(void const* data, std::size_t size) {
     need(header.whole() == crc32(bytes + header_size, body_size),
          "the contract is damaged: its checksum is another");
 
-    ByteReader reader(bytes + header_size, body_size);
+    Reader reader(bytes + header_size, body_size, cut_off);
     Contract contract;
     contract.name = reader.text();
     contract.family = reader.text();

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <vector>
 
+#include "file_bytes.hpp"
 #include "mbv3ssd/contract.hpp"
 #include "random.hpp"
 
@@ -46,7 +46,7 @@ inline SmallHeads random_heads(Random& random, std::size_t priors, std::size_t c
 }
 
 // What mbv3ssd_deploy/device/contract.py writes.
-class ContractBytes {
+class ContractBytes : public FileBytes {
    public:
     explicit ContractBytes(mbv3ssd::Contract const& contract) {
         text(contract.name);
@@ -65,42 +65,15 @@ class ContractBytes {
     }
 
     [[nodiscard]] std::vector<unsigned char> sealed(std::uint32_t version = 1) const {
-        return seal(body_, version);
+        return seal(bytes(), version);
     }
 
     static std::vector<unsigned char> seal(std::vector<unsigned char> const& body,
                                            std::uint32_t version = 1) {
-        std::uint32_t crc = 0xFFFFFFFFU;
-        for (unsigned char const byte : body) {
-            crc ^= byte;
-            for (int bit = 0; bit < 8; ++bit) {
-                crc = (crc >> 1U) ^ ((crc & 1U) != 0U ? 0xEDB88320U : 0U);
-            }
-        }
-        std::vector<unsigned char> file{'M', 'B', 'V', '3', 'S', 'S', 'D', 'C'};
-        append(file, version, 4);
-        append(file, body.size(), 4);
-        append(file, ~crc, 4);
-        file.insert(file.end(), body.begin(), body.end());
-        return file;
+        return FileBytes::seal("MBV3SSDC", body, version);
     }
 
    private:
-    static void append(std::vector<unsigned char>& to, std::uint64_t value, int size) {
-        for (int i = 0; i < size; ++i) {
-            to.push_back(static_cast<unsigned char>(value >> (8 * i) & 0xFFU));
-        }
-    }
-    void whole(std::uint32_t value) { append(body_, value, 4); }
-    void real(double value) {
-        std::uint64_t pattern = 0;
-        std::memcpy(&pattern, &value, sizeof value);
-        append(body_, pattern, 8);
-    }
-    void text(std::string const& words) {
-        whole(static_cast<std::uint32_t>(words.size()));
-        body_.insert(body_.end(), words.begin(), words.end());
-    }
     template <class Enum>
     void code(Enum value) {
         whole(static_cast<std::uint32_t>(value));
@@ -149,6 +122,4 @@ class ContractBytes {
         code(rule.box_edges);
         code(rule.nms_scope);
     }
-
-    std::vector<unsigned char> body_;
 };

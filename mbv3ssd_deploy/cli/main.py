@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, str] = {
     "detect": "mbv3ssd_deploy.cli.detect",
     "bench": "mbv3ssd_deploy.cli.bench",
     "contract": "mbv3ssd_deploy.cli.contract",
+    "package": "mbv3ssd_deploy.cli.package",
     "demo": "mbv3ssd_deploy.cli.demo",
     "scenes": "mbv3ssd_deploy.cli.scenes",
     "env": "mbv3ssd_deploy.cli.env",

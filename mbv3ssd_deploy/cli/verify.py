@@ -26,6 +26,13 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
     help="Where PyTorch and ONNX Runtime run besides the CPU.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@click.option(
+    "--device-result",
+    "device_results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="What `selftest --json` wrote on a board; may be given several times.",
+)
 @talking
 def command(
     *,
@@ -34,6 +41,7 @@ def command(
     checkpoint: Path | None,
     device: str,
     limit: int | None,
+    device_results: tuple[Path, ...],
     talk: Talk,
 ) -> None:
     """Hold every runtime of BUNDLE (default: deploy) against PyTorch, on real images.
@@ -44,6 +52,7 @@ def command(
     \b
         mbv3ssd-deploy verify --images photos/
         mbv3ssd-deploy verify my-bundle --images photos/ --json
+        mbv3ssd-deploy verify --images photos/ --device-result result.json
     """
     from mbv3ssd_deploy.cli.render import show_verified
     from mbv3ssd_deploy.pipeline import verify
@@ -51,7 +60,13 @@ def command(
 
     with talk.progress() as progress:
         report = verify(
-            bundle, images, checkpoint=checkpoint, device=device, limit=limit, progress=progress
+            bundle,
+            images,
+            checkpoint=checkpoint,
+            device=device,
+            limit=limit,
+            device_results=device_results,
+            progress=progress,
         )
     show_verified(report, bundle, talk)
     talk.json(json_from_report(report))

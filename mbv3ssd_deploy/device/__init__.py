@@ -1,1 +1,1 @@
-"""What a device needs besides the network: the contract that `cpp_postprocess/` reads."""
+"""What a device needs besides the network: contract, golden results, a package of them all."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import enum
 import re
-import struct
-import zlib
 from collections.abc import Iterable
 
 from mbv3ssd_deploy.core.spec import (
@@ -26,6 +24,7 @@ from mbv3ssd_deploy.core.spec import (
     ResizeRule,
     ResultOrder,
 )
+from mbv3ssd_deploy.device.fields import real, sealed, text, whole
 from mbv3ssd_deploy.errors import SpecError
 
 CONTRACT = "model.mbv3c"
@@ -61,17 +60,17 @@ def render_contract(spec: DetectorSpec) -> bytes:
     _check_size(spec)
     body = b"".join(
         (
-            _text(spec.name),
-            _text(spec.family),
+            text(spec.name),
+            text(spec.family),
             _input(spec.input),
             _priors(spec.priors),
             _coder(spec.coder),
             _decode(spec.decode),
-            _whole(spec.num_classes),
-            *map(_text, spec.class_names),
+            whole(spec.num_classes),
+            *map(text, spec.class_names),
         )
     )
-    return _MAGIC + _whole(VERSION, len(body), zlib.crc32(body)) + body
+    return sealed(_MAGIC, VERSION, body)
 
 
 def render_contract_header(spec: DetectorSpec) -> str:
@@ -125,54 +124,41 @@ def _limits(decode: DecodeSpec) -> tuple[int | None, ...]:
 
 def _input(spec: InputSpec) -> bytes:
     codes = _codes(spec.channel_order, spec.resize)
-    return _whole(spec.width, spec.height) + codes + _real(*spec.mean, *spec.std)
+    return whole(spec.width, spec.height) + codes + real(*spec.mean, *spec.std)
 
 
 def _priors(spec: PriorSpec) -> bytes:
     parts = [
-        _real(spec.frame_width, spec.frame_height),
+        real(spec.frame_width, spec.frame_height),
         _codes(spec.clip, spec.rounding),
-        _whole(len(spec.levels)),
+        whole(len(spec.levels)),
     ]
     for level in spec.levels:
-        parts.append(_whole(level.rows, level.cols))
-        parts.append(_real(level.step_x, level.step_y, level.min_size, level.max_size or 0.0))
-        parts.append(_whole(len(level.ratios)) + _real(*level.ratios))
+        parts.append(whole(level.rows, level.cols))
+        parts.append(real(level.step_x, level.step_y, level.min_size, level.max_size or 0.0))
+        parts.append(whole(len(level.ratios)) + real(*level.ratios))
     return b"".join(parts)
 
 
 def _coder(coder: BoxCoder) -> bytes:
     least = -float("inf") if coder.min_log_size is None else coder.min_log_size
     most = float("inf") if coder.max_log_size is None else coder.max_log_size
-    return _real(coder.centre_variance, coder.size_variance, least, most)
+    return real(coder.centre_variance, coder.size_variance, least, most)
 
 
 def _decode(decode: DecodeSpec) -> bytes:
     return b"".join(
         (
-            _real(decode.score_threshold, decode.iou_threshold, decode.iou_epsilon),
-            _whole(*(limit or 0 for limit in _limits(decode))),
-            _whole(decode.clip_before_nms, decode.suppress_at_threshold),
+            real(decode.score_threshold, decode.iou_threshold, decode.iou_epsilon),
+            whole(*(limit or 0 for limit in _limits(decode))),
+            whole(decode.clip_before_nms, decode.suppress_at_threshold),
             _codes(decode.order, decode.box_edges, decode.nms_scope),
         )
     )
 
 
-def _whole(*values: int) -> bytes:
-    return struct.pack(f"<{len(values)}I", *values)
-
-
-def _real(*values: float) -> bytes:
-    return struct.pack(f"<{len(values)}d", *values)
-
-
-def _text(words: str) -> bytes:
-    data = words.encode()
-    return _whole(len(data)) + data
-
-
 def _codes(*rules: enum.StrEnum) -> bytes:
-    return _whole(*(_code(rule, _CODES) for rule in rules))
+    return whole(*(_code(rule, _CODES) for rule in rules))
 
 
 def _code(rule: enum.StrEnum, tables: Iterable[tuple[enum.StrEnum, ...]]) -> int:

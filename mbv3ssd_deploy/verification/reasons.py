@@ -50,6 +50,9 @@ class Code(enum.StrEnum):
     """Boxes were found again, with other scores."""
     TOO_MUCH_FLICKER = "too_much_flicker"
 
+    DEVICE_FAILED = "device_failed"
+    """The self-test on the board said so, or its numbers do."""
+
     TOO_FEW_BOXES = "too_few_boxes"
     """Not a failure: there was too little to compare, so nothing is proven."""
 

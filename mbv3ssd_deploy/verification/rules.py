@@ -28,6 +28,8 @@ class Check(enum.StrEnum):
     NCNN_SHIPPED_FP32 = "ncnn_shipped_fp32"
     NCNN_SHIPPED_FP16 = "ncnn_shipped_fp16"
     NCNN_RULES = "ncnn_rules"
+    DEVICE = "device"
+    """A row of a self-test on a board; there may be several."""
 
 
 class Heads(enum.StrEnum):
@@ -94,8 +96,9 @@ PASS_RULE = (
     "their scores keep to the tolerances of its row, boxes being matched class by class at the "
     f"IoU of the row and those counted apart that come or go within {FLICKER} of the score cut, "
     f"within {TEETER} of the IoU that suppresses them, or in the reference's own heads, too, when "
-    f"its scores move by {TIE:g} or less; rms is the root mean square of the reference's tensor; "
-    f"and PyTorch found at least {MIN_REFERENCE_BOXES} boxes."
+    f"its scores move by {TIE:g} or less; every self-test of a board that was handed in passed; "
+    "rms is the root mean square of the reference's tensor; and PyTorch found at least "
+    f"{MIN_REFERENCE_BOXES} boxes."
 )
 
 

@@ -23,6 +23,7 @@ from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
 from mbv3ssd_deploy.verification.body_checks import body_checks
 from mbv3ssd_deploy.verification.checks import Checking, ContractCheck, Settled
 from mbv3ssd_deploy.verification.contract import compare_specs
+from mbv3ssd_deploy.verification.device_result import DeviceResult, device_rows
 from mbv3ssd_deploy.verification.ncnn_checks import checks_of
 from mbv3ssd_deploy.verification.ncnn_files import read_files, tail_reasons
 from mbv3ssd_deploy.verification.reasons import Code, Reason
@@ -41,6 +42,7 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
     checkpoint: Path | None = None,
     device: str = "auto",
     limit: int | None = None,
+    device_results: Sequence[DeviceResult] = (),
     on_progress: Progress = silent,
 ) -> VerificationReport:
     """Hold every runtime of `bundle` against its checkpoint in PyTorch, on `images`.
@@ -51,6 +53,7 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
         checkpoint: another file to hold the bundle against than the one it was made from.
         device: "cuda" wants the GPU rows, "auto" takes them where they are, "cpu" leaves them out.
         limit: look at the first so many images only.
+        device_results: what self-tests of this bundle found on boards.
         on_progress: told how many images each runtime has seen.
 
     Raises:
@@ -77,7 +80,10 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
         family=loaded.spec.family,
         reference=f"{reference.ran}, from {loaded.checkpoint.path}",
         checkpoint_sha256=loaded.checkpoint.sha256,
-        rows=tuple(check.row() for check in checks),
+        rows=(
+            *(check.row() for check in checks),
+            *(row for result in device_results for row in device_rows(result)),
+        ),
         images=tuple(reference.used),
         skipped=tuple(reference.skipped),
         reference_boxes=reference.boxes,

@@ -1,0 +1,52 @@
+// The rows of a self-test, each with its own question.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "passes.hpp"
+
+namespace selftest {
+
+class Checks {
+   public:
+    // `limits` are those of the arithmetic in effect. Both must outlive it.
+    Checks(Package const& package, Network const& network, Limits const& limits, int rounds);
+
+    // Runs the checks one after the other; each row is handed to `tell` when it is there.
+    template <class Tell>
+    void run(Tell tell) {
+        for (Check const& check : checks) {
+            tell(row_of(check));
+        }
+    }
+
+   private:
+    struct Check {
+        char const* name;
+        Row (Checks::*run)();
+    };
+    static Check const checks[8];
+
+    [[nodiscard]] Row row_of(Check const& check);
+
+    Row files();
+    Row preprocess();
+    Row priors();
+    Row postprocess();
+    Row heads();
+    Row boxes();
+    Row detection_out();
+    Row times();
+
+    [[nodiscard]] Output const& output_of_golden(std::size_t image);
+    [[nodiscard]] Output const& output_of_picture(std::size_t image);
+
+    Package const& package_;
+    Network const& network_;
+    Limits const& limits_;
+    int rounds_;
+    std::vector<std::optional<Output>> from_golden_, from_picture_;  // an image each, run once
+};
+
+}  // namespace selftest

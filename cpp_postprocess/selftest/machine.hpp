@@ -1,0 +1,19 @@
+// What computes here: the processor, and the ncnn that was linked.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace selftest {
+
+[[nodiscard]] std::string ncnn_release();
+[[nodiscard]] std::string architecture();
+
+// Those that ncnn asks for, by ncnn's names.
+[[nodiscard]] std::vector<std::string> cpu_features();
+
+// Returns what becomes of an arithmetic that is asked for: "fp16" is "fp16s" where the processor
+// does not compute in halves, and "bf16" is "fp32" where ncnn was built without it.
+[[nodiscard]] std::string arithmetic_in_effect(std::string const& asked);
+
+}  // namespace selftest

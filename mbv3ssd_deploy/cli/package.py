@@ -1,0 +1,68 @@
+"""`package`: a bundle as a zip that builds on a board and proves itself there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mbv3ssd_deploy.cli.talk import Talk, talking
+
+TARGETS = ("src", "linux-aarch64", "rpi")
+
+
+@click.command(name="package", short_help="Pack a bundle with a self-test for the board.")
+@click.argument("bundle", type=click.Path(path_type=Path), default=Path("deploy"))
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default="src",
+    show_default=True,
+    help="src: built where it runs. linux-aarch64: cross-built. rpi: built on a Raspberry Pi.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="A folder of images, of which three are taken, or one.  [default: three rendered scenes]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The zip.  [default: package-TARGET.zip in the bundle]",
+)
+@talking
+def command(
+    *, bundle: Path, target: str, images: Path | None, output: Path | None, talk: Talk
+) -> None:
+    """Pack BUNDLE (default: deploy) with all that a board needs to prove that it computes the same.
+
+    The zip holds the ncnn files, the contract, the C++ sources with CMake files, and three images
+    with the input tensors, raw heads and boxes that belong to them. Built on the board, its
+    `selftest` says PASS or FAIL and writes a result that `verify --device-result` reads.
+
+    \b
+        mbv3ssd-deploy package
+        mbv3ssd-deploy package deploy --target rpi --images photos/ -o detector-rpi.zip
+    """
+    from mbv3ssd_deploy.bundle.bundle import read_bundle
+    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.device.package import FEW_BOXES, Target, build_package
+
+    opened = read_bundle(bundle)
+    with talk.progress() as progress:
+        package = build_package(opened, Target(target), images, progress=progress)
+    path = output or opened.directory / f"package-{target}.zip"
+    write_file(path, package.data)
+    files = [{"name": name, "bytes": size} for name, size in package.files]
+    talk.json({"path": str(path), "target": target, "boxes": package.boxes, "files": files})
+    talk.result(
+        f"{opened.spec.name} for {target}: {len(package.files)} files in {package.name}/, "
+        f"{package.images} images with {package.boxes} boxes"
+    )
+    if package.boxes < FEW_BOXES:
+        talk.note(
+            f"fewer than {FEW_BOXES} boxes prove little: give --images that show what it knows"
+        )
+    talk.written((path,))
+    talk.result(f"next: unzip it on the board; {package.name}/README.md tells the few commands")

@@ -1,0 +1,295 @@
+"""The packaged self-test: good packages pass, and each broken one fails in the row that knows."""
+
+import dataclasses
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import selftests
+from builders import tiny_net, tiny_spec
+from workbench import build_workbench, edit_layers
+
+from mbv3ssd_deploy.bundle.bundle import read_bundle
+from mbv3ssd_deploy.checkpoint.native_file import write_native
+from mbv3ssd_deploy.core.spec import ChannelOrder
+from mbv3ssd_deploy.device.contract import render_contract
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
+from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
+
+ROWS = (
+    *("files", "preprocess", "postprocess", "priors"),
+    *("heads", "boxes", "detection_out", "times"),
+)
+CHECKED = set(ROWS) - {"times"}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return build_workbench(tmp_path_factory.mktemp("selftest"))
+
+
+@pytest.fixture(scope="module")
+def program(bench):
+    return selftests.built_program(bench.good(), bench.folder)
+
+
+@pytest.fixture(scope="module")
+def good(bench, tmp_path_factory):
+    return selftests.pack(bench.good(), tmp_path_factory.mktemp("good"), bench.folder)
+
+
+@pytest.fixture
+def packed(good, tmp_path):
+    """A package of one's own, to be broken."""
+    shutil.copytree(good.model.parent, tmp_path / "package")
+    return selftests.Packed(tmp_path / "package" / "model")
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "fp16s", "fp16", "bf16"])
+def test_a_good_package_passes(program, good, arithmetic):
+    told = selftests.run_selftest(program, good, arithmetic=arithmetic)
+
+    assert told.exit_code == 0, told.stdout + told.stderr
+    assert told.stdout.splitlines()[-1].startswith("PASS: ssdlite96_")
+    assert tuple(row["name"] for row in told.result["rows"]) == ROWS
+    assert told.rows("PASS") == CHECKED
+    assert told.result["verdict"] == "PASS"
+    assert told.result["arithmetic"] == arithmetic
+    assert told.result["in_effect"] in {arithmetic, "fp32" if arithmetic == "bf16" else "fp16s"}
+    assert set(told.result["files"]) >= {"model.ncnn.param", "model.ncnn.bin", "model.mbv3c"}
+
+
+@pytest.mark.parametrize("outputs", [Outputs.CONCAT, Outputs.LEVELS])
+def test_raw_heads_pass_without_priors(program, bench, tmp_path, outputs):
+    directory = bench.copy(outputs).directory
+    lower_to_ncnn(directory, NcnnRequest(outputs=outputs))
+    packed = selftests.pack(read_bundle(directory), tmp_path, bench.folder)
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 0, told.stdout + told.stderr
+    assert told.rows("SKIPPED") == {"priors", "detection_out"}
+
+
+def test_constant_priors_pass(program, bench, tmp_path):
+    packed = selftests.pack(constant(bench), tmp_path, bench.folder)
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 0, told.stdout + told.stderr
+
+
+def constant(bench):
+    directory = bench.copy("constant").directory
+    lower_to_ncnn(directory, NcnnRequest(priors=PriorMode.CONSTANT))
+    return read_bundle(directory)
+
+
+def broken(program, packed, name, change):
+    """Change a file, let the golden file vouch for it, and run."""
+    before = (packed.model / name).read_bytes()
+    change()
+    if (packed.model / name).read_bytes() != before:
+        packed.vouch_for(name, before)
+    told = selftests.run_selftest(program, packed)
+    assert told.exit_code == 1, told.stdout + told.stderr
+    assert told.stdout.splitlines()[-1].startswith("FAIL: ")
+    return told
+
+
+def test_a_file_that_changed_on_the_way_is_told(program, packed):
+    (packed.model / "detector.json").write_text("{}")
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 1
+    assert told.rows("FAIL") == {"files"}
+    assert "detector.json has 2 bytes" in told.text("files")
+    assert told.stdout.splitlines()[-1] == "FAIL: files"
+
+
+def test_a_weight_that_changed_fails_the_heads(program, packed):
+    def double(layer):
+        if layer.type != "Convolution":
+            return layer
+        weight, *others = layer.weights
+        grown = dataclasses.replace(weight, data=weight.data * 1.5)
+        return dataclasses.replace(layer, weights=(grown, *others))
+
+    told = broken(program, packed, "model.ncnn.bin", lambda: edit_layers(packed, double))
+
+    assert {"heads"} <= told.rows("FAIL") <= {"heads", "boxes", "detection_out"}
+
+
+def test_a_single_weight_that_changed_is_told_by_its_hash(program, packed):
+    data = bytearray(packed.bin_path.read_bytes())
+    data[4000] ^= 1
+    packed.bin_path.write_bytes(data)
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 1
+    assert "files" in told.rows("FAIL")
+    assert "model.ncnn.bin has sha256" in told.text("files")
+
+
+def test_a_prior_step_that_changed_fails_the_priors(program, packed):
+    def stretch(layer):
+        if layer.type != "PriorBox":
+            return layer
+        wrong = {"step_width": 20.0, "step_height": 20.0}
+        return dataclasses.replace(layer, params={**layer.params, **wrong})
+
+    told = broken(program, packed, "model.ncnn.param", lambda: edit_layers(packed, stretch))
+
+    assert {"priors"} <= told.rows("FAIL") <= {"priors", "detection_out"}
+
+
+def test_priors_that_are_no_numbers_fail_the_priors(program, bench, tmp_path):
+    packed = selftests.pack(constant(bench), tmp_path, bench.folder)
+
+    def spoil(layer):
+        if layer.type != "MemoryData":
+            return layer
+        (weight,) = layer.weights
+        data = np.array(weight.data)
+        data.reshape(-1)[:8] = np.nan
+        return dataclasses.replace(layer, weights=(dataclasses.replace(weight, data=data),))
+
+    told = broken(program, packed, "model.ncnn.bin", lambda: edit_layers(packed, spoil))
+
+    assert "priors" in told.rows("FAIL")
+    assert "NaN or infinite" in told.text("priors")
+    assert "heads" in told.rows("PASS")
+
+
+def contract_with(packed, bench, part, **changes):
+    spec = bench.good().spec
+    changed = dataclasses.replace(getattr(spec, part), **changes)
+    packed.contract_path.write_bytes(render_contract(dataclasses.replace(spec, **{part: changed})))
+
+
+def test_colours_in_the_wrong_order_fail_the_preprocessing(program, packed, bench):
+    spec = bench.good().spec.input
+    other = next(order for order in ChannelOrder if order is not spec.channel_order)
+
+    told = broken(
+        program,
+        packed,
+        "model.mbv3c",
+        lambda: contract_with(packed, bench, "input", channel_order=other),
+    )
+
+    assert {"preprocess"} <= told.rows("FAIL") <= {"preprocess", "boxes", "detection_out"}
+
+
+def test_wrong_variances_fail_the_postprocessing(program, packed, bench):
+    told = broken(
+        program,
+        packed,
+        "model.mbv3c",
+        lambda: contract_with(packed, bench, "coder", centre_variance=0.11),
+    )
+
+    assert {"postprocess", "priors"} <= told.rows("FAIL") <= {"postprocess", "priors", "boxes"}
+
+
+def test_another_threshold_fails_the_postprocessing(program, packed, bench):
+    told = broken(
+        program,
+        packed,
+        "model.mbv3c",
+        lambda: contract_with(packed, bench, "decode", score_threshold=0.3),
+    )
+
+    assert {"postprocess"} <= told.rows("FAIL") <= {"postprocess", "boxes"}
+
+
+def test_a_contract_of_another_input_size_fails_what_it_feeds(program, packed, bench):
+    told = broken(
+        program, packed, "model.mbv3c", lambda: contract_with(packed, bench, "input", width=64)
+    )
+
+    assert {"preprocess", "heads", "boxes"} <= told.rows("FAIL")
+    assert "postprocess" in told.rows("PASS")
+
+
+def test_the_golden_file_of_another_model_fails(program, packed, tmp_path):
+    spec = tiny_spec(num_classes=4)
+    write_native(tmp_path / "other.pth", tiny_net(seed=7, spec=spec), spec)
+    export_checkpoint(tmp_path / "other.pth", tmp_path / "other")
+    lower_to_ncnn(tmp_path / "other")
+    other = selftests.pack(read_bundle(tmp_path / "other"), tmp_path / "unpacked")
+    shutil.copy(other.golden_path, packed.golden_path)
+    for picture in other.model.glob("*.ppm"):
+        shutil.copy(picture, packed.model)
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 1
+    assert {"files", "heads"} <= told.rows("FAIL")
+    assert {"preprocess", "postprocess"} <= told.rows("PASS")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "words"),
+    [
+        ("golden.mbv3g", 5000, "golden.mbv3g: the golden file is cut off"),
+        ("golden.mbv3g", 0, "they do not begin with MBV3SSDG"),
+        ("golden.mbv3g", None, "golden.mbv3g cannot be opened"),
+        ("model.mbv3c", 100, "model.mbv3c: the contract is cut off"),
+        ("image_0.ppm", 100, "image_0.ppm is cut off"),
+        ("model.ncnn.bin", 1000, "ncnn cannot load"),
+    ],
+)
+def test_a_broken_file_is_named(program, packed, name, size, words):
+    path = packed.model / name
+    if size is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:size])
+
+    told = selftests.run_selftest(program, packed)
+
+    assert (told.exit_code, told.result) == (3, None)
+    assert words in told.stderr
+    assert told.stdout.splitlines()[-1] == "FAIL: a file is missing or broken"
+
+
+def test_a_golden_file_that_was_flipped_is_refused(program, packed):
+    data = bytearray(packed.golden_path.read_bytes())
+    data[3000] ^= 0x10
+    packed.golden_path.write_bytes(data)
+
+    told = selftests.run_selftest(program, packed)
+
+    assert told.exit_code == 3
+    assert "damaged" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "the folder is missing"),
+        (("model", "more"), "one folder too many: more"),
+        (("model", "--speed", "9"), "there is no option --speed"),
+        (("model", "--threads"), "--threads wants another word"),
+        (("model", "--threads", "0"), "0 is no whole number from 1 on"),
+        (("model", "--rounds", "ten"), "ten is no whole number from 0 on"),
+    ],
+)
+def test_wrong_usage_is_told(program, words, sentence):
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert "usage: selftest FOLDER" in done.stderr
+
+
+def test_an_arithmetic_without_limits_is_wrong_usage(program, good):
+    told = selftests.run_selftest(program, good, arithmetic="int8")
+
+    assert told.exit_code == 2
+    assert "no limits for int8, but for fp32 fp16s fp16 bf16" in told.stderr

@@ -1,0 +1,121 @@
+"""Packages, unpacked; their self-test, built by their own CMake files; and ways to break them."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import struct
+import subprocess
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cpp_build
+import pytest
+
+from mbv3ssd_deploy.device.golden import GOLDEN
+from mbv3ssd_deploy.device.package import Target, build_package
+
+HEADER = 20
+
+
+def native_ncnn():
+    """The folder of ncnnConfig.cmake; skips where ncnn was not built."""
+    script = cpp_build.SOURCE / "ncnn" / "build_ncnn.py"
+    spec = importlib.util.spec_from_file_location("build_ncnn", script)
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    found = recipe.built(recipe.CACHE, "native")
+    if found is None:
+        pytest.skip("ncnn was not built, so the self-test is not tested: run `make ncnn`")
+    return found
+
+
+def unpacked(package, folder):
+    """Unpack into `folder`; a file that is there already keeps its time, and is not built again."""
+    with zipfile.ZipFile(io.BytesIO(package.data)) as archive:
+        for name in archive.namelist():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_file() or path.read_bytes() != archive.read(name):
+                path.write_bytes(archive.read(name))
+    return folder / package.name
+
+
+def built_program(bundle, images=None):
+    """The self-test that a package of `bundle` builds."""
+    cpp_build.need_compiler()
+    option = f"-Dncnn_DIR={native_ncnn()}"
+    package = build_package(bundle, Target.SRC, images)
+    source = unpacked(package, cpp_build.BUILDS / "package_source")
+    return cpp_build.build("package", option, source=source) / "selftest"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The folder `model` of an unpacked package."""
+
+    model: Path
+
+    @property
+    def param_path(self):
+        return self.model / "model.ncnn.param"
+
+    @property
+    def bin_path(self):
+        return self.model / "model.ncnn.bin"
+
+    @property
+    def contract_path(self):
+        return self.model / "model.mbv3c"
+
+    @property
+    def golden_path(self):
+        return self.model / GOLDEN
+
+    def vouch_for(self, name, before):
+        """Let the golden file vouch for `name` as it is now; `before` are its old bytes."""
+        golden = self.golden_path.read_bytes()
+        old, new = _record(before), _record((self.model / name).read_bytes())
+        assert golden.count(old) == 1
+        body = golden[HEADER:].replace(old, new)
+        start = golden[: HEADER - 8] + struct.pack("<2I", len(body), zlib.crc32(body))
+        self.golden_path.write_bytes(start + body)
+
+
+def _record(data):
+    return struct.pack("<I", len(data)) + hashlib.sha256(data).digest()
+
+
+def pack(bundle, folder, images=None):
+    """Pack `bundle` and unpack it into `folder`."""
+    return Packed(unpacked(build_package(bundle, Target.SRC, images), folder) / "model")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a self-test said."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    result: dict | None
+
+    def rows(self, status):
+        return {row["name"] for row in self.result["rows"] if row["status"] == status}
+
+    def text(self, name):
+        return next(row["text"] for row in self.result["rows"] if row["name"] == name)
+
+
+def run_selftest(program, packed, *words, arithmetic="fp32"):
+    """Run a self-test without its times."""
+    target = packed.model.parent / f"{arithmetic}.json"
+    target.unlink(missing_ok=True)
+    command = [program, packed.model, "--arithmetic", arithmetic, "--rounds", "1", *words]
+    done = subprocess.run(
+        [*command, "--json", target], capture_output=True, text=True, check=False, timeout=300
+    )
+    result = json.loads(target.read_text()) if target.is_file() else None
+    return Told(done.returncode, done.stdout, done.stderr, result)
