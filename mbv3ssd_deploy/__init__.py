@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_detector
+    from mbv3ssd_deploy.checkpoint.load import LoadedDetector, load_detector
+    from mbv3ssd_deploy.checkpoint.options import LoadOptions
     from mbv3ssd_deploy.core.detections import Detections
     from mbv3ssd_deploy.core.spec import DetectorSpec
     from mbv3ssd_deploy.data.images import draw_detections, read_image
@@ -30,7 +31,7 @@ _HOME = {
     "Detections": "mbv3ssd_deploy.core.detections",
     "Detector": "mbv3ssd_deploy.detect",
     "DetectorSpec": "mbv3ssd_deploy.core.spec",
-    "LoadOptions": "mbv3ssd_deploy.checkpoint.load",
+    "LoadOptions": "mbv3ssd_deploy.checkpoint.options",
     "LoadedDetector": "mbv3ssd_deploy.checkpoint.load",
     "NcnnRequest": "mbv3ssd_deploy.ncnn_graph.build",
     "TrainRequest": "mbv3ssd_deploy.train.request",

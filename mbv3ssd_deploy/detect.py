@@ -16,7 +16,6 @@ import numpy as np
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.bundle.bundle import read_bundle as read_files
-from mbv3ssd_deploy.bundle.origin import load_origin
 from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
@@ -25,8 +24,7 @@ from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+from mbv3ssd_deploy.runtimes.types import Runtime
 
 _Look = Callable[[F32, Progress], list[Detections]]
 """From inputs (N, 3, H, W) to normalised detections, one list an image."""
@@ -114,14 +112,26 @@ class Detector:
         """Return how a runtime looks at inputs; what it needs is loaded here, once."""
         openers: dict[str, Callable[[], _Look]] = {
             "ncnn": self._ncnn,
-            "onnx": lambda: self._by_heads(OnnxRuntime(self.bundle.body_path)),
-            "torch": lambda: self._by_heads(TorchRuntime(load_origin(self.bundle).net)),
+            "onnx": lambda: self._by_heads(self._onnx()),
+            "torch": lambda: self._by_heads(self._torch()),
         }
         if runtime not in openers:
             raise ValueError(f"runtime {runtime!r} is none of {', '.join(openers)}")
         return openers[runtime]()
 
-    def _by_heads(self, runtime: TorchRuntime | OnnxRuntime) -> _Look:
+    def _onnx(self) -> Runtime:
+        from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime  # noqa: PLC0415 -- ncnn needs
+        # neither this package nor the next
+
+        return OnnxRuntime(self.bundle.body_path)
+
+    def _torch(self) -> Runtime:
+        from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415 -- imports PyTorch
+        from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime  # noqa: PLC0415 -- too
+
+        return TorchRuntime(load_origin(self.bundle).net)
+
+    def _by_heads(self, runtime: Runtime) -> _Look:
         def look(inputs: F32, progress: Progress) -> list[Detections]:
             found = []
             for index, one in enumerate(inputs):

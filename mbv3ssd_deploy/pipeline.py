@@ -4,6 +4,8 @@ export_checkpoint   checkpoint -> net -> ONNX body -> simplified body -> bundle
 lower_to_ncnn       bundle -> ncnn graph + SSD tail -> priors proven in the real ncnn -> bundle
 verify              bundle + images -> report, beside the bundle
 convert             all three
+
+PyTorch and ONNX Runtime are imported where they are needed: lowering needs neither.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,7 +37,7 @@ from mbv3ssd_deploy.bundle.manifest import (
     OnnxRecord,
     PriorLevelRecord,
 )
-from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_detector
+from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.preprocess import input_from_image
@@ -46,15 +49,16 @@ from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, bytes_from_body, read_body
-from mbv3ssd_deploy.onnx_body.export import ExporterChoice, export_body
+from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
 from mbv3ssd_deploy.verification.device_result import read_device_result
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
-from mbv3ssd_deploy.verification.verify import verify_bundle
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.checkpoint.load import LoadedDetector
 
 DEFAULT_BUNDLE = Path("deploy")
 
@@ -94,6 +98,9 @@ def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
     Raises:
         DeployError: the checkpoint, the export or the write failed; an older bundle is untouched.
     """
+    from mbv3ssd_deploy.checkpoint.load import load_detector  # noqa: PLC0415 -- imports PyTorch
+    from mbv3ssd_deploy.onnx_body.export import export_body  # noqa: PLC0415 -- so does this
+
     options = LoadOptions() if options is None else options
     _refuse_foreign_folder(directory, (BODY, PARAM, BIN))
     progress("export", 0, 4)
@@ -164,6 +171,8 @@ def verify(  # noqa: PLR0913 -- one argument a decision of the user
     Raises:
         DeployError: something is missing; a check that fails is not an error but in the report.
     """
+    from mbv3ssd_deploy.verification.verify import verify_bundle  # noqa: PLC0415 -- PyTorch, too
+
     found = read_bundle(bundle)
     results = [read_device_result(path, found) for path in device_results]
     paths = list_images(images) if isinstance(images, Path) else list(images)
@@ -218,6 +227,8 @@ def _sample(spec: InputSpec, batch: int) -> F32:
 
 
 def _run_onnx(model: bytes, inputs: F32) -> dict[str, F32]:
+    from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime  # noqa: PLC0415 -- export only
+
     return dict(OnnxRuntime(model).run(inputs).tensors)
 
 
@@ -277,13 +288,17 @@ def _manifest_without_checkpoint(body: OnnxBody, command: str) -> Manifest:
 
 
 def _proven_priors(model: NcnnModel, body: OnnxBody) -> PriorDiff:
-    """Run the very files in the real ncnn, and compare every prior that they compute."""
+    """Run the very files in the real ncnn, and compare every prior that they compute.
+
+    Priors depend on the sizes of maps alone, so that any picture will do.
+    """
+    nothing = np.zeros((1, *body.input_shape[1:]), np.float32)
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
         param, weights = Path(scratch, PARAM), Path(scratch, BIN)
         param.write_bytes(model.param)
         weights.write_bytes(model.weights)
         runtime = NcnnRuntime(param, weights, exact=True)
-        blobs = runtime.run_blobs(_sample(body.spec.input, 1), ("mbox_priorbox",))
+        blobs = runtime.run_blobs(nothing, ("mbox_priorbox",))
     proof = compare_priors(body.spec, blobs[0]["mbox_priorbox"])
     if not proof.passed:
         raise SpecError(

@@ -82,7 +82,7 @@ def load_flags(function: Command) -> Command:
         spec_file: Path | None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        from mbv3ssd_deploy.checkpoint.load import LoadOptions
+        from mbv3ssd_deploy.checkpoint.options import LoadOptions
         from mbv3ssd_deploy.core.spec import ChannelOrder
 
         options = LoadOptions(

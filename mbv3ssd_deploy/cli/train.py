@@ -115,13 +115,13 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
         mbv3ssd-deploy train --resume run/last.pth
         torchrun --nproc-per-node 2 -m mbv3ssd_deploy train --data voc:my-photos
     """
+    if recipe == "list":
+        show_recipes(talk)
+        return
     from mbv3ssd_deploy.train.distributed import team_from_environment
     from mbv3ssd_deploy.train.request import Observer
     from mbv3ssd_deploy.train.run import train_detector
 
-    if recipe == "list":
-        show_recipes(talk)
-        return
     request = request_from_flags(recipe=recipe, **flags)
     if not team_from_environment().leads:
         talk = Talk(verbosity=-1, as_json=False)  # of several processes, the first one talks

@@ -1,4 +1,7 @@
-"""From a bundle or a checkpoint to the runtimes that are asked for: one literal table."""
+"""From a bundle or a checkpoint to the runtimes that are asked for: one literal table.
+
+PyTorch and ONNX Runtime are imported only for rows that run them.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, BODY, PARAM, Bundle, read_bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
-from mbv3ssd_deploy.bundle.origin import load_origin
-from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_detector
+from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, DeployError
 from mbv3ssd_deploy.evaluate.subjects import Subject, heads_and_boxes_of, heads_of
@@ -24,9 +27,10 @@ from mbv3ssd_deploy.ncnn_graph.build import Outputs, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
 from mbv3ssd_deploy.runtimes.types import Runtime
+
+if TYPE_CHECKING:
+    from mbv3ssd_deploy.checkpoint.load import LoadedDetector
 
 USUAL = ("torch", "onnx", "ncnn", "ncnn-fp16")
 """What is evaluated when nobody says; of these, what the bundle has."""
@@ -100,11 +104,19 @@ def is_checkpoint(source: Path) -> bool:
 
 def _bundle_source(path: Path, checkpoint: Path | None, scratch: Path) -> _Source:
     bundle = read_bundle(path)
-    load = functools.cache(functools.partial(load_origin, bundle, checkpoint))
+
+    @functools.cache
+    def load() -> LoadedDetector:
+        from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415 -- imports PyTorch
+
+        return load_origin(bundle, checkpoint)
+
     return _Source(bundle.spec, bundle, load, scratch)
 
 
 def _checkpoint_source(path: Path, options: LoadOptions | None, scratch: Path) -> _Source:
+    from mbv3ssd_deploy.checkpoint.load import load_detector  # noqa: PLC0415 -- imports PyTorch
+
     loaded = load_detector(path, options)
     return _Source(loaded.spec, None, lambda: loaded, scratch)
 
@@ -135,6 +147,8 @@ def _evaluated(source: _Source, names: Sequence[str]) -> Evaluated:
 
 
 def _torch(source: _Source, name: str) -> Subject:
+    from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime  # noqa: PLC0415 -- PyTorch
+
     loaded = source.load()
     device = "cuda" if name.endswith("cuda") else "cpu"
     runtime = _warm(TorchRuntime(loaded.net, device), source.spec)
@@ -143,6 +157,8 @@ def _torch(source: _Source, name: str) -> Subject:
 
 
 def _onnx(source: _Source, name: str) -> Subject:
+    from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime  # noqa: PLC0415 -- for this alone
+
     bundle = _bundle_of(source)
     device = "cuda" if name.endswith("cuda") else "cpu"
     runtime = _warm(OnnxRuntime(bundle.body_path, device), source.spec)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from mbv3ssd_deploy.checkpoint.load import LoadOptions
+from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.average_precision import Protocol
 from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.dataset import Split

@@ -10,7 +10,6 @@ the same ncnn network, layer for layer; when the older is gone, the newer is all
 from __future__ import annotations
 
 import contextlib
-import enum
 import io
 import logging
 import warnings
@@ -34,15 +33,7 @@ from mbv3ssd_deploy.onnx_body.body import (
     opset_of,
 )
 from mbv3ssd_deploy.onnx_body.clean import cleaned
-
-
-class ExporterChoice(enum.StrEnum):
-    """Which of PyTorch's exporters may make the model."""
-
-    AUTO = "auto"
-    """The first that gives a sound body, the TorchScript exporter being asked first."""
-    TORCHSCRIPT = "torchscript"
-    DYNAMO = "dynamo"
+from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode, node_from_proto
@@ -118,13 +117,22 @@ def _fold_constants(
     for proto in model.graph.node:
         given = [name for name in proto.input if name]
         if _is_constant(proto, constants):
-            _refuse_huge(proto, opset, {name: constants[name] for name in given})
-            evaluator = ReferenceEvaluator(proto, opsets={"": opset})
-            values = evaluator.run(None, {name: constants[name] for name in given})
-            constants.update(zip(proto.output, map(np.asarray, values), strict=False))
+            values = _computed(proto, opset, {name: constants[name] for name in given})
+            constants.update(zip(proto.output, values, strict=False))
         else:
             rest.append(node_from_proto(proto))
     return tuple(rest)
+
+
+def _computed(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> list[Array]:
+    """Return what a node makes of constants."""
+    if proto.op_type == "Constant" and proto.attribute[0].name == "value":
+        return [numpy_helper.to_array(proto.attribute[0].t)]
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 -- loads every operator there is
+
+    _refuse_huge(proto, opset, given)
+    evaluator = ReferenceEvaluator(proto, opsets={"": opset})
+    return [np.asarray(value) for value in evaluator.run(None, dict(given))]
 
 
 def _is_constant(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
