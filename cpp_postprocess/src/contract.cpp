@@ -162,7 +162,7 @@ void check_decode(DecodeRule const& rule) {
 }  // namespace
 
 Contract parse_contract(void const* data, std::size_t size) {
-    need(data != nullptr, "the contract is a null pointer");
+    need(data != nullptr || size == 0, "the contract is a null pointer");
     auto const* const bytes = static_cast<unsigned char const*>(data);
     need(size >= header_size && std::equal(std::begin(magic), std::end(magic), bytes),
          "these bytes are no contract: they do not begin with MBV3SSDC");

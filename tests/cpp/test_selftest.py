@@ -15,6 +15,7 @@ from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.spec import ChannelOrder
 from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
+from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 
@@ -150,15 +151,16 @@ def test_a_prior_step_that_changed_fails_the_priors(program, packed):
 def test_priors_that_are_no_numbers_fail_the_priors(program, bench, tmp_path):
     packed = selftests.pack(constant(bench), tmp_path, bench.folder)
 
-    def spoil(layer):
-        if layer.type != "MemoryData":
-            return layer
-        (weight,) = layer.weights
-        data = np.array(weight.data)
-        data.reshape(-1)[:8] = np.nan
-        return dataclasses.replace(layer, weights=(dataclasses.replace(weight, data=data),))
+    def spoil():  # our own writer would refuse to
+        graph = read_ncnn(packed.param_path, packed.bin_path)
+        priors = next(layer for layer in graph.layers if layer.type == "MemoryData").weights[0]
+        first = priors.data.astype("<f4").tobytes()[:32]
+        data = packed.bin_path.read_bytes()
+        assert data.count(first) == 1
+        nan = np.full(8, np.nan, "<f4").tobytes()
+        packed.bin_path.write_bytes(data.replace(first, nan))
 
-    told = broken(program, packed, "model.ncnn.bin", lambda: edit_layers(packed, spoil))
+    told = broken(program, packed, "model.ncnn.bin", spoil)
 
     assert "priors" in told.rows("FAIL")
     assert "NaN or infinite" in told.text("priors")
