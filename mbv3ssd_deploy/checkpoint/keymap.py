@@ -11,6 +11,8 @@ from mbv3ssd_deploy.errors import CheckpointError
 Shape = tuple[int, ...]
 KEPT = r"\g<0>"
 """The renaming that changes nothing."""
+LEAF = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+"""A pattern of what convolutions, dense layers and BatchNorms call their tensors."""
 SHOWN = 6
 """How many names of a long list a message shows."""
 

@@ -91,6 +91,19 @@ def load_detector(path: Path, options: LoadOptions | None = None) -> LoadedDetec
         raise
 
 
+def drafted_spec(path: Path, options: LoadOptions) -> DetectorSpec:
+    """Return what the family says of the file at `path`: a template for `spec_changes`.
+
+    It may contradict the heads, for a fork that changed its priors.
+
+    Raises:
+        CheckpointError: as `load_detector` does. SpecError: the image size has no priors.
+    """
+    contents = read_checkpoint(path, averaged=options.ema)
+    family, _ = recognise(contents, options.family)
+    return family.draft(contents, SpecRequest(options.image_size, _gives_levels(options))).spec
+
+
 def _gives_levels(options: LoadOptions) -> bool:
     priors = (options.spec_changes or {}).get("priors")
     return isinstance(priors, Mapping) and "levels" in priors
@@ -146,15 +159,16 @@ def _what_else(contents: Contents, family: Family, report: KeyReport) -> str:
     """Return what to do about a file of `family` that does not fill it."""
     if partial_prefix(contents.tensors):
         return MIXED_PREFIX
+    unmatched = dict.fromkeys(report.unmatched, ())
     others = [
         other.name
         for other in FAMILIES
         if not other.carries_spec
         and other.signature != family.signature
-        and report.unmatched
-        and not other.signature.unlike(dict.fromkeys(report.unmatched, ()))
+        and not other.signature.unlike(unmatched)
+        and len(family.signature.unlike(unmatched)) == len(unmatched)
     ]
-    if others:
+    if unmatched and others:
         return f"the unknown keys are like those of {others[0]}: were two files put into one?"
     if report.missing and not (report.unmatched or report.wrong_shape):
         return f"{len(contents.tensors)} tensors are here; was the whole network saved?"

@@ -57,7 +57,11 @@ def read_checkpoint(path: Path, *, averaged: bool = False) -> Contents:
     )
     saved = found.saved
     entries = saved if isinstance(saved, Mapping) else {}
-    inner = unwrap(saved, averaged=averaged)
+    try:
+        inner = unwrap(saved, averaged=averaged)
+    except CheckpointError as error:
+        error.where = str(path)
+        raise
     if container is Container.SAFETENSORS:  # it holds tensors only, nothing was wrapped around them
         inner = dataclasses.replace(
             inner, wrapping=tuple(w for w in inner.wrapping if w.startswith("prefix"))

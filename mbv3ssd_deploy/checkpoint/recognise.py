@@ -13,6 +13,7 @@ from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
 from mbv3ssd_deploy.errors import CheckpointError
 
 LOADABLE = ", ".join(family.name for family in FAMILIES)
+_LOADS = f"this version loads {LOADABLE}"
 
 
 def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family, tuple[str, ...]]:
@@ -29,7 +30,7 @@ def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family,
     if not fitting:
         raise _refusal(contents)
     told = fitting if len(fitting) == 1 else [f for f in fitting if _is_told(f, contents)]
-    if len(told) != 1:
+    if len(told) != 1 or _are_mixed(fitting):
         raise _undecided(fitting, contents)
     return told[0], _evidence(told[0], contents)
 
@@ -40,20 +41,26 @@ def fitting_families(contents: Contents) -> list[Family]:
     return [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
 
 
+def _are_mixed(fitting: list[Family]) -> bool:
+    return len({family.signature for family in fitting}) > 1
+
+
 def _is_told(family: Family, contents: Contents) -> bool:
     return family.tell is not None and family.tell(contents)[0]
 
 
 def _evidence(family: Family, contents: Contents) -> tuple[str, ...]:
-    keys = f"has {listed(family.signature.present)}: {family.title}"
+    keys = f"has {listed(family.signature.telling)}: {family.title}"
     return (keys,) if family.tell is None else (keys, family.tell(contents)[1])
 
 
 def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
     names = [family.name for family in fitting]
-    if len({family.signature for family in fitting}) > 1:
+    if _are_mixed(fitting):
+        first = {family.signature: family.name for family in reversed(fitting)}
         return CheckpointError(
-            f"the keys of {' and of '.join(names)} are mixed in one file: no network has both",
+            f"the keys of {' and of '.join(reversed(first.values()))} are mixed in one file: no "
+            "network has both",
             hint="save the state_dict of one network by itself",
         )
     reasons = {family.tell(contents)[1] for family in fitting if family.tell is not None}
@@ -78,30 +85,33 @@ def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
             f"this is not a {name} checkpoint: {lacking if missing else 'its telling keys differ'}",
             hint="leave --family out to see what the file looks like",
         )
-    evidence = _evidence(family, contents) if family.signature.present else ()
+    evidence = _evidence(family, contents) if family.signature.telling else ()
     return family, (f"--family {name}", *evidence) if evidence else ()
 
 
 def _refusal(contents: Contents) -> CheckpointError:
     shapes = contents.shapes
     stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
-    looks = f"it looks like {stranger_found.title}. " if stranger_found else ""
     nearest = _nearest(shapes)
     mixed = partial_prefix(shapes)
+    reasons = (
+        mixed,
+        f"it looks like {stranger_found.title}" if stranger_found else "",
+        _nearness_in_words(nearest.signature, nearest.name, shapes),
+    )
     return CheckpointError(
-        "this is no MobileNetV3-SSD that can be loaded: "
-        f"{f'{mixed}. ' if mixed else ''}"
-        f"{looks}{_nearness_in_words(nearest.signature, nearest.name, shapes)}",
+        f"this is no MobileNetV3-SSD that can be loaded: {'; '.join(filter(None, reasons))}",
         hint=MIXED_PREFIX if mixed else _what_to_do(stranger_found, nearest, shapes),
     )
 
 
 def _what_to_do(stranger: Stranger | None, nearest: Family, shapes: Mapping[str, Shape]) -> str:
+    if stranger is not None and stranger.hint and not stranger.is_rest:
+        return stranger.hint
     if not nearest.signature.unlike(shapes):
         return f"part of a {nearest.name} file? Every key is like its own: save the whole network"
-    if stranger is not None and stranger.hint:
-        return stranger.hint
-    return f"this version loads {LOADABLE}; docs/adding.md shows how to write a family file"
+    what = stranger.hint if stranger is not None and stranger.hint else _LOADS
+    return f"{what}; docs/adding.md shows how to write a family file"
 
 
 def _nearest(shapes: Mapping[str, Shape]) -> Family:
@@ -109,8 +119,8 @@ def _nearest(shapes: Mapping[str, Shape]) -> Family:
 
     def nearness(family: Family) -> tuple[float, float]:
         signature = family.signature
-        lacking = len(signature.missing(shapes)) / len(signature.present)
-        return 1 - lacking, 1 - len(signature.unlike(shapes)) / len(shapes)
+        lacking = len(signature.missing(shapes)) / len(signature.telling)
+        return 1 - len(signature.unlike(shapes)) / len(shapes), 1 - lacking
 
     return max(candidates, key=nearness)
 
@@ -118,8 +128,8 @@ def _nearest(shapes: Mapping[str, Shape]) -> Family:
 def _nearness_in_words(signature: Signature, name: str, shapes: Mapping[str, Shape]) -> str:
     missing, unknown = signature.missing(shapes), signature.unlike(shapes)
     text = (
-        f"The nearest family is {name}: {len(signature.present) - len(missing)} of its "
-        f"{len(signature.present)} telling keys are here, and {len(shapes) - len(unknown)} of the "
+        f"the nearest family is {name}: {len(signature.telling) - len(missing)} of its "
+        f"{len(signature.telling)} telling keys are here, and {len(shapes) - len(unknown)} of the "
         f"file's {len(shapes)} keys are like its own"
     )
     text += f"; first missing {listed(missing, 3)}" if missing else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.checkpoint.families.class_lists import BACKGROUND
@@ -43,7 +43,14 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
     if options.spec_changes:
         merged = merged_json(json_from_spec(spec), options.spec_changes)
         spec = spec_from_json(merged, where=options.spec_from or "the changed spec")
-        provenance |= dict.fromkeys(options.spec_changes, "--spec")
+        provenance |= dict.fromkeys(_given(options.spec_changes, merged), "--spec")
+        if spec.family != draft.spec.family:
+            raise SpecError(
+                f"the file is of the family {draft.spec.family}, which a spec cannot change to "
+                f"{spec.family}",
+                where=options.spec_from,
+                hint="leave `family` out of the spec; --family reads the keys as another's",
+            )
     if options.class_names is not None:
         names = named_classes(options.class_names, classes, where=options.class_names_from)
         spec = dataclasses.replace(spec, class_names=names)
@@ -65,13 +72,30 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
     return Settled(spec, provenance, () if named else (_numbered_notice(spec),))
 
 
+def _given(changes: Mapping[str, object], whole: Mapping[str, object]) -> Iterator[str]:
+    """Yield the parts of a spec that `changes` give whole, and the fields of the others."""
+    for part, change in changes.items():
+        full = whole[part]
+        if (
+            isinstance(change, Mapping)
+            and isinstance(full, Mapping)
+            and change.keys() != full.keys()
+        ):
+            yield from (f"{part}.{field}" for field in change)
+        else:
+            yield part
+
+
 def _check_priors(draft: Draft, spec: DetectorSpec, options: LoadOptions) -> None:
     try:
         check_boxes(draft.heads, spec.priors)
     except SpecError as error:
         if spec.priors == draft.spec.priors:
             raise
-        where, hint = options.spec_from, "a level has 1, or 2 with max_size, and 1 a ratio"
+        where, hint = (
+            options.spec_from,
+            "a level has 1 box, or 2 with max_size, and 1 more for each ratio",
+        )
         raise SpecError(error.message, where=where, hint=hint) from error
 
 
@@ -118,4 +142,4 @@ def _changed_fields(before: InputSpec, after: InputSpec) -> list[str]:
 
 def _numbered_notice(spec: DetectorSpec) -> str:
     last = spec.class_names[-1]
-    return f"the checkpoint names no classes: class_1 to {last} until --labels names them"
+    return f"the classes are called class_1 to {last} until --labels names them"

@@ -56,6 +56,8 @@ def unwrap(saved: object, *, averaged: bool = False) -> Unwrapped:
     tensors = _tensors_of(inner, notices)
     if averaged and not (has_averages or AVERAGE_COUNTER in tensors or _has_hooks_copy(tensors)):
         raise _without_averages()
+    if AVERAGE_COUNTER in tensors and not has_averages:
+        notices.append(f"the weights are averaged (EMA) ones: {AVERAGE_COUNTER} is among them")
     prefixes = _common_prefixes(tensors)
     wrapping += [f"prefix {prefix!r} taken off every key" for prefix in prefixes]
     length = len("".join(prefixes))

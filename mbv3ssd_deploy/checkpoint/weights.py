@@ -25,7 +25,8 @@ def checked_weights(
     if problems:
         raise CheckpointError(
             f"{counted(problems, 'tensor')} unusable: "
-            + listed(f"{key} {why}" for key, why in problems.items())
+            + listed(f"{key} {why}" for key, why in problems.items()),
+            hint="give the file that the training saved, not a converted or quantised copy",
         )
     broken = {
         key: count for key, t in tensors.items() if not is_counter(key) and (count := _bad(t))

@@ -52,7 +52,7 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk:
             raise click.UsageError("a .param file holds no spec to write")
         _inspect_param(path, talk)
     else:
-        spec = _inspect_checkpoint(path, options, talk)
+        spec = _inspect_checkpoint(path, options, spec_target, talk)
     if spec is None and spec_target is not None:
         raise click.UsageError(f"{path} is no detector: it holds no spec to write")
     if spec is not None and spec_target is not None:
@@ -70,11 +70,13 @@ def _write_spec(spec: DetectorSpec, target: Path) -> None:
     write_file(target, (text + "\n").encode())
 
 
-def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> DetectorSpec | None:
-    from mbv3ssd_deploy.checkpoint.load import load_detector
+def _inspect_checkpoint(
+    path: Path, options: LoadOptions, spec_target: Path | None, talk: Talk
+) -> DetectorSpec | None:
+    from mbv3ssd_deploy.checkpoint.load import drafted_spec, load_detector
     from mbv3ssd_deploy.cli.render import show_checkpoint, show_provenance, show_spec
     from mbv3ssd_deploy.core.records import json_from_record
-    from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
+    from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
 
     try:
         loaded = load_detector(path, options)
@@ -83,6 +85,11 @@ def _inspect_checkpoint(path: Path, options: LoadOptions, talk: Talk) -> Detecto
     except CheckpointError:
         if options.family is None and _inspect_backbone(path, talk):
             return None
+        raise
+    except SpecError:
+        if spec_target is not None:
+            _write_spec(drafted_spec(path, options), spec_target)
+            talk.note(f"wrote {spec_target}, the spec of the family, which the file contradicts")
         raise
     show_checkpoint(loaded, talk)
     show_spec(loaded.spec, talk)

@@ -13,6 +13,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 TRIPLE = (float, float, float)
+FAMILY_NAMES = (
+    *("native", "torchvision", "qfgaohao", "ujsyehao", "tongyu", "shaoshengsong", "lufficc"),
+    *("jungin500", "compact", "mmdet"),
+)
+"""Those of `checkpoint.families.table`, which is too heavy to import for a help text."""
 
 
 class ImageSize(click.ParamType["tuple[int, int]"]):
@@ -32,7 +37,11 @@ class ImageSize(click.ParamType["tuple[int, int]"]):
 
 
 _OPTIONS = (
-    click.option("--family", metavar="NAME", help="Read the keys as this family's, do not guess."),
+    click.option(
+        "--family",
+        metavar="NAME",
+        help=f"Read the keys as this family's, do not guess: {', '.join(FAMILY_NAMES)}.",
+    ),
     click.option(
         "--imgsz",
         "image_size",

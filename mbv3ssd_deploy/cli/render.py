@@ -207,8 +207,8 @@ def _show_decode(spec: DetectorSpec, talk: Talk) -> None:
         f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}"
     )
     talk.result(
-        f"boxes: variances {_numbers(coder.variances)}, log size at least "
-        f"{_bound(coder.min_log_size)}, at most {_bound(coder.max_log_size)}, "
+        f"boxes: variances {_numbers(coder.variances)}, log size "
+        f"{_bounds(coder.min_log_size, coder.max_log_size)}, "
         f"edges {decode.box_edges}, "
         f"{'clipped before NMS' if decode.clip_before_nms else 'not clipped'}, "
         f"order {decode.order}"
@@ -273,8 +273,10 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
-def _bound(value: float | None) -> str:
-    return "any" if value is None else f"{value:.4g}"
+def _bounds(least: float | None, most: float | None) -> str:
+    above = "" if least is None else f"at least {least:.4g}"
+    below = "" if most is None else f"at most {most:.4g}"
+    return " and ".join(filter(None, (above, below))) or "unlimited"
 
 
 def _limit(count: int | None) -> str:

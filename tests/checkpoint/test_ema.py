@@ -39,6 +39,8 @@ def test_torchvisions_averaged_model_keeps_a_counter_and_a_prefix(tmp_path):
     path = saved(tmp_path / "w.pth", {"model": PLAIN, "model_ema": averaged})
 
     assert torch.equal(first_weight(load_detector(path, EMA)), AVERAGED[KEY])
+    alone = load_detector(saved(tmp_path / "alone.pth", averaged))
+    assert alone.notices[0].startswith("the weights are averaged (EMA) ones")
 
 
 @pytest.mark.parametrize("options", [None, EMA])

@@ -183,7 +183,7 @@ def test_own_priors_lift_the_size_that_qfgaohaos_table_binds(tmp_path):
 
     assert loaded.spec.priors.levels[0].rows == 20
     assert loaded.spec.priors.frame_width == 320
-    assert loaded.provenance["priors"] == "--spec"
+    assert loaded.provenance["priors.levels"] == "--spec"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from checkpoint_files import saved, state_dict
 
-from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
+from mbv3ssd_deploy.checkpoint.load import LoadOptions, drafted_spec, load_detector
 from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.core.spec import ChannelOrder
 from mbv3ssd_deploy.core.spec_json import json_from_spec
@@ -100,7 +100,45 @@ def test_spec_changes_are_laid_over_the_preset(checkpoint):
     assert loaded.spec.name == "mine"
     assert loaded.spec.decode.score_threshold == 0.3
     assert loaded.spec.decode.iou_threshold == 0.45
+    assert loaded.provenance["decode.score_threshold"] == "--spec"
+    assert loaded.provenance["decode"] == "family preset"
+
+
+def test_a_part_that_spec_changes_give_whole_is_told_as_one(checkpoint):
+    changes = json_from_spec(load_detector(checkpoint).spec)
+
+    loaded = load_detector(checkpoint, LoadOptions(spec_changes=changes))
+
+    assert set(loaded.provenance) == {*changes, "priors.boxes_per_cell"}
     assert loaded.provenance["decode"] == "--spec"
+
+
+def test_spec_changes_make_no_other_family_of_a_file(checkpoint):
+    options = LoadOptions(spec_changes={"family": "tongyu"}, spec_from="mine.json")
+
+    with pytest.raises(SpecError, match=r"of the family qfgaohao, which .* to tongyu") as info:
+        load_detector(checkpoint, options)
+
+    assert info.value.where == "mine.json"
+    assert "--family" in info.value.hint
+
+
+def test_the_spec_of_a_fork_is_drafted_though_its_heads_contradict_it(tmp_path):
+    weights = state_dict("qfgaohao_small")
+    for kind, count in (("classification", 4 * 21), ("regression", 4 * 4)):
+        for leaf in ("weight", "bias"):
+            key = f"{kind}_headers.0.3.{leaf}"
+            weights[key] = weights[key][:count]
+    path = saved(tmp_path / "w.pth", weights)
+
+    with pytest.raises(SpecError, match=r"predict 4-6-6-6-6-6 .* have 6-6-6-6-6-6") as info:
+        load_detector(path)
+    levels = json_from_spec(drafted_spec(path, LoadOptions()))["priors"]["levels"]
+    levels[0]["ratios"] = [2.0, 0.5]
+    fork = load_detector(path, LoadOptions(spec_changes={"priors": {"levels": levels}}))
+
+    assert "--write-spec" in info.value.hint
+    assert [level.boxes_per_cell for level in fork.spec.priors.levels] == [4, 6, 6, 6, 6, 6]
 
 
 def test_all_that_is_wrong_with_spec_changes_is_said_at_once(checkpoint):
@@ -135,7 +173,8 @@ def test_a_fork_that_changed_priors_thresholds_and_preprocessing_is_described_wh
         before.input, mean=(104.0, 117.0, 123.0), channel_order=ChannelOrder.BGR
     )
     changed = {part for part, source in loaded.provenance.items() if source == "--spec"}
-    assert changed == {"priors", "decode", "input"}
+    fields = {"priors.levels", "decode.iou_threshold", "input.mean", "input.channel_order"}
+    assert changed == fields
 
 
 def test_priors_from_spec_changes_that_the_heads_contradict_name_the_spec(checkpoint):
@@ -146,7 +185,7 @@ def test_priors_from_spec_changes_that_the_heads_contradict_name_the_spec(checkp
         load_detector(checkpoint, LoadOptions(spec_changes=changes, spec_from="fork.json"))
 
     assert info.value.where == "fork.json"
-    assert "1 a ratio" in info.value.hint
+    assert "1 more for each ratio" in info.value.hint
 
 
 def test_class_names_from_spec_changes_must_fit_the_heads(checkpoint):

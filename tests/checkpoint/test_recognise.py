@@ -28,7 +28,7 @@ def test_a_resnet_is_called_one_with_what_is_missing_and_unknown(tmp_path):
     error = refused(tmp_path, *RESNET)
 
     assert "it looks like a torchvision ResNet classifier" in error.message
-    assert "The nearest family is torchvision: 0 of its 2 telling keys are here" in error.message
+    assert "the nearest family is torchvision: 0 of its 2 telling keys are here" in error.message
     assert "0 of the file's 7 keys are like its own" in error.message
     assert "missing backbone.features.0.0.0.weight" in error.message
     assert "unknown conv1.weight, bn1.weight, layer1.0.conv1.weight and 4 more" in error.message
@@ -39,7 +39,14 @@ def test_a_resnet_is_called_one_with_what_is_missing_and_unknown(tmp_path):
     ("keys", "title"),
     [
         (["classification_headers.0.weight", "base_net.0.0.weight"], "mb1-ssd"),
-        (["classification_headers.0.0.weight", "base_net.1.conv.0.weight"], "mb2-ssd-lite"),
+        (
+            [
+                "classification_headers.0.0.weight",
+                "base_net.0.0.weight",
+                "base_net.1.conv.0.weight",
+            ],
+            "mb2-ssd-lite",
+        ),
         (
             ["classification_headers.0.weight", "base_net.0.weight", "base_net.2.weight"],
             "vgg16-ssd",
@@ -47,6 +54,14 @@ def test_a_resnet_is_called_one_with_what_is_missing_and_unknown(tmp_path):
         (["classification_headers.0.0.weight", "base_net.3.squeeze.weight"], "squeezenet"),
         (["classification_headers.0.0.weight", "base_net.9.odd.weight"], "backbone that is not"),
         (["box_head.predictor.cls_headers.0.weight", "backbone.vgg.0.weight"], "lufficc/SSD"),
+        (
+            [
+                "box_head.predictor.cls_headers.0.weight",
+                "backbone.features.0.0.weight",
+                "backbone.features.1.conv.0.0.weight",
+            ],
+            "MobileNetV2",
+        ),
         (
             ["backbone.scale_weight", "head.classification_head.module_list.0.weight"],
             "SSD on VGG16",
@@ -61,6 +76,7 @@ def test_networks_that_look_like_ours_are_refused_by_name(tmp_path, keys, title)
 
     assert title in error.message
     assert error.hint
+    assert "part of a" not in error.hint
 
 
 def test_something_without_any_likeness_names_the_nearest_family(tmp_path):
@@ -82,6 +98,13 @@ def test_a_file_that_lost_a_telling_key_names_it(tmp_path):
 
 def fitting_families(shapes):
     return [f.name for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_every_key_of_a_family_is_like_its_own(name):
+    family = next(f for f in FAMILIES if f.name == name.split("_")[0])
+
+    assert not family.signature.unlike(inventory(name))
 
 
 # these two share their keys: the values decide

@@ -10,6 +10,9 @@ import time
 import pytest
 import torch
 
+from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
+from mbv3ssd_deploy.cli.load_flags import FAMILY_NAMES
+
 
 class Payload:
     def __init__(self, marker):
@@ -92,6 +95,44 @@ def test_weights_that_are_not_numbers_are_named(place):
 
     assert result.exit_code == 3
     assert "backbone.features.0.0.0.weight" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "inspect"])
+@pytest.mark.parametrize("entries", [{}, [1], {"optimizer": {}, "epoch": 1}])
+def test_a_file_without_weights_is_named(place, entries, command):
+    torch.save(entries, place.folder / "empty.pth")
+
+    result = place.run(command, "empty.pth")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("Error: empty.pth: the file holds ")
+    assert "torch.save(model.state_dict()" in result.stderr
+
+
+def test_a_template_is_written_though_the_heads_contradict_the_family(place):
+    def four_boxes(weights):
+        for kind, count in (("classification", 4), ("regression", 4)):
+            for leaf in ("weight", "bias"):
+                key = f"head.{kind}_head.module_list.0.1.{leaf}"
+                weights[key] = weights[key][: len(weights[key]) * count // 6]
+
+    spoilt = spoilt_checkpoint(place, four_boxes)
+
+    result = place.run("inspect", spoilt, "--write-spec", "fork.json")
+
+    assert result.exit_code == 3
+    assert "the heads predict 4-6-6-6-6-6 boxes per cell" in result.stderr
+    assert "wrote fork.json" in result.stderr
+    template = json.loads((place.folder / "fork.json").read_text())
+    template["priors"]["levels"][0]["ratios"] = [2.0, 0.5]
+    (place.folder / "fork.json").write_text(json.dumps(template))
+    assert place.run("inspect", spoilt, "--spec", "fork.json").exit_code == 0
+
+
+def test_the_families_are_named_in_the_help(place):
+    assert tuple(family.name for family in FAMILIES) == FAMILY_NAMES
+    said = " ".join(place.run("export", "--help").stdout.split())
+    assert f"do not guess: {', '.join(FAMILY_NAMES)}." in said
 
 
 def test_half_a_checkpoint(place):

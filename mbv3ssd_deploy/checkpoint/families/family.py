@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -41,9 +41,16 @@ class Signature:
             and all(len(shapes.get(key, ())) == rank for key, rank in self.ranks)
         )
 
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """The keys that must be there, for people: a beginning ends in `*`."""
+        return (*self.present, *(f"{start}*" for start in self.starts))
+
     def missing(self, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
-        """Return the keys of the signature that are not among `shapes`."""
-        return tuple(key for key in self.present if key not in shapes)
+        """Return those of `telling` that are not among `shapes`."""
+        begun = (any(key.startswith(start) for key in shapes) for start in self.starts)
+        found = (*(key in shapes for key in self.present), *begun)
+        return tuple(key for key, there in zip(self.telling, found, strict=True) if not there)
 
     def unlike(self, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
         """Return the keys that no file of the family has."""
@@ -111,8 +118,13 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A kind of file that is recognised only to be refused by name."""
+    """A kind of file that is recognised only to be refused by name.
+
+    `is_rest`: what is left of a code base when its known networks are told; half a file of a
+    family, or a changed one, looks the same.
+    """
 
     title: str
     signature: Signature
-    hint: str = field(default="")
+    hint: str = ""
+    is_rest: bool = False

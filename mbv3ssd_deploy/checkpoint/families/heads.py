@@ -9,6 +9,10 @@ from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.core.spec import PriorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 
+_ONE_TRAINING = (
+    "all levels of one training predict the same classes: were heads replaced on some levels only?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class HeadKeys:
@@ -52,7 +56,9 @@ def read_heads(contents: Contents, keys: Sequence[HeadKeys]) -> tuple[HeadLevel,
         if level.boxes_per_cell and level.classification % level.boxes_per_cell
     ]
     if problems:
-        raise CheckpointError("the heads fit no class count: " + "; ".join(problems))
+        raise CheckpointError(
+            "the heads fit no class count: " + "; ".join(problems), hint=_ONE_TRAINING
+        )
     return levels
 
 
@@ -68,7 +74,7 @@ def class_count(levels: Sequence[HeadLevel]) -> int:
             f"level {number}: {level.classification} / {level.boxes_per_cell} = {count}"
             for number, (level, count) in enumerate(zip(levels, counts, strict=True))
         )
-        raise CheckpointError(f"the heads fit no class count: {shown}")
+        raise CheckpointError(f"the heads fit no class count: {shown}", hint=_ONE_TRAINING)
     return counts[0]
 
 
@@ -84,7 +90,8 @@ def check_boxes(levels: Sequence[HeadLevel], priors: PriorSpec) -> None:
         raise SpecError(
             f"the heads predict {_dashed(heads)} boxes per cell, level by level, and the priors "
             f"have {_dashed(table)}",
-            hint="if the priors were changed for the training, describe them with --spec",
+            hint="if the training changed the priors, describe them with --spec: `inspect FILE "
+            "--write-spec spec.json` writes the family's own, to be changed",
         )
 
 

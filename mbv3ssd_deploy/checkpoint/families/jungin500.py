@@ -26,8 +26,9 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     fixed_step_priors,
     grey_input,
     header_rules,
+    keys_like,
 )
-from mbv3ssd_deploy.checkpoint.families.xiaolai import extra_rules
+from mbv3ssd_deploy.checkpoint.families.xiaolai import BLOCK_PARTS, extra_rules
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.nets.names import BlockNames, NetNames, name_modules
@@ -98,7 +99,7 @@ JUNGIN500 = Family(
     title="jungin500/mobilenetv3-ssd-torch custom-mb3-small-ssd-lite",
     signature=Signature(
         present=("classification_headers.0.0.weight", "base_net.3.bottleneck_0_0.weight"),
-        like=r"(base_net|extras|(classification|regression)_headers)\.\d+\..+",
+        like=keys_like(r"bottleneck_(\d|final)_\d|squeeze_excite_0\.se_\d_0", BLOCK_PARTS),
     ),
     draft=_draft,
     keymap=_keymap,

@@ -22,7 +22,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     fixed_step_priors,
     predictor_rules,
 )
-from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.keymap import LEAF, KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
@@ -140,7 +140,8 @@ LUFFICC = Family(
             "backbone.extras.0.conv.5.fc.0.weight",
             "box_head.predictor.cls_headers.0.conv.0.weight",
         ),
-        like=r"(backbone\.(features|extras)\.\d|box_head\.predictor\.(cls|reg)_headers)\..+",
+        like=r"(backbone\.(features|extras)\.\d+\.(conv\.\d(\.fc\.\d)?|\d)"
+        rf"|box_head\.predictor\.(cls|reg)_headers\.\d+(\.conv\.\d)?)\.{LEAF}",
     ),
     draft=_draft,
     keymap=_keymap,

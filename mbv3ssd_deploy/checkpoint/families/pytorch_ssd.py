@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys
-from mbv3ssd_deploy.checkpoint.keymap import KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.keymap import LEAF, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import (
     ChannelOrder,
     ClipRule,
@@ -73,6 +73,14 @@ def grey_input(height: int, width: int, std: float) -> InputSpec:
         mean=(127.0, 127.0, 127.0),
         std=(std, std, std),
         resize=ResizeRule.CV2_U8,
+    )
+
+
+def keys_like(base: str, extras: str) -> str:
+    """Return the pattern of a family's keys; `base` and `extras` are the parts of their blocks."""
+    return (
+        rf"(base_net\.\d+(\.({base}))?|extras\.\d+\.({extras})"
+        rf"|(classification|regression)_headers\.\d+(\.\d)?)\.{LEAF}"
     )
 
 

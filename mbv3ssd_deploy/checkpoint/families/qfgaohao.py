@@ -24,8 +24,14 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     fixed_step_priors,
     grey_input,
     header_rules,
+    keys_like,
 )
-from mbv3ssd_deploy.checkpoint.families.xiaolai import POOLED_GATE, block_rules, extra_rules
+from mbv3ssd_deploy.checkpoint.families.xiaolai import (
+    BLOCK_PARTS,
+    POOLED_GATE,
+    block_rules,
+    extra_rules,
+)
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
@@ -96,7 +102,7 @@ QFGAOHAO = Family(
             "base_net.3.conv1.weight",
             "base_net.3.bn3.weight",
         ),
-        like=r"(base_net|extras|(classification|regression)_headers)\.\d+\..+",
+        like=keys_like(rf"{BLOCK_PARTS}|se\.se\.\d|shortcut\.\d", BLOCK_PARTS),
     ),
     draft=_draft,
     keymap=_keymap,

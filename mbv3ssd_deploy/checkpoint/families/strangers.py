@@ -1,7 +1,7 @@
 """Files that are recognised only to be refused by name, as data.
 
 First other detectors of the families' code bases, then common networks. The first signature that
-fits is named.
+fits is named: MobileNetV2 comes before MobileNetV1, whose first key it has too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ OTHERS = (
         _NOT_V3,
     ),
     Stranger(
+        "pytorch-ssd's mb2-ssd-lite (MobileNetV2)",
+        Signature(starts=("classification_headers.", "base_net.1.conv.")),
+        _NOT_V3,
+    ),
+    Stranger(
         "pytorch-ssd's mb1-ssd or mb1-ssd-lite (MobileNetV1)",
         Signature(present=("base_net.0.0.weight",), starts=("classification_headers.",)),
         _NOT_V3,
@@ -30,19 +35,16 @@ OTHERS = (
         _NOT_V3,
     ),
     Stranger(
-        "pytorch-ssd's mb2-ssd-lite (MobileNetV2)",
-        Signature(starts=("classification_headers.", "base_net.1.conv.")),
-        _NOT_V3,
-    ),
-    Stranger(
         "a pytorch-ssd detector on a backbone that is not known here",
         Signature(starts=("classification_headers.",)),
         _NOT_V3,
+        is_rest=True,
     ),
     Stranger(
         "a lufficc/SSD detector on another backbone (VGG, MobileNetV2, EfficientNet)",
         Signature(starts=("box_head.predictor.",)),
         _NOT_V3,
+        is_rest=True,
     ),
     Stranger(
         "torchvision's SSD on VGG16",
@@ -63,6 +65,7 @@ OTHERS = (
         "mmdetection's SSDLite on a backbone other than MobileNetV3",
         Signature(present=("bbox_head.cls_convs.0.0.conv.weight",), starts=("neck.extra_layers.",)),
         _NOT_V3,
+        is_rest=True,
     ),
     Stranger(
         "mmdetection's SSD on VGG16",
@@ -77,7 +80,8 @@ OTHERS = (
     Stranger(
         "an mmdetection detector of another kind",
         Signature(starts=("bbox_head.",)),
-        "of mmdetection's detectors only SSDLite on MobileNetV3 is supported",
+        "of mmdetection's detectors only SSDLite on MobileNetV3 is supported, and ujsyehao's SSD",
+        is_rest=True,
     ),
     Stranger(
         "a classifier that train-backbone made",

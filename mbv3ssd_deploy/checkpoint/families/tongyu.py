@@ -29,6 +29,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     fixed_step_priors,
     grey_input,
     header_rules,
+    keys_like,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
@@ -156,7 +157,7 @@ def _told_apart(contents: Contents, *, divided: bool) -> tuple[bool, str]:
 
 _SIGNATURE = Signature(
     present=("classification_headers.0.0.weight", "base_net.3.depth_conv.0.weight"),
-    like=r"(base_net|extras|(classification|regression)_headers)\.\d+\..+",
+    like=keys_like(r"(depth_|point_)?conv\.\d|(squeeze_block\.)?dense\.\d", r"conv\.\d"),
 )
 
 TONGYU = Family(

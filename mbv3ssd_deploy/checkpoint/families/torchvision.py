@@ -154,8 +154,8 @@ TORCHVISION = Family(
     title="torchvision's ssdlite320 on MobileNetV3",
     signature=Signature(
         present=(STEM, "head.classification_head.module_list.0.0.0.weight"),
-        like=r"(backbone\.(features|extra)\.\d|head\.(classification|regression)_head\.module_list)"
-        r"\..+",
+        like=r"(backbone\.(features\.[01]\.\d+\.(\d|block)|extra\.\d)"
+        r"|head\.(classification|regression)_head\.module_list)\..+",
     ),
     draft=_draft,
     keymap=_keymap,

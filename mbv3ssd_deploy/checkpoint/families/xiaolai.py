@@ -16,6 +16,7 @@ from mbv3ssd_deploy.nets.names import BlockNames, NetNames
 
 CUT_TAPS = (Tap(14, TapPlace.EXPANSION), Tap(16, TapPlace.OUTPUT))
 """The taps of compact and ujsyehao: inside the block that strides last, and the last feature."""
+BLOCK_PARTS = r"conv[123]|bn[123]"
 POOLED_GATE = (("1", "fc1"), ("2", "norm1"), ("4", "fc2"), ("5", "norm2"))
 BARE_GATE = (("0", "fc1"), ("1", "norm1"), ("3", "fc2"), ("4", "norm2"))
 
