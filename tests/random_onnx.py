@@ -102,12 +102,13 @@ def convolution(model, x=None, *, kernels=(1, 1, 3, 5), out=None):
     return model.node("Conv", inputs, (1, out, *sizes), kernel_shape=[kernel] * 2, **attributes)
 
 
-def batch_norm(model, x=None):
+def batch_norm(model, x=None, *, adds=True):
     x = x or model.tensor(lambda shape: len(shape) in {2, 4})
     channels = model.shapes[x][1]
     spread = model.constant(model.numbers.uniform(0.3, 2, channels).astype(np.float32))
-    shift = model.normal(channels) if model.flip() else model.constant(np.zeros(channels, "f4"))
-    inputs = [x, model.normal(channels), shift, model.normal(channels), spread]
+    size = 1.0 if adds else 0.0
+    shift, mean = (model.normal(channels, scale=size) for _ in range(2))
+    inputs = [x, model.normal(channels), shift, mean, spread]
     return model.node("BatchNormalization", inputs, model.shapes[x], epsilon=1e-3)
 
 
@@ -135,6 +136,20 @@ def block(model):
     if model.dice.random() < 0.3:
         return model.either_order(model.pick("Add", "Mul"), x, y, model.shapes[x])
     return y
+
+
+def leading_norm(model):
+    """A BatchNorm that cannot go into what stands before it, and convolutions that may take it in.
+
+    They may where they do not pad, or where it adds nothing.
+    """
+    x = model.tensor(lambda shape: is_map(shape) and min(shape[2:]) >= 3)
+    if x is None:
+        return block(model)
+    norm = batch_norm(model, activation(model, x), adds=model.dice.random() < 0.8)
+    for _ in range(model.pick(1, 1, 2)):
+        x = convolution(model, norm, kernels=(1, 3, 3, 5))
+    return x
 
 
 def heads(model):
@@ -289,6 +304,7 @@ def identity(model):
 
 STEPS = (
     *(block, block, block, block, heads, convolution, batch_norm, activation, activation),
+    *(leading_norm, leading_norm, leading_norm),
     *(arithmetic_with_constant, arithmetic_with_constant, arithmetic_of_two, spelt_gate),
     *(squeeze_excite, window_pooling, join, cut, head, head, flatten, linear, softmax, identity),
 )
@@ -296,7 +312,7 @@ STEPS = (
 
 @st.composite
 def onnx_models(draw, steps=(3, 12)):
-    """A checked model with the input `x`, one to three outputs, and random numbers inside."""
+    """A checked model with the input `x`, one to five outputs, and random numbers inside."""
     model = Growing(draw(st.integers(0, 2**64 - 1)))
     for _ in range(draw(st.integers(*steps))):
         model.pick(*STEPS)(model)
@@ -304,6 +320,9 @@ def onnx_models(draw, steps=(3, 12)):
     made = [node.output[0] for node in model.nodes if node.op_type not in {"Identity", "Constant"}]
     made = made or [activation(model, "x")]
     outputs = {made[-1], *(model.pick(*made) for _ in range(model.pick(0, 0, 1, 2)))}
+    read = {tensor for node in model.nodes for tensor in node.input}
+    ends = [tensor for tensor in made if tensor not in read]  # some of these stay dead
+    outputs.update(model.dice.sample(ends, min(len(ends), model.pick(0, 1, 2))))
     return finished(model, sorted(outputs))
 
 
