@@ -89,7 +89,7 @@ def _heads(arm: Arm, body: Body, arithmetic: str, *, is_guarded: bool) -> dict[s
 
 
 def _moved(body: Body, exact: dict[str, F32], found: dict[str, F32]) -> F32:
-    """By how many pixels the farthest coordinate of each of the best priors' boxes moves (BEST,)."""
+    """By how many pixels each of the best priors' boxes moves, at its farthest corner (BEST,)."""
     lead = exact["conf"][:, 1:].max(axis=1) - exact["conf"][:, 0]
     best = np.argsort(-lead)[:BEST]
     priors = build_priors(body.spec.priors)[best]

@@ -22,11 +22,3 @@ def test_the_whole_network_finds_what_python_finds(place):
 def test_raw_heads_and_the_library_find_what_python_finds(place, outputs):
     bundle = place.with_outputs(outputs)
     place.assert_same(place.run("detect_ncnn_raw", bundle=bundle), place.found_from_heads(bundle))
-
-
-@pytest.mark.parametrize(("cpu", "is_rounded"), [("cortex-a53", False), ("cortex-a76", True)])
-def test_only_a_cpu_with_float16_arithmetic_rounds_to_it(arm, bench, cpu, is_rounded):
-    place = Place(bench, dataclasses.replace(arm, cpu=cpu).run)
-    exact, asked = (place.run("detect_ncnn", arithmetic=name) for name in ("fp32", "fp16"))
-
-    assert (asked != exact) == is_rounded

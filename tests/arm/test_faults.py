@@ -5,6 +5,8 @@ kernel for 3x3 depthwise convolutions of stride 2, and our files carry a mask ag
 (`ncnn_graph/guards.py`).
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 from emulated_arm import relative_error
@@ -122,6 +124,13 @@ def test_our_networks_are_guarded_and_others_are_seen_to_be_wrong(arm, bench, un
 
     assert (ours < 0.02).all()
     assert (theirs > 3 * ours).all()
+
+
+@pytest.mark.parametrize(("cpu", "is_rounded"), [("cortex-a53", False), ("cortex-a76", True)])
+def test_only_a_cpu_with_float16_arithmetic_rounds_to_it(arm, bench, cpu, is_rounded):
+    error = heads_error(dataclasses.replace(arm, cpu=cpu), bench, bench.good(), "fp16")
+    assert ((error > 1e-4) == is_rounded).all()
+    assert ((error < 1e-5) != is_rounded).all()
 
 
 def test_float16_storage_alone_does_not_meet_the_kernel(arm, bench, unguarded):
