@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 COMPAT := .compat-venv
 # pip's packages bring CMake and Ninja along
-NCNN = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python cpp_postprocess/ncnn/build_ncnn.py
+TOOLS = PATH="$(CURDIR)/$(BIN):$$PATH"
+NCNN = $(TOOLS) $(BIN)/python cpp_postprocess/ncnn/build_ncnn.py
 # Extra words for pip, for instance where to find PyTorch's CPU build: make demo PIP_ARGS="..."
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check compat ncnn docs bench peers clean
+.PHONY: help demo test check compat ncnn arm docs bench peers clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,8 +22,11 @@ demo: $(STAMP)  ## make the demo checkpoint and images, then export, convert and
 	cd demo && ../$(BIN)/mbv3ssd-deploy to-ncnn
 	cd demo && ../$(BIN)/mbv3ssd-deploy verify --images images/
 
-test: $(STAMP)  ## run all tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP)  ## run all tests; ncnn is built for them first, once, where that is possible
+	@$(NCNN) >/dev/null || echo "make: so the C++ examples are not tested here"
+	@$(NCNN) --target aarch64 >/dev/null && $(NCNN) --target aarch64-older >/dev/null \
+	  || echo "make: so nothing is tested for ARM here"
+	$(TOOLS) $(BIN)/python -m pytest -q
 
 check: $(STAMP)  ## format, lint, types, then the tests
 	$(BIN)/ruff format --check .
@@ -33,8 +37,13 @@ check: $(STAMP)  ## format, lint, types, then the tests
 compat: $(STAMP) $(COMPAT)/.installed  ## the same ncnn files in the oldest and the newest tested ncnn
 	$(BIN)/python tests/compat/run.py --old-python $(COMPAT)/bin/python
 
-ncnn: $(STAMP)  ## build the part of ncnn that the C++ examples need into .ncnn/ (once)
+ncnn: $(STAMP)  ## build the part of ncnn that the C++ examples need (once, kept in the user's cache)
 	$(NCNN)
+
+arm: $(STAMP)  ## cross-build ncnn and all C++ for 64-bit ARM, and test it under qemu
+	$(NCNN) --target aarch64
+	$(NCNN) --target aarch64-older
+	$(TOOLS) STRICT=1 $(BIN)/python -m pytest -q tests/arm
 
 docs: $(STAMP)  ## write the generated pages again (docs/cli.md, backbones.md, formats/ncnn-layers.md)
 	$(BIN)/python docs/generate.py
@@ -47,7 +56,7 @@ peers: $(STAMP)  ## our ncnn graphs beside the hand-edited one, ncnnoptimize's r
 	$(BIN)/python benchmarks/ncnn_peers.py
 
 clean:  ## take away what make has made
-	rm -rf $(VENV) $(COMPAT) .ncnn demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(COMPAT) demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11 or newer, or say make PYTHON=..."; exit 1; }

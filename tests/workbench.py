@@ -55,9 +55,9 @@ def with_contract(bundle, **changes):
     return Bundle(bundle.directory, replace(bundle.manifest, detector=spec))
 
 
-def build_workbench(folder):
-    """Export, lower and illustrate a tiny checkpoint in `folder`."""
-    spec = tiny_spec(num_classes=4)
+def build_workbench(folder, **spec):
+    """Export, lower and illustrate a tiny checkpoint in `folder`; `spec` changes `tiny_spec`."""
+    spec = tiny_spec(num_classes=4, **spec)
     write_native(folder / "tiny.pth", tiny_net(spec=spec), spec)
     export_checkpoint(folder / "tiny.pth", folder / "deploy")
     lower_to_ncnn(folder / "deploy")

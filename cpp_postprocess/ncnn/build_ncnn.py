@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Build the part of ncnn that an MBV3-SSD network needs, from the archive that PyPI carries.
 
-    build_ncnn.py                      for this machine, into .ncnn/native
-    build_ncnn.py --target aarch64     with Debian's g++-aarch64-linux-gnu, into .ncnn/aarch64
+    build_ncnn.py                      for this machine
+    build_ncnn.py --target aarch64     with Debian's g++-aarch64-linux-gnu
+    build_ncnn.py --target board       on a Raspberry Pi or another ARM board itself
     build_ncnn.py --archive FILE       where there is no network
 
-Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. What was built
-stays, and the next run takes no time. On stdout stands the folder for CMake's `-Dncnn_DIR=`.
+Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. What was built stays
+in the user's cache folder, one build for each recipe and compiler, and the next run takes no
+time, from whichever copy of this script. On stdout stands the folder for CMake's `-Dncnn_DIR=`.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -20,14 +23,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-VERSION = "1.0.20261020"
-SHA256 = "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
-ARCHIVE = f"ncnn-{VERSION}.tar.gz"
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parent.parent / ".ncnn"
+CROSS_COMPILER = "aarch64-linux-gnu-g++"
+TOOLCHAIN = HERE.parent / "cmake" / "aarch64.cmake"
+_CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+CACHE = _CACHES / "mbv3ssd-deploy" / "ncnn"
 
 # What our writer may use, and what ncnn puts in by itself (Packing, Cast, Padding).
 LAYERS = (
@@ -56,22 +61,54 @@ _NEWER_ARM = dict.fromkeys(
     ),
     "OFF",
 )
-TARGETS = {
-    # without dispatch everything is compiled for AVX2, and for what few CPUs have as well if it may
-    "native": dict.fromkeys(
-        (
-            *("NCNN_RUNTIME_CPU", "NCNN_BF16", "NCNN_XOP", "NCNN_AVX512"),
-            *("NCNN_AVXVNNI", "NCNN_AVXVNNIINT8", "NCNN_AVXVNNIINT16", "NCNN_AVXNECONVERT"),
-        ),
-        "OFF",
+# Without dispatch everything is compiled for AVX2, and for what few CPUs have as well if it may.
+_NATIVE = dict.fromkeys(
+    (
+        *("NCNN_RUNTIME_CPU", "NCNN_BF16", "NCNN_XOP", "NCNN_AVX512"),
+        *("NCNN_AVXVNNI", "NCNN_AVXVNNIINT8", "NCNN_AVXVNNIINT16", "NCNN_AVXNECONVERT"),
     ),
+    "OFF",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A source archive of ncnn, and the bytes that it must have."""
+
+    version: str
+    sha256: str
+
+    @property
+    def archive(self) -> str:
+        """Return the archive's name."""
+        return f"ncnn-{self.version}.tar.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is built: which release, how much of it, for which machine."""
+
+    settings: dict[str, str]
+    release: Release = Release(
+        "1.0.20261020", "ad8cdd63e9755cfa8e23b9b6d9ce46156077d80298a89e7c3ba325ffccfca200"
+    )
+    layers: tuple[str, ...] = LAYERS
+    is_cross: bool = False
+
+
+TARGETS = {
+    "native": Target(_NATIVE),
     # dispatch stays: fp16 arithmetic is taken where the CPU has it, and a Cortex-A53 has not
-    "aarch64": {
-        "CMAKE_TOOLCHAIN_FILE": str(HERE.parent / "cmake" / "aarch64.cmake"),
-        **_NEWER_ARM,
-    },
-    # built on the board itself: as above, with the board's own compiler
-    "board": _NEWER_ARM,
+    "aarch64": Target(_NEWER_ARM, is_cross=True),
+    # built on the board itself: the same, with the board's own compiler
+    "board": Target(_NEWER_ARM),
+    # the last release that takes the bits of an integer for a float, to show what that does
+    "aarch64-older": Target(
+        _NEWER_ARM,
+        Release("1.0.20260526", "282f0f4a1beec1f5212aa0d22c00737418645055f33c2d2082922931cdbdc537"),
+        ("Cast", "DetectionOutput", "Input", "MemoryData", "Packing", "PriorBox", "Split"),
+        is_cross=True,
+    ),
 }
 
 # ncnn's setup.py stamps the day of the build as its version, and pip then refuses the archive: this
@@ -92,13 +129,14 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--target", choices=TARGETS, default="native")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where it is kept")
-    parser.add_argument("--archive", type=Path, help=f"{ARCHIVE}, if it is here already")
+    parser.add_argument("--archive", type=Path, help="the source archive, if it is here already")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(words)
+    cache = options.cache.resolve()
     try:
-        found = built(options.cache, options.target)
+        found = built(cache, options.target)
         if found is None:
-            found = build(options.cache.resolve(), options.target, options.archive, options.jobs)
+            found = build(cache, options.target, options.archive, options.jobs)
     except CannotBuildError as error:
         sys.stderr.write(f"ncnn was not built: {error}\n")
         return 1
@@ -108,52 +146,89 @@ def main(words: Sequence[str]) -> int:
 
 def built(cache: Path, target: str) -> Path | None:
     """Return the folder of ncnnConfig.cmake if this very recipe was built, else None."""
-    stamp = cache / target / "recipe"
-    if not stamp.is_file() or stamp.read_text() != recipe(target):
+    if shutil.which(compiler_of(target)) is None:
         return None
-    return next((cache / target).glob("lib*/cmake/ncnn"), None)
+    return next((cache / key_of(target)).glob("lib*/cmake/ncnn"), None)
+
+
+def key_of(target: str) -> str:
+    """Return the name of what is built: another recipe or compiler gives another."""
+    compiler = compiler_of(target)
+    asked = (run(compiler, word) for word in ("--version", "-dumpmachine"))
+    digest = hashlib.sha256("".join((recipe(target), *asked)).encode()).hexdigest()
+    return f"{target}-{digest[:16]}"
 
 
 def recipe(target: str) -> str:
-    """Return all that decides what is built."""
-    return "\n".join((SHA256, *LAYERS, *(f"{k}={v}" for k, v in options_of(target).items()), ""))
+    """Return all that decides what is built, but for the compiler."""
+    wanted = TARGETS[target]
+    settings = (f"{name}={value}" for name, value in (COMMON | wanted.settings).items())
+    return "\n".join((wanted.release.sha256, *wanted.layers, *settings))
 
 
-def options_of(target: str) -> dict[str, str]:
-    """Return CMake's settings for `target`, but for the layers that are left out."""
-    return COMMON | TARGETS[target]
+def compiler_of(target: str) -> str:
+    """Return the C++ compiler's name."""
+    return CROSS_COMPILER if TARGETS[target].is_cross else os.environ.get("CXX") or "c++"
 
 
 def build(cache: Path, target: str, archive: Path | None, jobs: int) -> Path:
-    """Fetch, check, unpack, compile and install; return the folder of ncnnConfig.cmake."""
+    """Fetch, check, unpack, compile and install; return the folder of ncnnConfig.cmake.
+
+    The build appears in `cache` when it is whole. Who comes while another builds waits for it.
+    """
     check_tools(target)
     cache.mkdir(parents=True, exist_ok=True)
-    source = unpacked(cache, checked(archive or fetched(cache)))
-    folder, prefix = cache / f"build-{target}", cache / target
-    shutil.rmtree(prefix, ignore_errors=True)
-    settings = options_of(target) | {"CMAKE_INSTALL_PREFIX": str(prefix)}
-    settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source)}
+    with locked(cache):
+        found = built(cache, target)
+        if found is not None:
+            return found
+        for left_behind in cache.glob("building-*"):
+            shutil.rmtree(left_behind)
+        release = TARGETS[target].release
+        archive = checked(archive or fetched(cache, release), release)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="building-") as scratch:
+            installed = compiled(Path(scratch), target, archive, jobs)
+            shutil.rmtree(cache / key_of(target), ignore_errors=True)
+            installed.replace(cache / key_of(target))
+        found = built(cache, target)
+    if found is None:
+        raise CannotBuildError(f"it was installed without ncnnConfig.cmake, in {cache}")
+    return found
+
+
+@contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """Hold the cache alone. The lock ends with the process, however that ends."""
+    with (cache / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
+    """Unpack, compile and install inside `scratch`; return the folder it is installed in."""
+    wanted, folder, installed = TARGETS[target], scratch / "build", scratch / "installed"
+    source = unpacked(scratch, archive)
+    settings = COMMON | wanted.settings | {"CMAKE_INSTALL_PREFIX": str(installed)}
+    settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source, wanted.layers)}
+    if wanted.is_cross:
+        settings["CMAKE_TOOLCHAIN_FILE"] = str(TOOLCHAIN)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    say(f"building ncnn {VERSION} ({target}, {len(LAYERS)} layers); some minutes on two cores")
+    told = f"{wanted.release.version} ({target}, {len(wanted.layers)} layers)"
+    say(f"building ncnn {told}; some minutes on two cores")
     words = [f"-D{name}={value}" for name, value in settings.items()]
     run("cmake", "-S", str(source), "-B", str(folder), *generator, *words)
     run("cmake", "--build", str(folder), "-j", str(jobs))
     run("cmake", "--install", str(folder))
-    (prefix / "recipe").write_text(recipe(target))
-    found = built(cache, target)
-    if found is None:
-        raise CannotBuildError(f"it was installed without ncnnConfig.cmake, in {prefix}")
-    shutil.rmtree(folder)
-    return found
+    return installed
 
 
 def check_tools(target: str) -> None:
     """Look for what is needed before anything is fetched; all that is missing is told."""
-    compiler = "aarch64-linux-gnu-g++" if target == "aarch64" else os.environ.get("CXX", "c++")
+    compiler = compiler_of(target)
     wanted = {
         "cmake": "CMake (Debian: apt install cmake; or python -m pip install cmake)",
         compiler: "a C++ compiler (Debian: apt install g++"
-        + ("-aarch64-linux-gnu)" if target == "aarch64" else ")"),
+        + ("-aarch64-linux-gnu)" if TARGETS[target].is_cross else ")"),
     }
     missing = [words for tool, words in wanted.items() if shutil.which(tool) is None]
     if not (shutil.which("ninja") or shutil.which("make")):
@@ -162,42 +237,43 @@ def check_tools(target: str) -> None:
         raise CannotBuildError(f"this is missing: {'; '.join(missing)}")
 
 
-def fetched(cache: Path) -> Path:
+def fetched(cache: Path, release: Release) -> Path:
     """Return the archive, fetched by pip if it is not in `cache`."""
-    kept = cache / ARCHIVE
-    if kept.is_file() and sha256_of(kept) == SHA256:
+    kept = cache / release.archive
+    if kept.is_file() and sha256_of(kept) == release.sha256:
         return kept
     missing = [name for name in ("pip", "setuptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise CannotBuildError(
             f"Python has no {' and no '.join(missing)} (Debian: apt install python3-pip "
-            f"python3-setuptools); or fetch {ARCHIVE} yourself and say --archive"
+            f"python3-setuptools); or fetch {release.archive} yourself and say --archive"
         )
-    say(f"fetching {ARCHIVE}")
+    say(f"fetching {release.archive}")
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         (Path(scratch) / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         environment = os.environ | {
             "PYTHONPATH": scratch,
-            "NCNN_SDIST_DATE": VERSION.rpartition(".")[2],
+            "NCNN_SDIST_DATE": release.version.rpartition(".")[2],
         }
         words = ("download", "--quiet", "--disable-pip-version-check", "--no-deps", "-d", scratch)
         run(
             *(sys.executable, "-m", "pip", *words, "--no-binary", "ncnn", "--no-build-isolation"),
-            f"ncnn=={VERSION}",
+            f"ncnn=={release.version}",
             environment=environment,
-            hint=f"no network? Fetch {ARCHIVE} elsewhere and say --archive",
+            hint=f"no network? Fetch {release.archive} elsewhere and say --archive",
         )
-        (Path(scratch) / ARCHIVE).replace(kept)
+        (Path(scratch) / release.archive).replace(kept)
     return kept
 
 
-def checked(archive: Path) -> Path:
-    """Return `archive` if its bytes are the known ones."""
+def checked(archive: Path, release: Release) -> Path:
+    """Return `archive` if its bytes are those of `release`."""
     if not archive.is_file():
         raise CannotBuildError(f"there is no file {archive}")
     found = sha256_of(archive)
-    if found != SHA256:
-        raise CannotBuildError(f"{archive} has sha256 {found}, not {SHA256}: it was not unpacked")
+    if found != release.sha256:
+        told = f"{archive} has sha256 {found}, not {release.sha256}"
+        raise CannotBuildError(f"{told}: it was not unpacked")
     return archive
 
 
@@ -207,30 +283,26 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpacked(cache: Path, archive: Path) -> Path:
+def unpacked(scratch: Path, archive: Path) -> Path:
     """Return the folder of ncnn's sources."""
-    source = cache / f"ncnn-{VERSION}"
-    if not (source / "CMakeLists.txt").is_file():
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            with tarfile.open(archive) as tar:
-                tar.extractall(scratch, filter="data")
-            (Path(scratch) / source.name).replace(source)
-    return source
+    with tarfile.open(archive) as tar:
+        tar.extractall(scratch, filter="data")
+    return next(scratch.glob("ncnn-*"))
 
 
-def left_out(source: Path) -> list[str]:
+def left_out(source: Path, wanted: Sequence[str]) -> list[str]:
     """Return, in CMake's lower case, the layers of `source` that are not wanted."""
     listing = (source / "src" / "CMakeLists.txt").read_text().splitlines()
     starts = (line.strip() for line in listing if line.strip().startswith("ncnn_add_layer("))
     names = {line.partition("(")[2].partition(")")[0].split()[0] for line in starts}
-    unknown = sorted(set(LAYERS) - names)
+    unknown = sorted(set(wanted) - names)
     if unknown:
         raise CannotBuildError(f"this ncnn has no layer {', '.join(unknown)}")
-    return sorted(name.lower() for name in names - set(LAYERS))
+    return sorted(name.lower() for name in names - set(wanted))
 
 
-def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") -> None:
-    """Run a command; only where it fails its output is shown, the end of it."""
+def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") -> str:
+    """Run a command and return its output; only where it fails its end is shown."""
     done = subprocess.run(
         words,
         env=environment,
@@ -243,6 +315,7 @@ def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") 
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-12:])
         raise CannotBuildError(f"`{' '.join(words[:4])} ...` failed\n{tail}\n{hint}".rstrip())
+    return done.stdout
 
 
 def say(words: str) -> None:

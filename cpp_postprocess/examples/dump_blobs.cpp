@@ -1,0 +1,92 @@
+// What a board computes, to be held against what the desktop did: any blobs of a network as raw
+// float32, in C order, for an input that was prepared elsewhere.
+//
+//     dump_blobs PARAM BIN INPUT.f32 WIDTH HEIGHT CHANNELS ARITHMETIC FOLDER BLOB...
+//
+// FOLDER/0.f32, FOLDER/1.f32, ... are written in the order of the blobs, and a line is told for each:
+// its name and its sizes.
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "network.hpp"
+
+static ncnn::Mat read_input(std::string const& path, int width, int height, int channels) {
+    if (width < 1 || height < 1 || channels < 1) {
+        throw std::runtime_error("width, height and channels must be whole numbers above 0");
+    }
+    ncnn::Mat mat(width, height, channels);
+    std::ifstream file(path, std::ios::binary);
+    auto const plane = static_cast<std::streamsize>(sizeof(float)) * width * height;
+    for (int channel = 0; channel < channels; ++channel) {
+        file.read(reinterpret_cast<char*>(static_cast<float*>(mat.channel(channel))), plane);
+    }
+    if (!file || file.peek() != std::ifstream::traits_type::eof()) {
+        throw std::runtime_error(path + " does not hold just as many floats");
+    }
+    return mat;
+}
+
+// Channels of a mat of three dimensions may stand apart.
+static void write_blob(std::string const& path, ncnn::Mat const& mat) {
+    std::ofstream file(path, std::ios::binary);
+    auto const plane = static_cast<std::streamsize>(sizeof(float)) * mat.w * mat.h * mat.d;
+    for (int channel = 0; channel < mat.c; ++channel) {
+        file.write(static_cast<char const*>(mat.channel(channel).data), plane);
+    }
+    file.close();
+    if (!file) {
+        throw std::runtime_error(path + " cannot be written");
+    }
+}
+
+static void print_sizes(std::string const& blob, ncnn::Mat const& mat) {
+    std::printf("%s", blob.c_str());
+    if (mat.dims >= 3) {
+        std::printf(" %d", mat.c);
+    }
+    if (mat.dims >= 2) {
+        std::printf(" %d", mat.h);
+    }
+    std::printf(" %d\n", mat.w);
+}
+
+static void dump(int argc, char** argv) {
+    ncnn::Net net;
+    set_arithmetic(net.opt, argv[7]);
+    load_net(net, argv[1], argv[2]);
+    ncnn::Extractor extractor = net.create_extractor();
+    ncnn::Mat const input =
+        read_input(argv[3], std::atoi(argv[4]), std::atoi(argv[5]), std::atoi(argv[6]));
+    if (extractor.input(net.input_names().front(), input) != 0) {
+        throw std::runtime_error("the network does not take this input");
+    }
+    for (int index = 9; index < argc; ++index) {
+        std::string const blob = argv[index];
+        ncnn::Mat const mat = extract(extractor, blob);
+        if (mat.dims > 3) {
+            throw std::runtime_error(blob + " has more than three dimensions");
+        }
+        write_blob(std::string(argv[8]) + "/" + std::to_string(index - 9) + ".f32", mat);
+        print_sizes(blob, mat);
+    }
+}
+
+int main(int argc, char** argv) {
+    if (argc < 10) {
+        std::fprintf(stderr,
+                     "usage: dump_blobs PARAM BIN INPUT.f32 WIDTH HEIGHT CHANNELS ARITHMETIC "
+                     "FOLDER BLOB...\n");
+        return 2;
+    }
+    try {
+        dump(argc, argv);
+    } catch (std::exception const& error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 1;
+    }
+    return 0;
+}
