@@ -12,8 +12,9 @@ and, for ujsyehao_released, up to the detections:
     ncnnoptimize     the same after ncnnoptimize's rewrites, re-stated in peer_graphs.optimise
     ours             `to-ncnn`
 
-One thread is timed by its own clock, two by the wall. Rows take turns in one process; processes are
-added until every ratio is known to `SURE`, or `MOST_PROCESSES` have run.
+One thread is timed by its own clock, two by the wall: on a quiet machine only, then, with
+`--threads 2`. Rows take turns in one process; processes are added until every ratio is known to
+`SURE`, or `--processes` have run.
 """
 
 from __future__ import annotations
@@ -100,8 +101,10 @@ def groups_of(body: Body, folder: Path) -> list[list[Peer]]:
     return groups
 
 
-def measured(group: Sequence[Peer], body: Body, threads: int, folder: Path) -> list[Line]:
-    """Measure one group until its ratios are sure."""
+def measured(
+    group: Sequence[Peer], body: Body, threads: int, folder: Path, most: int
+) -> list[Line]:
+    """Measure one group until its ratios are sure, in `most` processes at most."""
     size = (body.spec.input.height, body.spec.input.width)
     made = folder / "made"
     made.mkdir(exist_ok=True)
@@ -110,7 +113,7 @@ def measured(group: Sequence[Peer], body: Body, threads: int, folder: Path) -> l
         row = read_target(peer.param, made, input_size=size).rows["ncnn"]
         rows.append(replace(row, precision=peer.precision, threads=threads))
     times: list[list[float]] = [[] for _ in rows]
-    for attempt in range(MOST_PROCESSES):
+    for attempt in range(most):
         job = BenchJob(tuple(rows), (), warmup=3, rounds=ROUNDS)
         found = run_bench_child("rounds", job, Rounds, folder / f"run-{attempt}")
         for kept, row in zip(times, found.rows, strict=True):
@@ -158,7 +161,7 @@ def verdicts(body: Body, lines: Sequence[Line]) -> list[str]:
     return told
 
 
-def main(names: Sequence[str], threads: Sequence[int]) -> None:
+def main(names: Sequence[str], threads: Sequence[int], most: int) -> None:
     """Print the table."""
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine_in_words()}, ncnn {ncnn.__version__}\n")
     if not REFERENCE.is_file():
@@ -171,7 +174,7 @@ def main(names: Sequence[str], threads: Sequence[int]) -> None:
             folder.mkdir()
             for group in groups_of(body, folder):
                 for count in threads:
-                    lines = measured(group, body, count, folder)
+                    lines = measured(group, body, count, folder, most)
                     _print_lines(body, lines, count)
                     told += verdicts(body, lines) if count == 1 else []
     print("".join(f"\n- {line}" for line in told))
@@ -181,8 +184,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Our ncnn graphs beside their peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETS)}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--processes", type=int, default=MOST_PROCESSES, help="a group, at most")
     given = parser.parse_args()
     strange = [name for name in given.names if name not in NETS]
     if strange:
         sys.exit(f"{', '.join(strange)}: not one of {', '.join(NETS)}")
-    main(given.names, given.threads)
+    main(given.names, given.threads, given.processes)
