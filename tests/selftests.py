@@ -1,7 +1,6 @@
 """Packages, unpacked; their self-test, built by their own CMake files; and ways to break them."""
 
 import hashlib
-import importlib.util
 import io
 import json
 import struct
@@ -12,24 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cpp_build
-import pytest
 
 from mbv3ssd_deploy.device.golden import GOLDEN
 from mbv3ssd_deploy.device.package import Target, build_package
 
 HEADER = 20
-
-
-def native_ncnn():
-    """The folder of ncnnConfig.cmake; skips where ncnn was not built."""
-    script = cpp_build.SOURCE / "ncnn" / "build_ncnn.py"
-    spec = importlib.util.spec_from_file_location("build_ncnn", script)
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    found = recipe.built(recipe.CACHE, "native")
-    if found is None:
-        pytest.skip("ncnn was not built, so the self-test is not tested: run `make ncnn`")
-    return found
 
 
 def unpacked(package, folder):
@@ -46,7 +32,7 @@ def unpacked(package, folder):
 def built_program(bundle, images=None):
     """The self-test that a package of `bundle` builds."""
     cpp_build.need_compiler()
-    option = f"-Dncnn_DIR={native_ncnn()}"
+    option = f"-Dncnn_DIR={cpp_build.need_ncnn('native', 'make ncnn')}"
     package = build_package(bundle, Target.SRC, images)
     source = unpacked(package, cpp_build.BUILDS / "package_source")
     return cpp_build.build("package", option, source=source) / "selftest"

@@ -83,6 +83,11 @@ class Release:
         """Return the archive's name."""
         return f"ncnn-{self.version}.tar.gz"
 
+    @property
+    def day(self) -> str:
+        """Return the last part of the version, for which ncnn takes the day of its build."""
+        return self.version.rpartition(".")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -162,8 +167,13 @@ def key_of(target: str) -> str:
 def recipe(target: str) -> str:
     """Return all that decides what is built, but for the compiler."""
     wanted = TARGETS[target]
-    settings = (f"{name}={value}" for name, value in (COMMON | wanted.settings).items())
+    settings = (f"{name}={value}" for name, value in settings_of(wanted).items())
     return "\n".join((wanted.release.sha256, *wanted.layers, *settings))
+
+
+def settings_of(wanted: Target) -> dict[str, str]:
+    """Return the settings for CMake that decide what is built."""
+    return COMMON | wanted.settings | {"NCNN_VERSION": wanted.release.day}
 
 
 def compiler_of(target: str) -> str:
@@ -208,7 +218,7 @@ def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
     """Unpack, compile and install inside `scratch`; return the folder it is installed in."""
     wanted, folder, installed = TARGETS[target], scratch / "build", scratch / "installed"
     source = unpacked(scratch, archive)
-    settings = COMMON | wanted.settings | {"CMAKE_INSTALL_PREFIX": str(installed)}
+    settings = settings_of(wanted) | {"CMAKE_INSTALL_PREFIX": str(installed)}
     settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source, wanted.layers)}
     if wanted.is_cross:
         settings["CMAKE_TOOLCHAIN_FILE"] = str(TOOLCHAIN)
@@ -253,7 +263,7 @@ def fetched(cache: Path, release: Release) -> Path:
         (Path(scratch) / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         environment = os.environ | {
             "PYTHONPATH": scratch,
-            "NCNN_SDIST_DATE": release.version.rpartition(".")[2],
+            "NCNN_SDIST_DATE": release.day,
         }
         words = ("download", "--quiet", "--disable-pip-version-check", "--no-deps", "-d", scratch)
         run(

@@ -95,13 +95,13 @@ def test_the_readme_tells_how_to_build_for_the_target(workbench, target):
     page = contents(packed)[f"{packed.name}/README.md"].decode()
 
     script = {
-        Target.SRC: "build_ncnn.py\n",
-        Target.LINUX_AARCH64: "build_ncnn.py --target aarch64\n",
-        Target.RPI: "build_ncnn.py --target board --jobs 2\n",
+        Target.SRC: "build_ncnn.py)\n",
+        Target.LINUX_AARCH64: "build_ncnn.py --target aarch64)\n",
+        Target.RPI: "build_ncnn.py --target board --jobs 2)\n",
     }
     assert f"python3 cpp_postprocess/ncnn/{script[target]}" in page
     assert "build/selftest model" in page
-    assert "$" not in page
+    assert re.findall(r"\$\w+|\$\{", page) == ["$dir"]
     named = {
         f"{packed.name}/{path}" for path in re.findall(r"(?:model|cpp_postprocess)/\S+\.\w+", page)
     }
