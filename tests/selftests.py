@@ -46,10 +46,10 @@ def unpacked(package, folder):
 def built_program(bundle, images=None):
     """The self-test that a package of `bundle` builds."""
     cpp_build.need_compiler()
-    option = f"-Dncnn_DIR={native_ncnn()}"
+    options = f"-Dncnn_DIR={native_ncnn()}", "-DMBV3SSD_STRICT=ON"
     package = build_package(bundle, Target.SRC, images)
     source = unpacked(package, cpp_build.BUILDS / "package_source")
-    return cpp_build.build("package", option, source=source) / "selftest"
+    return cpp_build.build("package", *options, source=source) / "selftest"
 
 
 @dataclass(frozen=True)
