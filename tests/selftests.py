@@ -32,10 +32,11 @@ def unpacked(package, folder):
 def built_program(bundle, images=None):
     """The self-test that a package of `bundle` builds."""
     cpp_build.need_compiler()
-    option = f"-Dncnn_DIR={cpp_build.need_ncnn('native', 'make ncnn')}"
+    found = cpp_build.need_ncnn("native", "make ncnn")
+    options = f"-Dncnn_DIR={found}", "-DMBV3SSD_STRICT=ON"
     package = build_package(bundle, Target.SRC, images)
     source = unpacked(package, cpp_build.BUILDS / "package_source")
-    return cpp_build.build("package", option, source=source) / "selftest"
+    return cpp_build.build("package", *options, source=source) / "selftest"
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,14 @@ Row Checks::row_of(Check const& check) {
     return row;
 }
 
+// A network with raw heads has neither priors nor detection_out.
+Row Checks::row_without_tail() const {
+    if (package_.golden.outputs == Outputs::detections) {
+        return {"", Status::fail, "the network has no detection_out", {}};
+    }
+    return {"", Status::skipped, "the network ends in raw heads", {}};
+}
+
 Row Checks::files() {
     Row row;
     row.status = judged(package_.wrong.empty());
@@ -186,11 +194,7 @@ Row Checks::postprocess() {
 
 Row Checks::priors() {
     if (!network_.is_whole()) {
-        bool const raw = package_.golden.outputs != Outputs::detections;
-        return {"", raw ? Status::skipped : Status::fail,
-                raw ? "the network ends in raw heads: it has no priors"
-                    : "the network has no detection_out",
-                {}};
+        return row_without_tail();
     }
     std::vector<float> const expected = priorbox_from(package_.contract);
     std::vector<float> const& actual = output_of_golden(0).priorbox;
@@ -248,10 +252,7 @@ Row Checks::boxes() {
 
 Row Checks::detection_out() {
     if (!network_.is_whole()) {
-        bool const raw = package_.golden.outputs != Outputs::detections;
-        return {"", raw ? Status::skipped : Status::fail,
-                raw ? "the network ends in raw heads" : "the network has no detection_out",
-                {}};
+        return row_without_tail();
     }
     BoxDiff all;
     for (std::size_t i = 0; i < package_.pictures.size(); ++i) {

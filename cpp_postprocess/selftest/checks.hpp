@@ -29,6 +29,7 @@ class Checks {
     static Check const checks[8];
 
     [[nodiscard]] Row row_of(Check const& check);
+    [[nodiscard]] Row row_without_tail() const;
 
     Row files();
     Row preprocess();

@@ -8,6 +8,7 @@ heads of body.onnx is checked here, in ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,30 +54,33 @@ def golden_images(
     progress("golden", 1, 2)
     _check_heads(bundle, record, inputs, result.tensors["loc"], result.tensors["conf"])
     progress("golden", 2, 2)
+    heads = zip(result.tensors["loc"], result.tensors["conf"], strict=True)
     images = []
-    for index, (name, pixels) in enumerate(pictures):
-        height, width = pixels.shape[:2]
-        loc, conf = (result.tensors[head][index] for head in ("loc", "conf"))
-        own = scaled(detections_from_heads(loc, conf, bundle.spec), width, height)
-        decode = bundle.spec.decode
-        tail = None
+    for picture, tensor, (loc, conf), extra in zip(pictures, inputs, heads, blobs, strict=True):
+        image = _image(bundle, picture, tensor, loc, conf)
         if whole:
-            rows = detections_from_rows(blobs[index][DETECTION_OUT])
-            tail = _boxes(scaled(rows, width, height), record.score_threshold, record.keep_top_k)
-        images.append(
-            GoldenImage(
-                file=name,
-                width=width,
-                height=height,
-                tensor=inputs[index],
-                loc=loc,
-                conf=conf,
-                own=_boxes(own, decode.score_threshold, decode.keep_total),
-                detection_out=tail,
-            )
-        )
+            tail = _scaled_rows(extra[DETECTION_OUT], image)
+            boxes = _boxes(tail, record.score_threshold, record.keep_top_k)
+            image = replace(image, detection_out=boxes)
+        images.append(image)
     _check_found(images)
     return tuple(images)
+
+
+def _image(
+    bundle: Bundle, picture: tuple[str, U8], tensor: F32, loc: F32, conf: F32
+) -> GoldenImage:
+    """What belongs to a picture, but for what DetectionOutput gives."""
+    name, pixels = picture
+    height, width = pixels.shape[:2]
+    decode = bundle.spec.decode
+    own = scaled(detections_from_heads(loc, conf, bundle.spec), width, height)
+    boxes = _boxes(own, decode.score_threshold, decode.keep_total)
+    return GoldenImage(name, width, height, tensor, loc, conf, own=boxes, detection_out=None)
+
+
+def _scaled_rows(rows: F32, image: GoldenImage) -> Detections:
+    return scaled(detections_from_rows(rows), image.width, image.height)
 
 
 def _boxes(found: Detections, threshold: float, most: int | None) -> GoldenBoxes:
