@@ -16,11 +16,12 @@ PIP_ARGS ?=
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: $(STAMP)  ## make the demo checkpoint and images, then export, convert and verify them
+demo: $(STAMP)  ## export, convert, verify and evaluate the trained demo detector
 	$(BIN)/mbv3ssd-deploy demo
 	cd demo && ../$(BIN)/mbv3ssd-deploy export model.pth
 	cd demo && ../$(BIN)/mbv3ssd-deploy to-ncnn
-	cd demo && ../$(BIN)/mbv3ssd-deploy verify --images images/
+	cd demo && ../$(BIN)/mbv3ssd-deploy verify --images scenes/JPEGImages
+	cd demo && ../$(BIN)/mbv3ssd-deploy eval --data voc:scenes --max-drop 0.5
 
 test: $(STAMP)  ## run all tests; ncnn is built for them first, once, where that is possible
 	@$(NCNN) >/dev/null || echo "make: so the C++ examples are not tested here"

@@ -1,6 +1,7 @@
-"""What pyproject.toml cannot say: the wheel carries the C++ sources that `package` gives to boards.
+"""What pyproject.toml cannot say: the wheel carries the C++ sources and the trained detector.
 
-They stand in cpp_postprocess/ once, and become mbv3ssd_deploy/cpp_postprocess/ of the wheel.
+`package` gives the sources to boards, `demo` the detector to beginners. They stand once, in
+cpp_postprocess/ and models/, and become folders of mbv3ssd_deploy/ in the wheel.
 """
 
 import shutil
@@ -10,7 +11,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SOURCES = "cpp_postprocess"
+SOURCES, MODELS = "cpp_postprocess", "models"
 LEFT_OUT = shutil.ignore_patterns("tests", "fuzz", "__pycache__", ".*")
 
 
@@ -21,9 +22,10 @@ class BuildWithSources(build_py):
         """Build the package, then put the sources and their licence into it."""
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, "mbv3ssd_deploy", SOURCES)
-            shutil.copytree(ROOT / SOURCES, target, ignore=LEFT_OUT, dirs_exist_ok=True)
-            shutil.copy2(ROOT / "LICENSE", target)
+            package = Path(self.build_lib, "mbv3ssd_deploy")
+            for name in (SOURCES, MODELS):
+                shutil.copytree(ROOT / name, package / name, ignore=LEFT_OUT, dirs_exist_ok=True)
+            shutil.copy2(ROOT / "LICENSE", package / SOURCES)
 
 
 setup(cmdclass={"build_py": BuildWithSources})

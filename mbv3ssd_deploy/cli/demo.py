@@ -8,6 +8,8 @@ import click
 
 from mbv3ssd_deploy.cli.talk import Talk, talking
 
+UNTRAINED_IMAGES = 8
+
 
 @click.command(name="demo", short_help="Write a demo checkpoint and images to try it on.")
 @click.option(
@@ -19,22 +21,46 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
     show_default=True,
     help="Where the checkpoint and the images go.",
 )
+@click.option("--untrained", is_flag=True, help="A checkpoint of seeded random numbers instead.")
 @click.option(
     "--images",
     "count",
     type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="How many images to render.",
+    help=f"How many images to render, with --untrained.  [default: {UNTRAINED_IMAGES}]",
 )
 @talking
-def command(folder: Path, count: int, talk: Talk) -> None:
-    """Write a demo checkpoint and rendered images, to try the three commands on.
+def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> None:
+    """Write a demo checkpoint and images, to try the other commands on.
 
-    The checkpoint is a seeded MobileNetV3-Small SSD, scaled so that it finds things; it was never
-    trained, so what it finds means nothing. That the deployed model finds the very same is the
-    point.
+    The checkpoint is a small MobileNetV3-Small SSD, trained on rendered scenes (README.md beside it
+    tells how); the images are scenes that it has never seen, with their annotations.
+
+    With --untrained, its weights are seeded random numbers, scaled so that it finds things, and
+    what it finds means nothing: a deployed copy must find the very same all the more.
     """
+    if count is not None and not untrained:
+        raise click.UsageError("--images goes with --untrained; the trained one has its own.")
+    if untrained:
+        _write_untrained(folder, count or UNTRAINED_IMAGES, talk)
+    else:
+        _write_trained(folder, talk)
+    talk.next_step("export", folder / "model.pth", "-o", folder / "deploy")
+
+
+def _write_trained(folder: Path, talk: Talk) -> None:
+    from mbv3ssd_deploy.checkpoint.shipped import MODEL, SCENES, shipped_files
+    from mbv3ssd_deploy.core.files import write_file
+
+    files = shipped_files()
+    for name, data in files.items():
+        write_file(folder / name, data)
+    images = [folder / name for name in files if name.endswith(".jpg")]
+    talk.json({"checkpoint": str(folder / MODEL), "images": [str(path) for path in images]})
+    talk.written([folder / MODEL, folder / "README.md"])
+    talk.result(f"wrote {len(images)} annotated scenes to {folder / SCENES}")
+
+
+def _write_untrained(folder: Path, count: int, talk: Talk) -> None:
     from mbv3ssd_deploy.checkpoint.demo import write_demo_checkpoint
     from mbv3ssd_deploy.data.scenes import write_scenes
 
@@ -46,4 +72,3 @@ def command(folder: Path, count: int, talk: Talk) -> None:
     talk.note("the demo checkpoint is seeded, not trained: its boxes mean nothing by themselves")
     talk.written([checkpoint])
     talk.result(f"wrote {len(images)} images to {folder / 'images'}")
-    talk.next_step("export", checkpoint, "-o", folder / "deploy")
