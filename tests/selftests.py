@@ -30,13 +30,25 @@ def unpacked(package, folder):
 
 
 def built_program(bundle, images=None):
-    """The self-test that a package of `bundle` builds."""
+    """The words that start the self-test which a package of `bundle` builds."""
     cpp_build.need_compiler()
     found = cpp_build.need_ncnn("native", "make ncnn")
-    options = f"-Dncnn_DIR={found}", "-DMBV3SSD_STRICT=ON"
+    return (_built("package", bundle, images, f"-Dncnn_DIR={found}"),)
+
+
+def built_arm_program(bundle, cpu, images=None):
+    """The same for 64-bit ARM, on an emulated `cpu`."""
+    cpp_build.need_arm()
+    found = cpp_build.need_ncnn("aarch64", "make arm")
+    options = f"-Dncnn_DIR={found}", f"-DCMAKE_TOOLCHAIN_FILE={cpp_build.TOOLCHAIN}"
+    program = _built("package_aarch64", bundle, images, *options)
+    return cpp_build.first_of(*cpp_build.EMULATORS), "-cpu", cpu, program
+
+
+def _built(name, bundle, images, *options):
     package = build_package(bundle, Target.SRC, images)
-    source = unpacked(package, cpp_build.BUILDS / "package_source")
-    return cpp_build.build("package", *options, source=source) / "selftest"
+    source = unpacked(package, cpp_build.BUILDS / f"{name}_source")
+    return cpp_build.build(name, *options, "-DMBV3SSD_STRICT=ON", source=source) / "selftest"
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ def run_selftest(program, packed, *words, arithmetic="fp32"):
     """Run a self-test without its times."""
     target = packed.model.parent / f"{arithmetic}.json"
     target.unlink(missing_ok=True)
-    command = [program, packed.model, "--arithmetic", arithmetic, "--rounds", "1", *words]
+    command = [*program, packed.model, "--arithmetic", arithmetic, "--rounds", "1", *words]
     done = subprocess.run(
         [*command, "--json", target], capture_output=True, text=True, check=False, timeout=300
     )

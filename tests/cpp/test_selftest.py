@@ -284,7 +284,7 @@ def test_a_golden_file_that_was_flipped_is_refused(program, packed):
     ],
 )
 def test_wrong_usage_is_told(program, words, sentence):
-    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
