@@ -51,9 +51,13 @@ story.main()
 """
 
 
+# who runs the tests in the background may have SIGINT ignored, and children inherit that
+LISTENING = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def run(program, *words, check=True):
     return subprocess.run(
-        [sys.executable, "-c", program, *words],
+        [sys.executable, "-c", LISTENING + program, *words],
         capture_output=True,
         text=True,
         check=check,
