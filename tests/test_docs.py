@@ -55,7 +55,7 @@ def test_the_readme_runs_from_top_to_bottom(readme_run):
     result, _ = readme_run
 
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "PASS on 8 images" in result.stdout
+    assert "PASS on 12 images" in result.stdout
 
 
 def test_the_api_page_runs_from_top_to_bottom(readme_run):

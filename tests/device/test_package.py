@@ -158,7 +158,7 @@ def test_sources_that_are_not_here_are_told(workbench, monkeypatch, tmp_path):
     assert caught.value.exit_code == 4
 
 
-def test_the_wheel_carries_the_sources(tmp_path):
+def test_the_wheel_carries_the_sources_and_the_trained_detector(tmp_path):
     """A wheel is built, and its own code asked, far from the checkout."""
     words = "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"
     subprocess.run(
@@ -188,6 +188,8 @@ def test_the_wheel_carries_the_sources(tmp_path):
 
     assert told[0] == str(tmp_path / "installed" / "mbv3ssd_deploy" / "cpp_postprocess")
     assert told[1:] == [name for name, _ in sources.device_sources(sources.find_sources())]
+    models = tmp_path / "installed" / "mbv3ssd_deploy" / "models"
+    assert (models / "scenes-small" / "README.md").is_file()
 
 
 def copied_checkout(folder):
@@ -195,7 +197,7 @@ def copied_checkout(folder):
     import shutil
 
     target = folder / "checkout"
-    for name in ("mbv3ssd_deploy", "cpp_postprocess"):
+    for name in ("mbv3ssd_deploy", "cpp_postprocess", "models"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, target / name, ignore=ignored)
     for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
