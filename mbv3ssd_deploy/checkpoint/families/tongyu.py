@@ -146,7 +146,10 @@ def _tail_rules(source: str, names: NetNames, after: int) -> list[KeyRule]:
 def _told_apart(contents: Contents, *, divided: bool) -> tuple[bool, str]:
     variance = input_variance(contents, FIRST_CONV, FIRST_NORM)
     if variance is None:
-        return False, f"{FIRST_NORM} does not tell how the input was scaled"
+        return False, (
+            f"{FIRST_NORM} does not tell whether it was trained on pixel - 127 (tongyu) or on "
+            "(pixel - 127) / 128 (shaoshengsong)"
+        )
     below = variance < SCALE_THRESHOLD
     fed = "(pixel - 127) / 128, as shaoshengsong" if below else "pixel - 127, as tongyu"
     return below is divided, (
