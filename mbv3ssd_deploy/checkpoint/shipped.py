@@ -7,6 +7,7 @@ from pathlib import Path
 from mbv3ssd_deploy.errors import RuntimeUnavailableError
 
 MODEL = "model.pth"
+CARD = "README.md"
 SCENES = "scenes"
 
 _FOLDER = "models"

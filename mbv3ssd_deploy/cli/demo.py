@@ -32,7 +32,7 @@ UNTRAINED_IMAGES = 8
 def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> None:
     """Write a demo checkpoint and images, to try the other commands on.
 
-    The checkpoint is a small MobileNetV3-Small SSD, trained on rendered scenes (README.md beside it
+    The checkpoint is a small MobileNetV3-Small SSD, trained on rendered scenes (model.md beside it
     tells how); the images are scenes that it has never seen, with their annotations.
 
     With --untrained, its weights are seeded random numbers, scaled so that it finds things, and
@@ -48,15 +48,16 @@ def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> Non
 
 
 def _write_trained(folder: Path, talk: Talk) -> None:
-    from mbv3ssd_deploy.checkpoint.shipped import MODEL, SCENES, shipped_files
+    from mbv3ssd_deploy.checkpoint.shipped import CARD, MODEL, SCENES, shipped_files
     from mbv3ssd_deploy.core.files import write_file
 
     files = shipped_files()
+    files["model.md"] = files.pop(CARD)  # the folder may have a README.md of its own
     for name, data in files.items():
         write_file(folder / name, data)
     images = [folder / name for name in files if name.endswith(".jpg")]
     talk.json({"checkpoint": str(folder / MODEL), "images": [str(path) for path in images]})
-    talk.written([folder / MODEL, folder / "README.md"])
+    talk.written([folder / MODEL, folder / "model.md"])
     talk.result(f"wrote {len(images)} annotated scenes to {folder / SCENES}")
 
 

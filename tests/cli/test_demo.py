@@ -42,6 +42,16 @@ def test_it_writes_annotated_scenes(written):
     assert sum(len(sample.truth.labels) for sample in dataset.samples) > 50
 
 
+def test_a_readme_that_is_there_already_stays(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+
+    result = run("-o", tmp_path)
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert (tmp_path / "model.md").read_text().startswith("# scenes-small")
+
+
 def test_untrained_is_asked_for(tmp_path):
     result = run("-o", tmp_path, "--untrained", "--images", 2)
 
