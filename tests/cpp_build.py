@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
@@ -20,6 +21,11 @@ SOURCE = REPOSITORY / "cpp_postprocess"
 BUILDS = REPOSITORY / "build" / "cpp"
 NCNN_SCRIPT = SOURCE / "ncnn" / "build_ncnn.py"
 TOOLCHAIN = SOURCE / "cmake" / "aarch64.cmake"
+ONNXRUNTIME_HEADERS = (
+    os.environ.get("ONNXRUNTIME_INCLUDE_DIR", ""),
+    "/usr/include/onnxruntime",
+    "/usr/local/include/onnxruntime",
+)
 EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 
 
@@ -119,6 +125,36 @@ def build_examples():
     need_compiler()
     found = need_ncnn("native", "make ncnn")
     return build("examples", f"-Dncnn_DIR={found}", source=SOURCE / "examples")
+
+
+def onnxruntime_library():
+    """The library in ONNX Runtime's wheel, by the name under which programs look for it."""
+    (library,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*")
+    link = BUILDS / "onnxruntime" / "libonnxruntime.so.1"
+    with alone("onnxruntime"):
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
+    return link
+
+
+def build_onnxruntime_example():
+    """Build `detect_onnxruntime`, with the library of the wheel; return the folder."""
+    need_compiler()
+    headers = [folder for folder in ONNXRUNTIME_HEADERS if folder and Path(folder).is_dir()]
+    if not headers:
+        without(
+            "detect_onnxruntime is not built and not tested: ONNX Runtime's C++ headers are not "
+            "installed (give their folder as ONNXRUNTIME_INCLUDE_DIR)"
+        )
+    return build(
+        "examples_onnxruntime",
+        f"-DONNXRUNTIME_INCLUDE_DIR={headers[0]}",
+        f"-DONNXRUNTIME_LIBRARY={onnxruntime_library()}",
+        "-DCMAKE_DISABLE_FIND_PACKAGE_ncnn=ON",
+        "-DMBV3SSD_STRICT=ON",
+        source=SOURCE / "examples",
+    )
 
 
 def build_arm_examples(ncnn="aarch64"):

@@ -39,16 +39,24 @@ class Place:
         return read_bundle(directory)
 
     def run(self, program, *, bundle=None, arithmetic="fp32"):
-        """The lines that an example prints, in words."""
+        """The lines that an example with ncnn prints, in words."""
         bundle = self.bundle if bundle is None else bundle
+        network = bundle.param_path, bundle.bin_path
+        return self.lines(program, *network, *self.contract_and_picture(bundle), arithmetic)
+
+    def lines(self, program, *words):
+        """The lines that a program prints, in words."""
+        said = self.run_program(program, *map(str, words))
+        return [line.split() for line in said.splitlines()]
+
+    def contract_and_picture(self, bundle):
+        """The files that every example needs, besides the network."""
         contract, picture = bundle.directory / "model.mbv3c", bundle.directory / "image.ppm"
         contract.write_bytes(render_contract(bundle.spec))
         image = read_image(self.image)
         height, width = image.shape[:2]
         picture.write_bytes(b"P6\n# a scene\n%d %d\n255\n" % (width, height) + image.tobytes())
-        files = bundle.param_path, bundle.bin_path, contract, picture
-        said = self.run_program(program, *map(str, files), arithmetic)
-        return [line.split() for line in said.splitlines()]
+        return contract, picture
 
     def runtime(self, bundle):
         return NcnnRuntime(bundle.param_path, bundle.bin_path, exact=True)

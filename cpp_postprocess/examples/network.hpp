@@ -1,36 +1,14 @@
-// The two halves of an example that are ncnn's and ours: a net that was loaded, a detector.
+// ncnn's half of an example: a net that was loaded, tensors in and out.
 #pragma once
 
 #include <net.h>  // ncnn
 
 #include <algorithm>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "mbv3ssd/c_api.h"
-
-// Throws std::runtime_error with what the library has to say.
-inline void check(mbv3ssd_status status) {
-    if (status != MBV3SSD_OK) {
-        throw std::runtime_error(mbv3ssd_last_error());
-    }
-}
-
-using Detector = std::unique_ptr<mbv3ssd_detector, void (*)(mbv3ssd_detector*)>;
-
-inline Detector open_detector(std::string const& contract) {
-    mbv3ssd_detector* detector = nullptr;
-    check(mbv3ssd_open(contract.c_str(), &detector));
-    return {detector, &mbv3ssd_close};
-}
-
-inline mbv3ssd_description describe(Detector const& detector) {
-    mbv3ssd_description about;
-    check(mbv3ssd_describe(detector.get(), &about));
-    return about;
-}
+#include "detector.hpp"
 
 // How ncnn computes: "fp32" exactly; "fp16s" keeps halves and computes in float32; "fp16" computes
 // in halves where the CPU can, which is what ncnn does if nobody says otherwise; "bf16".
