@@ -17,7 +17,10 @@
 
 struct mbv3ssd_detector {
     explicit mbv3ssd_detector(mbv3ssd::Contract terms)
-        : contract(std::move(terms)), preprocessor(contract.input), postprocessor(contract) {}
+        : contract(std::move(terms)), preprocessor(contract.input), postprocessor(contract) {
+        parts.reserve(contract.priors.levels.size());
+        ready.reserve(postprocessor.capacity());
+    }
 
     mbv3ssd::Contract contract;
     mbv3ssd::Preprocessor preprocessor;

@@ -27,6 +27,19 @@ OPAQUE void* operator new(std::size_t size) {
 OPAQUE void operator delete(void* memory) noexcept { std::free(memory); }
 OPAQUE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
+// All in one part, or one for each level.
+static std::vector<mbv3ssd_head> parts_of(SmallHeads const& heads, bool by_level) {
+    std::vector<mbv3ssd_head> parts;
+    std::size_t at = 0;
+    for (std::size_t const count : by_level ? std::vector<std::size_t>{30, 24, 3}
+                                            : std::vector<std::size_t>{57}) {
+        parts.push_back({&heads.loc[4 * at], &heads.conf[5 * at], 4 * count, 5 * count,
+                         MBV3SSD_ROWS, 0, 0});
+        at += count;
+    }
+    return parts;
+}
+
 int main() {
     using mbv3ssd::NmsScope;
     using mbv3ssd::ResizeRule;
@@ -47,6 +60,7 @@ int main() {
             mbv3ssd_image const image{pixels.data(), 31, 17, MBV3SSD_BGRA, 0, nullptr, 0};
             std::vector<float> tensor(3 * 12 * 10);
             std::vector<mbv3ssd_detection> room(57 * 4);
+            std::vector<float> rows;  // of detection_out
             std::size_t after_first = 0;
             for (int frame = 0; frame < 30; ++frame) {
                 // few candidates first, then as many as there can be
@@ -57,15 +71,20 @@ int main() {
                         heads.conf[5 * i] = 30.0F;
                     }
                 }
-                mbv3ssd_head const head{heads.loc.data(), heads.conf.data(), heads.loc.size(),
-                                        heads.conf.size(), MBV3SSD_ROWS, 0, 0};
+                std::vector<mbv3ssd_head> const parts = parts_of(heads, frame > 15);
+                if (frame != 0) {
+                    rows.insert(rows.end(), {1, 0.5F, 0, 0, 1, 1});
+                }
                 std::size_t const before = allocations;
                 std::size_t count = 0;
                 CHECK(mbv3ssd_preprocess(detector, &image, tensor.data(), tensor.size()) ==
                       MBV3SSD_OK);
-                CHECK(mbv3ssd_postprocess(detector, &head, 1, 31, 17, room.data(), room.size(),
-                                          &count) == MBV3SSD_OK);
+                CHECK(mbv3ssd_postprocess(detector, parts.data(), parts.size(), 31, 17, room.data(),
+                                          room.size(), &count) == MBV3SSD_OK);
                 CHECK((count == 0) == (frame == 0));
+                CHECK(mbv3ssd_read_detection_out(detector, rows.data(), rows.size() / 6, 6, 31, 17,
+                                                 room.data(), room.size(), &count) == MBV3SSD_OK);
+                CHECK(count == rows.size() / 6);
                 after_first += frame == 0 ? 0 : allocations - before;
             }
             CHECK(after_first == 0);

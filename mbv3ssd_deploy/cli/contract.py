@@ -45,7 +45,6 @@ def command(*, bundle: Path, target: Path | None, header: bool, talk: Talk) -> N
     write_file(path, data)
     spec = opened.spec
     talk.json({"path": str(path), "bytes": len(data)})
-    spec = opened.spec
     talk.result(
         f"{spec.name}: input {spec.input.width} x {spec.input.height}, {spec.priors.count} priors, "
         f"{spec.num_classes} classes with the background"

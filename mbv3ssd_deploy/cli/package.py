@@ -58,7 +58,7 @@ def command(
     talk.json({"path": str(path), "target": target, "boxes": package.boxes, "files": files})
     talk.result(
         f"{opened.spec.name} for {target}: {len(package.files)} files in {package.name}/, "
-        f"{package.images} images with {package.boxes} boxes"
+        f"{package.images} images with {package.boxes} boxes to look for"
     )
     if package.boxes < FEW_BOXES:
         talk.note(

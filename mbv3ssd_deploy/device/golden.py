@@ -77,6 +77,9 @@ class ExactLimits:
     pixels: float
 
 
+USUAL = next(row for row in LIMITS if row.arithmetic == "fp16")
+"""Those of what ncnn does if nobody says otherwise."""
+
 EXACT = ExactLimits(levels=1.0, score=1e-6, pixels=1e-3)
 
 
@@ -95,6 +98,10 @@ class GoldenBoxes:
 
     cut: float
     found: Detections
+
+    def counted(self, margin: float) -> int:
+        """Return how many scores lie more than `margin` above the cut: those that are judged."""
+        return int((self.found.scores > self.cut + margin).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.images import list_images, read_image
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.device.contract import CONTRACT, render_contract
-from mbv3ssd_deploy.device.golden import GOLDEN, Golden, GoldenFile, render_golden
+from mbv3ssd_deploy.device.golden import GOLDEN, USUAL, Golden, GoldenFile, render_golden
 from mbv3ssd_deploy.device.golden_run import golden_images
 from mbv3ssd_deploy.device.sources import (
     device_sources,
@@ -64,7 +64,8 @@ class Package:
         data: the bytes of the zip; the same whenever it is made of the same bundle and images.
         files: name within the zip and size, in order.
         images: how many pictures it carries.
-        boxes: how many boxes the self-test will look for, by the family's own rules.
+        boxes: how many boxes the self-test looks for, by the family's own rules and in float16:
+            those whose scores lie near their cut do not count.
     """
 
     name: str
@@ -144,7 +145,8 @@ def _model(
         files=tuple(GoldenFile(name, len(data), sha256_of(data)) for name, data in files.items()),
         images=images,
     )
-    return files | {GOLDEN: render_golden(golden)}, sum(len(image.own.found) for image in images)
+    boxes = sum(image.own.counted(USUAL.margin) for image in images)
+    return files | {GOLDEN: render_golden(golden)}, boxes
 
 
 def _ppm(pixels: U8) -> bytes:

@@ -101,6 +101,8 @@ def read_device_result(path: Path, bundle: Bundle) -> DeviceResult:
 def device_rows(result: DeviceResult) -> tuple[Row, ...]:
     """Return the rows of the report that `result` gives; heads are judged by today's limits."""
     ran = f"ncnn {result.ncnn} on {result.architecture}, {result.in_effect}"
+    if result.in_effect != result.arithmetic:
+        ran += f" ({result.arithmetic} did not take place)"
     return tuple(_row(row, result, ran) for row in result.rows)
 
 

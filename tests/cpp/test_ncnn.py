@@ -4,6 +4,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import tarfile
 
 import cpp_build
 import pytest
@@ -51,6 +52,25 @@ def test_an_archive_that_is_not_there_is_named(tmp_path):
     cpp_build.need_compiler()
     missing = tmp_path / "none.tar.gz"
     assert f"there is no file {missing}" in refused("--cache", tmp_path, "--archive", missing)
+
+
+def test_a_python_without_filters_for_archives_unpacks_too(recipe, tmp_path, monkeypatch):
+    """As Debian 12 has it (3.11.2), and with it a Raspberry Pi."""
+    (tmp_path / "ncnn-1" / "src").mkdir(parents=True)
+    with tarfile.open(tmp_path / "ncnn.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ncnn-1", "ncnn-1")
+    extract = tarfile.TarFile.extractall
+
+    def extractall(self, path=".", members=None, *, numeric_owner=False):
+        extract(self, path, members, numeric_owner=numeric_owner, filter="data")
+
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extractall)
+    (tmp_path / "scratch").mkdir()
+
+    source = recipe.unpacked(tmp_path / "scratch", tmp_path / "ncnn.tar.gz")
+
+    assert (source / "src").is_dir()
 
 
 def test_all_tools_that_are_missing_are_told_before_anything_is_fetched(tmp_path):

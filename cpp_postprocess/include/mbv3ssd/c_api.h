@@ -6,8 +6,9 @@
  *
  * Every function that can fail returns a status, and leaves a sentence for mbv3ssd_last_error().
  * No exception leaves the library. A detector holds buffers: use one for each thread. After the
- * first image nothing is allocated any more, as long as images keep their size. What is passed in
- * is only read, and only during the call: the caller keeps it. */
+ * first image nothing is allocated any more, as long as images keep their size and detection_out has
+ * no more than max_detections rows. What is passed in is only read, and only during the call: the
+ * caller keeps it. */
 #ifndef MBV3SSD_C_API_H
 #define MBV3SSD_C_API_H
 
