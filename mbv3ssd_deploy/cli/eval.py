@@ -105,14 +105,13 @@ def command(
             limit=limit,
             progress=progress,
         )
-    if curves is not None:
-        write_file(curves, render_report_curves(report))
     gate = {}
     if max_drop is not None:
         gate = {"max_drop": max_drop, "verdict": _verdict(report, max_drop)[0]}
     talk.json(json_from_report(report) | gate)
     show_evaluated(report, talk)
-    if curves is not None:
+    if curves is not None:  # last: what took long to measure has been told by now
+        write_file(curves, render_report_curves(report))
         talk.written([curves])
     if max_drop is not None:
         _judge(report, max_drop, talk)

@@ -20,6 +20,7 @@ PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
         "duplicate-image": "images listed twice, kept once",
         "size-mismatch": "annotations drawn for an image of another size, left out",
         "category-holes": "category ids with holes, numbered anew",
+        "empty-class": "folders without an image, taken for no class",
         "broken-object": "objects that cannot be read, left out",
         "blank-in-class": "class names with blanks around them, taken off",
         "unknown-class": "objects of a class that is unknown or not asked for, left out",

@@ -91,8 +91,7 @@ def train_detector(request: TrainRequest, observer: Observer | None = None) -> T
 def _train(
     request: TrainRequest, observer: Observer, team: Team, device: torch.device
 ) -> TrainReport:
-    if team.leads:
-        _check_folder(request)
+    _check_folder(request)
     snapshot = None if request.resume is None else read_snapshot(request.resume)
     if snapshot is not None:
         check_resumable(request, snapshot)

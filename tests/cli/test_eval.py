@@ -79,6 +79,14 @@ def test_the_gate_passes_and_fails(ready):
     assert "next:" not in failed.stdout
 
 
+def test_curves_that_cannot_be_written_cost_no_result(ready):
+    result = eval_(ready, "tiny.pth", "--curves", "tiny.pth/curves.png")
+
+    assert result.exit_code == 3
+    assert "cannot write" in result.stderr
+    assert "torch: PyTorch, cpu" in result.stdout
+
+
 def test_the_verdict_is_in_the_json_too(ready):
     passed = eval_(ready, *FAST, "--max-drop", "0.1", "--json")
     alone = eval_(ready, "tiny.pth", "--max-drop", "0.1", "--json")
