@@ -105,11 +105,13 @@ def command(
             limit=limit,
             progress=progress,
         )
-    if curves is not None:
-        write_file(curves, render_report_curves(report))
-    talk.json(json_from_report(report) | ({} if max_drop is None else {"max_drop": max_drop}))
+    gate = {}
+    if max_drop is not None:
+        gate = {"max_drop": max_drop, "verdict": _verdict(report, max_drop)[0]}
+    talk.json(json_from_report(report) | gate)
     show_evaluated(report, talk)
-    if curves is not None:
+    if curves is not None:  # last: what took long to measure has been told by now
+        write_file(curves, render_report_curves(report))
         talk.written([curves])
     if max_drop is not None:
         _judge(report, max_drop, talk)
@@ -145,6 +147,30 @@ def _check_flags(source: Path, curves: Path | None, options: LoadOptions) -> Non
         raise click.UsageError(f"--curves writes a PNG: {curves} does not end in .png")
 
 
+def _verdict(report: EvaluationReport, max_drop: float) -> tuple[str, str]:
+    """Return the verdict in a word, and why."""
+    from mbv3ssd_deploy.evaluate.diagnosis import NEAR_ZERO
+
+    if not _has_both(report):
+        return "UNPROVEN", "PyTorch and another runtime are not both there"
+    if report.reference.ap.mean < NEAR_ZERO:
+        return "UNPROVEN", (
+            f"PyTorch's own mAP is {report.reference.ap.mean:.4f}; where nothing is "
+            "found, nothing can be lost"
+        )
+    drop, row = report.worst_drop()
+    verdict = "PASS" if drop <= max_drop else "FAIL"
+    return verdict, (
+        f"the largest drop is {drop:.2f} points, of {row.name}; {max_drop:g} are allowed"
+    )
+
+
+def _has_both(report: EvaluationReport) -> bool:
+    from mbv3ssd_deploy.evaluate.report import REFERENCE
+
+    return report.reference.name == REFERENCE and len(report.rows) > 1
+
+
 def _judge(report: EvaluationReport, max_drop: float, talk: Talk) -> None:
     """Say whether the runtimes keep to the limit.
 
@@ -153,24 +179,13 @@ def _judge(report: EvaluationReport, max_drop: float, talk: Talk) -> None:
         Exit: with 1, one does not, or there is nothing to lose.
     """
     from mbv3ssd_deploy.errors import BundleError
-    from mbv3ssd_deploy.evaluate.diagnosis import NEAR_ZERO
-    from mbv3ssd_deploy.evaluate.report import REFERENCE
 
-    if report.reference.name != REFERENCE or len(report.rows) == 1:
+    if not _has_both(report):
         raise BundleError(
             "--max-drop compares other runtimes with PyTorch, and not both are there",
             hint="see above why; --checkpoint FILE names a checkpoint that moved",
         )
-    if report.reference.ap.mean < NEAR_ZERO:
-        talk.result(
-            f"UNPROVEN: PyTorch's own mAP is {report.reference.ap.mean:.4f}; where nothing is "
-            "found, nothing can be lost"
-        )
-        raise click.exceptions.Exit(1)
-    drop, row = report.worst_drop()
-    verdict = "PASS" if drop <= max_drop else "FAIL"
-    talk.result(
-        f"{verdict}: the largest drop is {drop:.2f} points, of {row.name}; {max_drop:g} are allowed"
-    )
-    if verdict == "FAIL":
+    verdict, why = _verdict(report, max_drop)
+    talk.result(f"{verdict}: {why}")
+    if verdict != "PASS":
         raise click.exceptions.Exit(1)

@@ -26,6 +26,8 @@ def show_evaluated(report: EvaluationReport, talk: Talk) -> None:
         talk.note(f"skipped {one.image}: {one.reason}")
     for line in report.notices:
         talk.note(f"notice: {line}")
+    for line in report.problems:
+        talk.detail(f"  {line}")
     talk.result(
         f"{report.model}: {report.images} images, {report.reference.ap.truths} objects, "
         f"{report.data}"

@@ -129,6 +129,7 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
         observer = Observer(
             progress=progress,
             note=lambda text: talk.note(f"notice: {text}"),
+            detail=lambda text: talk.detail(f"  {text}"),
             epoch_done=lambda record, left: talk.note(words_on_epoch(record, left)),
         )
         report = train_detector(request, observer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,7 @@ def command(*, talk: Talk, **flags: Any) -> None:  # noqa: ANN401 -- values of a
         observer = BackboneObserver(
             progress=progress,
             note=lambda text: talk.note(f"notice: {text}"),
+            detail=lambda text: talk.detail(f"  {text}"),
             epoch_done=lambda epoch, left: talk.note(_words_on(epoch, left)),
         )
         report = train_backbone(request, observer)
@@ -116,12 +118,22 @@ def _show(report: BackboneReport, request: Any, talk: Talk) -> None:  # noqa: AN
         talk.result(f"best top-1: {report.best.top1:.4f} after epoch {report.best.epoch}")
     talk.written(report.files)
     if report.interrupted:
-        talk.note("interrupted: the best backbone so far is kept")
-    if report.files:
+        talk.note(_words_on_interruption(report))
+    if report.best is not None:
         arch, width = request.backbone, request.width_mult
         words = ["--arch", str(arch), *([] if width == 1.0 else ["--width", f"{width:g}"])]
         data = "SOURCE" if request.data.startswith("folder:") else request.data
         talk.next_step("train", "--data", data, *words, "--backbone", report.files[0])
+
+
+def _words_on_interruption(report: BackboneReport) -> str:
+    if report.best is None:
+        return "stopped before the end of the first epoch: there is no backbone yet"
+    kept = shlex.quote(str(report.files[0]))
+    return (
+        f"stopped after epoch {len(report.history)}: the best backbone so far is kept; "
+        f"`--initial {kept}` starts another training from it"
+    )
 
 
 def _json_from(report: BackboneReport) -> dict[str, Any]:

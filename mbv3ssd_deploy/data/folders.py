@@ -84,7 +84,7 @@ def read_image_folder(
         )
     problems: list[DatasetProblem] = []
     parts = part_folders(root)
-    class_names = _class_names(parts.values() or (root,), root)
+    class_names = _class_names(parts.values() or (root,), root, problems)
     files = [
         (path, class_names.index(path.parent.name))
         for path in _files_of_split(root, parts, split, seed, problems)
@@ -100,7 +100,10 @@ def read_image_folder(
             problems.append(DatasetProblem(str(path), error.message, "broken-image"))
         progress(step, done, len(files))
     name = f"folder:{root}"
-    return ClassificationSet(name, class_names, _some(images, name, problems), tuple(problems))
+    if not images:
+        reasons = "".join(f"\n  {line}" for line in summary_of_problems(problems))
+        raise DatasetError(f"not one image of {str(split)!r} can be used{reasons}", where=name)
+    return ClassificationSet(name, class_names, tuple(images), tuple(problems))
 
 
 def crops_of_objects(
@@ -128,17 +131,31 @@ def crops_of_objects(
             LabelledImage(sample.image_path, int(label) - 1, Window(*map(int, box)))
             for box, label in zip(corners[wanted], truth.labels[wanted], strict=True)
         ]
-    name = f"objects of {dataset.name}"
+    if not images:
+        raise DatasetError(
+            "not one object can be cut out: those below "
+            f"{least_side_px} x {least_side_px} pixels, difficult ones and crowds are left out",
+            where=dataset.name,
+        )
     return ClassificationSet(
-        name, dataset.class_names[1:], _some(images, name, dataset.problems), dataset.problems
+        f"objects of {dataset.name}", dataset.class_names[1:], tuple(images), dataset.problems
     )
 
 
-def _class_names(folders: Iterable[Path], root: Path) -> tuple[str, ...]:
-    names = sorted({folder.name for parent in folders for folder in _class_folders(parent)})
+def _class_names(
+    parents: Iterable[Path], root: Path, problems: list[DatasetProblem]
+) -> tuple[str, ...]:
+    """Return the folders that hold an image in any part, sorted; the others are counted."""
+    folders = [folder for parent in parents for folder in _class_folders(parent)]
+    names = sorted({folder.name for folder in folders if _images_in(folder)})
+    problems += [
+        DatasetProblem(str(folder), "there is no image in it", "empty-class")
+        for folder in folders
+        if folder.name not in names
+    ]
     if len(names) < 2:
         raise DatasetError(
-            f"a folder per class is needed, and there are {len(names)}",
+            f"a folder with images for each class is needed, and there are {len(names)}",
             where=str(root),
             hint="lay the images out as ROOT/train/CLASS/*.jpg and ROOT/test/CLASS/*.jpg",
         )
@@ -188,9 +205,12 @@ def _files_of_split(
 
 
 def _files_in(parent: Path) -> list[Path]:
+    return [path for folder in _class_folders(parent) for path in _images_in(folder)]
+
+
+def _images_in(folder: Path) -> list[Path]:
     return [
         path
-        for folder in _class_folders(parent)
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith(".")
     ]
@@ -198,12 +218,3 @@ def _files_in(parent: Path) -> list[Path]:
 
 def _key(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
-
-
-def _some(
-    images: list[LabelledImage], name: str, problems: Iterable[DatasetProblem]
-) -> tuple[LabelledImage, ...]:
-    if not images:
-        reasons = "".join(f"\n  {line}" for line in summary_of_problems(tuple(problems)))
-        raise DatasetError(f"not one image can be used{reasons}", where=name)
-    return tuple(images)

@@ -59,7 +59,7 @@ def list_images(path: Path) -> list[Path]:
         raise DatasetError(
             "there is no such file or folder of images",
             where=str(path),
-            hint="--images takes one image or a folder with images",
+            hint="give one image, or a folder with images",
         )
     try:
         entries = sorted(path.iterdir(), key=lambda entry: entry.name)
@@ -227,7 +227,7 @@ def _folder_with_images(folders: list[Path]) -> str:
             count = sum(map(_is_image, folder.iterdir()))
             if count:
                 return f"{folder} holds {count} images: subfolders are not searched, so name it"
-    return "--images takes one image or a folder with images"
+    return "give one image, or a folder with images"
 
 
 def _ends_early(data: bytes) -> bool:

@@ -20,6 +20,7 @@ PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
         "duplicate-image": "images listed twice, kept once",
         "size-mismatch": "annotations drawn for an image of another size, left out",
         "category-holes": "category ids with holes, numbered anew",
+        "empty-class": "folders without an image, taken for no class",
         "broken-object": "objects that cannot be read, left out",
         "blank-in-class": "class names with blanks around them, taken off",
         "unknown-class": "objects of a class that is unknown or not asked for, left out",
@@ -45,6 +46,31 @@ def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
     order = [kind for kind in PROBLEM_KINDS if kind in counts]
     order += sorted(set(counts) - set(PROBLEM_KINDS))
     return tuple(_line(kind, counts[kind], first[kind]) for kind in order)
+
+
+def summary_of_training(
+    train: Sequence[DatasetProblem], val: Sequence[DatasetProblem]
+) -> tuple[str, ...]:
+    """Return the lines of two parts, each saying of which it is, once where it is of both."""
+    of_train, of_val = summary_of_problems(train), summary_of_problems(val)
+    both = [line for line in of_train if line in of_val]
+    return (
+        *(f"training and validation data: {line}" for line in both),
+        *(f"training data: {line}" for line in of_train if line not in both),
+        *(f"validation data: {line}" for line in of_val if line not in both),
+        *remark_on_more((*train, *val)),
+    )
+
+
+def remark_on_more(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return how to see what a summary does not name; nothing where it names all."""
+    hidden = len(set(problems)) - len({problem.kind for problem in problems})
+    return ("-v names every case, with its file",) if hidden else ()
+
+
+def every_problem(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return a line for each problem, once."""
+    return tuple(dict.fromkeys(f"{problem.place}: {problem.reason}" for problem in problems))
 
 
 def _line(kind: str, count: int, first: DatasetProblem) -> str:

@@ -9,7 +9,7 @@ the format.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,9 @@ def read_yolo(
     stems = Counter(image.stem for image in files)
     for done, image in enumerate(files, start=1):
         found = _annotated(image, described.names, problems)
-        if stems[image.stem] > 1:
-            found = replace(found, image_id=str(image))
-        annotated.append(found)
+        if found is not None:
+            many = stems[image.stem] > 1
+            annotated.append(replace(found, image_id=str(image)) if many else found)
         progress(step, done, len(files))
     samples = list(checked_samples(annotated, labels_by_name(names), problems, progress))
     return dataset_from_samples(f"yolo:{path}", names, samples, problems)
@@ -140,10 +140,13 @@ def _images_of_split(
         )
     images: dict[Path, None] = {}
     for place in places:
-        for image in _images_at(place, described.path):
+        there = _images_at(place, described.path)
+        for image in there:
             if image in images:
                 problems.append(DatasetProblem(str(image), "listed twice", "duplicate-image"))
             images[image] = None
+        if place.is_dir():
+            problems += _labels_without_image(place, there)
     if not images:
         raise DatasetError(
             "the split is empty: there is no image", where=", ".join(map(str, places))
@@ -172,9 +175,28 @@ def _images_at(place: Path, description: Path) -> Sequence[Path]:
     )
 
 
+def _labels_without_image(place: Path, images: Sequence[Path]) -> Iterator[DatasetProblem]:
+    """Yield a problem for each label file of a folder that belongs to none of its images."""
+    known = {_label_file(image) for image in images}
+    for file in sorted(_label_file(place / "any").parent.rglob("*.txt")):
+        if file not in known and _holds_labels(file):
+            yield DatasetProblem(str(file), f"there is no image {file.stem}", "missing-image")
+
+
+def _holds_labels(file: Path) -> bool:
+    """Tell labels from other text, such as a list of classes: numbers, or nothing at all."""
+    try:
+        line = file.read_text(encoding="utf-8-sig").strip().partition("\n")[0]
+        numbers = [float(word) for word in line.split()]
+    except (OSError, ValueError):
+        return False
+    return not numbers or len(numbers) >= 5
+
+
 def _annotated(
     image: Path, names: dict[int, str], problems: list[DatasetProblem]
-) -> AnnotatedImage:
+) -> AnnotatedImage | None:
+    """Return an image with what its label file says; None where that cannot be read."""
     labels = _label_file(image)
     if not labels.is_file():
         problems.append(DatasetProblem(str(image), f"there is no {labels}", "no-label-file"))
@@ -182,8 +204,10 @@ def _annotated(
     try:
         lines = labels.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(DatasetProblem(str(labels), f"cannot be read: {error}", "broken-object"))
-        lines = []
+        problems.append(
+            DatasetProblem(str(labels), f"cannot be read: {error}", "broken-annotation")
+        )
+        return None
     objects = []
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -62,7 +62,8 @@ class EvaluationReport:
         rows: in the order asked for.
         notices: what a user should know of the classes.
         seconds: for everything.
-        diagnosis: what would mend a mAP near zero; empty where it is not.
+        diagnosis: what would mend a low mAP; empty where nothing is to be said.
+        problems: what was left out of the data, a line each.
     """
 
     data: str
@@ -76,6 +77,7 @@ class EvaluationReport:
     notices: tuple[str, ...]
     seconds: float
     diagnosis: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def reference(self) -> RuntimeRow:
@@ -106,6 +108,7 @@ def json_from_report(report: EvaluationReport) -> dict[str, Any]:
         "classes": list(names[1:]),
         "runtimes": [_json_from_row(report, row) for row in report.rows],
         "notices": list(report.notices),
+        "problems": list(report.problems),
         "diagnosis": list(report.diagnosis),
         "seconds": report.seconds,
     }

@@ -12,7 +12,7 @@ from mbv3ssd_deploy.core.average_precision import Protocol
 from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.sources import read_dataset
-from mbv3ssd_deploy.data.summary import summary_of_problems
+from mbv3ssd_deploy.data.summary import every_problem, remark_on_more, summary_of_problems
 from mbv3ssd_deploy.evaluate.diagnosis import with_diagnosis
 from mbv3ssd_deploy.evaluate.evaluate import evaluate
 from mbv3ssd_deploy.evaluate.opening import opened
@@ -58,5 +58,10 @@ def evaluate_files(  # noqa: PLR0913 -- one argument a decision of the user
     with opened(source, runtimes, checkpoint=checkpoint, options=options) as ready:
         report = evaluate(dataset, ready.spec, ready.subjects, protocol=protocol, progress=progress)
         report = with_diagnosis(report, dataset, ready.spec, ready.subjects)
-    notices = (*summary_of_problems(dataset.problems), *report.notices, *ready.left_out)
-    return replace(report, data=f"{split} of {dataset.name}", notices=notices)
+    wrong = (*summary_of_problems(dataset.problems), *remark_on_more(dataset.problems))
+    return replace(
+        report,
+        data=f"{split} of {dataset.name}",
+        notices=(*wrong, *report.notices, *ready.left_out),
+        problems=every_problem(dataset.problems),
+    )

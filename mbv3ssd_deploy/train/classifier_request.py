@@ -35,7 +35,7 @@ class BackboneRequest:
         data: `folder:ROOT` with a folder a class, or a detection source whose objects are cut out.
         output: the folder of all files.
         train_split: what to learn from.
-        val_split: what to be measured on; val where None, or test where there is no val.
+        val_split: what to be measured on.
         backbone: Large or Small.
         width_mult: of the backbone.
         image_size: height and width; object crops are stretched to it.
@@ -105,4 +105,5 @@ class BackboneObserver:
 
     progress: Progress = silent
     note: Callable[[str], None] = _say_nothing
+    detail: Callable[[str], None] = _say_nothing
     epoch_done: Callable[[ClassifierEpoch, float], None] = _see_nothing

@@ -6,6 +6,7 @@ images with a class -> net -> (batch -> step) x epochs -> accuracy -> backbone.p
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import time
@@ -22,6 +23,7 @@ from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbo
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
+from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.data.classification import (
     NO_CLASS_AUGMENTATION,
@@ -30,7 +32,7 @@ from mbv3ssd_deploy.data.classification import (
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.folders import ClassificationSet
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
-from mbv3ssd_deploy.data.summary import summary_of_problems
+from mbv3ssd_deploy.data.summary import every_problem, summary_of_training
 from mbv3ssd_deploy.errors import DatasetError, OutputError, TrainingError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
 from mbv3ssd_deploy.train.batches import BatchPlan
@@ -48,7 +50,7 @@ from mbv3ssd_deploy.train.classifier_request import (
 from mbv3ssd_deploy.train.device import device_named
 from mbv3ssd_deploy.train.distributed import Team
 from mbv3ssd_deploy.train.ema import MovingAverage
-from mbv3ssd_deploy.train.history import write_table_and_chart
+from mbv3ssd_deploy.train.history import CHART, PLAN, TABLE, write_table_and_chart
 from mbv3ssd_deploy.train.interrupt import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.optimise import (
     Part,
@@ -72,7 +74,7 @@ class BackboneReport:
         spec: of the classifier.
         history: epoch by epoch.
         interrupted: whether it was asked to stop before its end.
-        files: what was written.
+        files: what was written; a backbone is among them from the end of the first epoch on.
     """
 
     folder: Path
@@ -111,34 +113,63 @@ def train_backbone(
             where=str(path),
             hint="replace it (--overwrite), or choose another --output",
         )
-    learn = _read(request, request.train_split, observer)
-    val = _read(request, request.val_split, observer)
+    learn, val = _read(request, observer)
     if learn.class_names != val.class_names:
         raise DatasetError("training and validation images have other classes", where=request.data)
     spec = _spec_of(request, learn)
     torch.manual_seed(request.seed)
+    _write_plan(request, spec)
     net = _start(request, spec, observer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     lessons = _Lessons(request, spec, net, learn, val, device, observer)
-    with stop_on_signals() as stop:
-        interrupted = lessons.run(stop)
-    if lessons.history:
-        write_table_and_chart(request.output, lessons.history, _panels(lessons.history))
-    names = (BACKBONE_FILE, "history.csv", "history.png")
+    try:
+        with stop_on_signals() as stop:
+            interrupted = lessons.run(stop)
+    finally:
+        if lessons.history:
+            write_table_and_chart(request.output, lessons.history, _panels(lessons.history))
+    names = (*((BACKBONE_FILE, TABLE, CHART) if lessons.history else ()), PLAN)
     return BackboneReport(
         folder=request.output,
         spec=spec,
         history=tuple(lessons.history),
         interrupted=interrupted,
-        files=tuple(p for name in names if (p := request.output / name).exists()),
+        files=tuple(request.output / name for name in names),
     )
 
 
-def _read(request: BackboneRequest, split: Split, observer: BackboneObserver) -> ClassificationSet:
-    # not this run's seed: no test image of the detector to come may be learned from
-    found = read_classes(request.data, split, seed=SPLIT_SEED, progress=observer.progress)
-    for line in summary_of_problems(found.problems):
-        observer.note(f"{split}: {line}")
-    return found
+def _read(
+    request: BackboneRequest, observer: BackboneObserver
+) -> tuple[ClassificationSet, ClassificationSet]:
+    """Return what to learn from and what to be measured on."""
+
+    def read(split: Split) -> ClassificationSet:
+        # not this run's seed: no test image of the detector to come may be learned from
+        return read_classes(request.data, split, seed=SPLIT_SEED, progress=observer.progress)
+
+    learn, val = read(request.train_split), read(request.val_split)
+    for line in summary_of_training(learn.problems, val.problems):
+        observer.note(line)
+    for line in every_problem((*learn.problems, *val.problems)):
+        observer.detail(line)
+    return learn, val
+
+
+def _write_plan(request: BackboneRequest, spec: ClassifierSpec) -> None:
+    """Write down what is going to be done: a folder that cannot be written to shows itself now.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    plan = {
+        "data": request.data,
+        "splits": [request.train_split.value, request.val_split.value],
+        "seed": request.seed,
+        "recipe": json_from_record(request.recipe),
+        "label_smoothing": request.label_smoothing,
+        "dropout": request.dropout,
+        "spec": json_from_record(spec),
+    }
+    write_file(request.output / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
 
 def _spec_of(request: BackboneRequest, learn: ClassificationSet) -> ClassifierSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 
 import torch
 
@@ -24,8 +25,13 @@ def device_named(name: str, team: Team) -> torch.device:
     """Return the device: "auto" takes a GPU where there is one; each process its own.
 
     Raises:
-        RuntimeUnavailableError: PyTorch sees no such device.
+        RuntimeUnavailableError: PyTorch sees no such device, or `name` is none.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise RuntimeUnavailableError(
+            f"nothing can be trained on a device {name!r}",
+            hint="--device is auto, cpu, cuda, or cuda:1 for the second GPU",
+        )
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     index = team.local_rank if ":" not in name else int(name.partition(":")[2])

@@ -84,6 +84,7 @@ class Epochs:
         observer: is told how it goes.
         board: TensorBoard's, where it is installed.
         record: of the run; replaced as it goes on.
+        others: files of the run that this one replaces; the first save takes them away.
         report: of the last validation.
     """
 
@@ -97,6 +98,7 @@ class Epochs:
     observer: Observer
     board: Board | None
     record: RunRecord
+    others: Sequence[Path] = ()
     report: ApReport | None = None
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
@@ -211,11 +213,16 @@ class Epochs:
         if not self.learner.stepper.team.leads:
             return
         net = self.learner.net_to_deploy()
+        written = {self.folder / LAST}
         if best:
             write_snapshot(self.folder / BEST, net, self.spec, self.record, None)
+            written.add(self.folder / BEST)
         write_snapshot(self.folder / LAST, net, self.spec, self.record, self.learner.tensors())
         if self.record.history:
-            write_history(self.folder, self.record.history)
+            written |= {*write_history(self.folder, self.record.history)}
+        for path in set(self.others) - written:
+            path.unlink(missing_ok=True)
+        self.others = ()
         self._saved = time.monotonic()
 
     def _check_images(self, batch: Batch) -> None:

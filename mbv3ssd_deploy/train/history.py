@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 TABLE, CHART = "history.csv", "history.png"
+PLAN = "run.json"
 
 
 @dataclass(frozen=True, slots=True)

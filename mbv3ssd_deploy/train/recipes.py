@@ -39,17 +39,22 @@ class Freeze(enum.StrEnum):
     ALL_BUT_HEADS = "all-but-heads"
 
 
-_TINY, _JUST_BELOW_1, _LARGEST = 1e-12, 1 - 1e-9, 1e12
-_RANGES: Mapping[tuple[str, ...], tuple[float, float]] = MappingProxyType(
+_Range = tuple[float, float, str]
+_ONE_OR_MORE: _Range = (1, 1e12, "1 or more")
+_ABOVE_0: _Range = (1e-12, 1e12, "above 0 and below 1e12")
+_0_OR_MORE: _Range = (0, 1e12, "0 or more and below 1e12")
+_BELOW_1: _Range = (0, 1 - 1e-9, "0 or more and below 1")
+_A_SHARE: _Range = (0, 1, "from 0 to 1")
+_RANGES: Mapping[tuple[str, ...], _Range] = MappingProxyType(
     {
-        ("epochs", "batch"): (1, _LARGEST),
-        ("lr", "bn_momentum", "negatives_per_positive", "smooth_l1_beta"): (_TINY, _LARGEST),
-        ("weight_decay", "warmup_epochs", "clip_norm", "backbone_lr", "extras_lr"): (0, _LARGEST),
-        ("momentum", "ema_decay", "final_lr_share", "match_threshold"): (0, _JUST_BELOW_1),
-        ("vertical_flip",): (0, 1),
+        ("epochs", "batch"): _ONE_OR_MORE,
+        ("lr", "bn_momentum", "negatives_per_positive", "smooth_l1_beta"): _ABOVE_0,
+        ("weight_decay", "warmup_epochs", "clip_norm", "backbone_lr", "extras_lr"): _0_OR_MORE,
+        ("momentum", "ema_decay", "final_lr_share", "match_threshold"): _BELOW_1,
+        ("vertical_flip",): _A_SHARE,
     }
 )
-"""Which settings lie between which numbers."""
+"""Which settings lie between which numbers: least, most, and both in words."""
 _CHOICES: Mapping[str, type[enum.StrEnum]] = MappingProxyType(
     {"algorithm": Algorithm, "schedule": Schedule, "freeze": Freeze}
 )
@@ -120,7 +125,10 @@ class Recipe:
     vertical_flip: float = 0.0
 
     def __post_init__(self) -> None:
-        problems = [f"{name} is {value:g}" for name, value in self._out_of_range()]
+        problems = [
+            f"{name} is {value:g}, and must be {wanted}"
+            for name, value, wanted in self._out_of_range()
+        ]
         for name, kind in _CHOICES.items():
             # a plain word is as good as the choice that it names
             word = getattr(self, name)
@@ -132,11 +140,11 @@ class Recipe:
         if problems:
             raise SpecError("; ".join(problems), where=f"recipe {self.name}")
 
-    def _out_of_range(self) -> list[tuple[str, float]]:
+    def _out_of_range(self) -> list[tuple[str, float, str]]:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return [
-            (name, values[name])
-            for names, (least, most) in _RANGES.items()
+            (name, values[name], wanted)
+            for names, (least, most, wanted) in _RANGES.items()
             for name in names
             if not least <= values[name] <= most
         ]

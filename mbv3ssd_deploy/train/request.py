@@ -83,9 +83,11 @@ class Observer:
     Attributes:
         progress: of the present epoch or validation.
         note: something a user should know, a sentence.
+        detail: something that only who asks for details wants to know.
         epoch_done: the record of an epoch, and the seconds that remain, as far as one can tell.
     """
 
     progress: Progress = silent
     note: Callable[[str], None] = _say_nothing
+    detail: Callable[[str], None] = _say_nothing
     epoch_done: Callable[[EpochRecord, float], None] = _see_nothing

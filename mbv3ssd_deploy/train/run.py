@@ -26,7 +26,7 @@ from mbv3ssd_deploy.train.board import board_if_installed
 from mbv3ssd_deploy.train.device import Precision, autocast_type, device_named
 from mbv3ssd_deploy.train.distributed import Team, joined, team_from_environment
 from mbv3ssd_deploy.train.epochs import Epochs
-from mbv3ssd_deploy.train.history import CHART, TABLE
+from mbv3ssd_deploy.train.history import CHART, PLAN, TABLE
 from mbv3ssd_deploy.train.learner import build_learner
 from mbv3ssd_deploy.train.request import Observer, TrainRequest
 from mbv3ssd_deploy.train.settle import (
@@ -41,7 +41,6 @@ from mbv3ssd_deploy.train.snapshot import BEST, LAST, RunRecord, Snapshot, read_
 from mbv3ssd_deploy.train.start import Start, new_start
 from mbv3ssd_deploy.train.training_data import TrainingData, read_training_data
 
-PLAN = "run.json"
 _CACHE_BYTES = 256 * 2**20
 """Decoded images that each process keeps: reading a small data set again costs more than a step."""
 
@@ -92,6 +91,7 @@ def train_detector(request: TrainRequest, observer: Observer | None = None) -> T
 def _train(
     request: TrainRequest, observer: Observer, team: Team, device: torch.device
 ) -> TrainReport:
+    _check_folder(request)
     snapshot = None if request.resume is None else read_snapshot(request.resume)
     if snapshot is not None:
         check_resumable(request, snapshot)
@@ -106,6 +106,8 @@ def _train(
     )
     for notice in data.notices:
         observer.note(notice)
+    for line in data.details:
+        observer.detail(line)
     if snapshot is not None:
         check_same_data(data, snapshot, str(request.resume))
     batch = check_batch(recipe, len(data.train), team.size)
@@ -119,7 +121,7 @@ def _train(
         else snapshot.record
     )
     if team.leads:
-        _open_folder(request, start.spec, record)
+        _write_plan(request.output, start.spec, record)
     learner = build_learner(
         start.net,
         start.spec,
@@ -141,16 +143,17 @@ def _train(
         observer=observer,
         board=board_if_installed(request.output, record.step) if team.leads else None,
         record=record,
+        others=() if _goes_on_there(request) else _files_in(request.output),
     )
     outcome = epochs.run()
-    names = () if outcome.record == record else (BEST, LAST, TABLE, CHART, PLAN)
+    files = () if outcome.record == record else (*_files_in(request.output), request.output / PLAN)
     return TrainReport(
         folder=request.output,
         spec=start.spec,
         record=outcome.record,
         report=outcome.report,
         interrupted=outcome.interrupted,
-        files=tuple(path for name in names if (path := request.output / name).exists()),
+        files=files,
     )
 
 
@@ -183,21 +186,39 @@ def _worker_count(request: TrainRequest, device: torch.device) -> int:
     return max(1, cores // 2) if device.type == "cpu" else min(8, cores)
 
 
-def _open_folder(request: TrainRequest, spec: DetectorSpec, record: RunRecord) -> None:
+def _files_in(folder: Path) -> tuple[Path, ...]:
+    """Return what a run has left in `folder`, its plan left out."""
+    return tuple(path for name in (BEST, LAST, TABLE, CHART) if (path := folder / name).exists())
+
+
+def _goes_on_there(request: TrainRequest) -> bool:
+    """Tell whether the run in the folder is the one that goes on."""
+    resume = request.resume
+    return resume is not None and resume.parent.resolve() == request.output.resolve()
+
+
+def _check_folder(request: TrainRequest) -> None:
+    """Check, before anything is read, that the folder holds no run that would be lost.
+
+    Raises:
+        OutputError: it does.
+    """
+    last = request.output / LAST
+    if last.exists() and not (request.overwrite or _goes_on_there(request)):
+        raise OutputError(
+            "holds a run already",
+            where=str(request.output),
+            hint=f"go on with it (--resume {last}), replace it (--overwrite), "
+            "or choose another --output",
+        )
+
+
+def _write_plan(folder: Path, spec: DetectorSpec, record: RunRecord) -> None:
     """Write down what is going to be done: a folder that cannot be written to shows itself now.
 
     Raises:
-        OutputError: the folder cannot be written to, or holds another run.
+        OutputError: the folder cannot be written to.
     """
-    folder = request.output
-    is_same_run = request.resume is not None and request.resume.parent.resolve() == folder.resolve()
-    if (folder / LAST).exists() and not (request.overwrite or is_same_run):
-        raise OutputError(
-            "holds a run already",
-            where=str(folder),
-            hint=f"go on with it (--resume {folder / LAST}), replace it (--overwrite), "
-            "or choose another --output",
-        )
     plan = {
         "recipe": json_from_record(record.recipe),
         "settings": json_from_record(record.settings),

@@ -168,8 +168,8 @@ def _settings_asked(
     yield "the precision", _text(request.precision), settings.precision
     yield "the training split", _text(request.train_split), settings.train_split
     yield "the validation split", _text(request.val_split), settings.val_split
-    yield "validate-every", request.validate_every, settings.validate_every
-    yield "the classes", _names(request.class_names), _names(spec.class_names)
+    yield "val-every", request.validate_every, settings.validate_every
+    yield "the list of classes", _names(request.class_names), _names(spec.class_names)
     for name, value in request.changes.items():
         yield name, value, getattr(recipe, name)
 

@@ -30,6 +30,10 @@ from mbv3ssd_deploy.train.training_data import TrainingData
 
 _FOREGROUND_SHARE = 0.01
 """How likely a fresh head finds an object in a prior: RetinaNet's pi (arXiv 1708.02002, 4.1)."""
+_NO_BETTER = (
+    "that is poor, but no other sizes of the priors fit better; "
+    "where objects are small, a larger --imgsz makes them larger"
+)
 
 
 class Start(NamedTuple):
@@ -55,8 +59,12 @@ def new_start(request: TrainRequest, recipe: Recipe, data: TrainingData) -> Star
     spec = _spec_for(request, recipe, data.class_names)
     notices = [_words_on_fit(spec, objects)]
     if request.fit_priors and fit_of_priors(spec.priors, objects).is_poor:
-        spec = dataclasses.replace(spec, priors=proposed_priors(spec.priors, objects))
-        notices += [_words_on_sizes(spec.priors), _words_on_fit(spec, objects)]
+        priors = proposed_priors(spec.priors, objects)
+        if priors == spec.priors:
+            notices.append(_NO_BETTER)
+        else:
+            spec = dataclasses.replace(spec, priors=priors)
+            notices += [_words_on_sizes(priors), _words_on_fit(spec, objects)]
     net = build_net(spec)
     expect_background(net, spec.num_classes)
     if request.backbone_file is not None:

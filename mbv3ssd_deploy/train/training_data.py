@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
 from mbv3ssd_deploy.data.sources import read_dataset
-from mbv3ssd_deploy.data.summary import summary_of_problems
+from mbv3ssd_deploy.data.summary import every_problem, summary_of_training
 from mbv3ssd_deploy.errors import DatasetError
+
+_LISTED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class TrainingData:
     Attributes:
         train: images to learn from.
         val: images to be measured on.
-        notices: what was left out of either, in sentences.
+        notices: what was left out of either, and what else a user should know, in sentences.
     """
 
     train: Dataset
@@ -31,6 +33,11 @@ class TrainingData:
     def class_names(self) -> tuple[str, ...]:
         """By label, background first."""
         return self.train.class_names
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """All that was left out, a line each."""
+        return every_problem((*self.train.problems, *self.val.problems))
 
     @property
     def objects(self) -> int:
@@ -59,7 +66,7 @@ def read_training_data(  # noqa: PLR0913 -- two sources with their splits
     )
     if not any(len(sample.truth) for sample in train.samples):
         raise DatasetError("there is no object to learn from", where=data)
-    notices = _notices(summary_of_problems(train.problems), summary_of_problems(val.problems))
+    notices = [*summary_of_training(train.problems, val.problems), *_unseen_classes(train)]
     shared = _shared_images(train.samples, val.samples)
     if shared:
         notices.append(
@@ -69,14 +76,17 @@ def read_training_data(  # noqa: PLR0913 -- two sources with their splits
     return TrainingData(train, val, tuple(notices))
 
 
-def _notices(of_train: Sequence[str], of_val: Sequence[str]) -> list[str]:
-    """Say of which data each line is, once where it is of both."""
-    both = [line for line in of_train if line in of_val]
-    return [
-        *(f"training and validation data: {line}" for line in both),
-        *(f"training data: {line}" for line in of_train if line not in both),
-        *(f"validation data: {line}" for line in of_val if line not in both),
-    ]
+def _unseen_classes(train: Dataset) -> Iterator[str]:
+    """Yield a sentence on the classes that no object can teach, if there are any."""
+    seen: set[int] = set()
+    for sample in train.samples:
+        truth = sample.truth
+        seen.update(truth.labels[~(truth.crowd | truth.difficult)].tolist())
+    unseen = [name for label, name in enumerate(train.class_names) if label and label not in seen]
+    if unseen:
+        some = ", ".join(map(repr, unseen[:_LISTED]))
+        more = f" and {len(unseen) - _LISTED} more" if len(unseen) > _LISTED else ""
+        yield f"no training image shows {some}{more}: that will never be found"
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:

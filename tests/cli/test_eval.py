@@ -79,6 +79,37 @@ def test_the_gate_passes_and_fails(ready):
     assert "next:" not in failed.stdout
 
 
+def test_curves_that_cannot_be_written_cost_no_result(ready):
+    result = eval_(ready, "tiny.pth", "--curves", "tiny.pth/curves.png")
+
+    assert result.exit_code == 3
+    assert "cannot write" in result.stderr
+    assert "torch: PyTorch, cpu" in result.stdout
+
+
+def test_the_verdict_is_in_the_json_too(ready):
+    passed = eval_(ready, *FAST, "--max-drop", "0.1", "--json")
+    alone = eval_(ready, "tiny.pth", "--max-drop", "0.1", "--json")
+
+    assert json.loads(passed.stdout)["verdict"] == "PASS"
+    assert json.loads(alone.stdout)["verdict"] == "UNPROVEN"
+    assert alone.exit_code == 3
+
+
+def test_every_slip_in_the_data_is_named_with_v_and_in_json(ready):
+    labels = ready.folder / "scenes" / "scene0.txt"
+    labels.write_text(labels.read_text() + "\n0 5 5 1 1\n0 6 6 1 1\n")
+
+    usual, verbose, plain = (eval_(ready, "tiny.pth", *w) for w in ((), ("-v",), ("--json",)))
+
+    assert "-v names every case" in usual.stderr
+    assert "960, 720" not in usual.stderr
+    named = [line for line in verbose.stderr.splitlines() if line.startswith("  ")]
+    assert len(named) == 2
+    assert "outside the image" in named[1]
+    assert json.loads(plain.stdout)["problems"] == [line.strip() for line in named]
+
+
 def test_where_nothing_is_found_nothing_is_proven(ready):
     (ready.folder / "scenes" / "scene0.txt").write_text("2 0.01 0.01 0.01 0.01")
 

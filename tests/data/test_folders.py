@@ -48,6 +48,30 @@ def test_a_folder_per_class_and_part(tmp_path, add):
     assert train.problems == ()
 
 
+def test_a_folder_without_an_image_is_no_class(tmp_path, add):
+    add("JPEGImages", count=30)
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "0.xml").write_text("<annotation/>")
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+
+    with pytest.raises(DatasetError, match="and there are 1"):
+        read_image_folder(tmp_path, Split.TRAIN)
+    add("other", count=30)
+    found = read_image_folder(tmp_path, Split.TRAIN)
+
+    assert found.class_names == ("JPEGImages", "other")
+    kinds = [problem.kind for problem in found.problems]
+    assert kinds.count("empty-class") == 2
+
+
+def test_an_empty_part_is_named(tmp_path, add):
+    add("train/cat", "train/dog")
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+
+    with pytest.raises(DatasetError, match="not one image of 'val' can be used"):
+        read_image_folder(tmp_path, Split.VAL)
+
+
 def test_val_is_taken_from_train_where_there_is_none(tmp_path, add):
     add("train/cat", "train/dog", "test/cat", count=30)
 
@@ -95,7 +119,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, add):
     }.items():
         with pytest.raises(DatasetError, match=words):
             read_image_folder(tmp_path / folder, Split.TEST)
-    with pytest.raises(DatasetError, match="not one image"):
+    with pytest.raises(DatasetError, match="there are 0"):
         read_image_folder(tmp_path / "empty", Split.TRAIN)
 
 

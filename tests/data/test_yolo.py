@@ -155,6 +155,30 @@ def test_an_image_without_labels_is_background_and_counted(tmp_path, add):
     assert kinds(dataset) == ["no-label-file"]
 
 
+def test_a_label_file_without_an_image_is_named(tmp_path, add):
+    add("a", "0 0.5 0.5 1 1\n")
+    labels = tmp_path / "labels" / "train"
+    (labels / "b.txt").write_text("0 0.5 0.5 1 1\n")
+    (labels / "c.txt").write_text("")
+    (labels / "classes.txt").write_text("cat\ndog\n")
+
+    problems = read(tmp_path).problems
+
+    assert {problem.kind for problem in problems} == {"missing-image"}
+    assert [problem.place for problem in problems] == [str(labels / f"{n}.txt") for n in "bc"]
+
+
+def test_an_image_whose_labels_cannot_be_read_is_no_background(tmp_path, add):
+    add("a", "0 0.5 0.5 1 1\n")
+    add("b", "")
+    (tmp_path / "labels" / "train" / "b.txt").write_bytes(b"\xff\xfe\x00")
+
+    dataset = read(tmp_path)
+
+    assert [sample.image_id for sample in dataset.samples] == ["a"]
+    assert kinds(dataset) == ["broken-annotation"]
+
+
 def test_images_that_are_missing_or_broken_are_left_out(tmp_path, add):
     add("a", "0 0.5 0.5 1 1\n")
     add("b", "0 0.5 0.5 1 1\n")

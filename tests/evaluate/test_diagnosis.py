@@ -46,6 +46,25 @@ def test_labels_that_are_off_are_named(scenes, change, words):
     assert "to 1.000" in said
 
 
+def test_labels_that_are_off_are_named_where_some_objects_are_found_by_luck(scenes):
+    twin = Twin(scenes, scene_spec(), change=rolled(1, 1))
+    lucky = replace(scenes, samples=scenes.samples[2:3])
+    twin.known |= Twin(lucky, scene_spec()).known
+
+    (said,) = diagnosis(scenes, twin.subject())
+
+    assert "mAP is low (0.0" in said or "mAP is low (0.1" in said
+    assert "when every label is moved down by one" in said
+
+
+def test_a_weak_detector_is_not_told_what_would_not_help(scenes):
+    twin = Twin(replace(scenes, samples=scenes.samples[:1]), scene_spec())
+    report = evaluate(scenes, scene_spec(), [twin.subject()], protocol=Protocol.VOC_AREA)
+
+    assert 0.05 < report.reference.ap.mean < 0.15
+    assert with_diagnosis(report, scenes, scene_spec(), [twin.subject()]).diagnosis == ()
+
+
 def test_exchanged_colours_are_named(scenes):
     (said,) = diagnosis(scenes, Twin(scenes, scene_spec(), colours=-1).subject())
 

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.images import write_image
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
-from mbv3ssd_deploy.errors import DatasetError, OutputError
+from mbv3ssd_deploy.errors import DatasetError, OutputError, TrainingError
 from mbv3ssd_deploy.train.classifier_request import (
     BACKBONE_RECIPE,
     BackboneObserver,
@@ -109,6 +112,57 @@ def test_a_backbone_is_not_replaced_unasked(folder, tmp_path):
     train_backbone(request)
 
     with pytest.raises(OutputError, match="there is a backbone already"):
+        train_backbone(request)
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_first_step(folder, tmp_path):
+    (tmp_path / "locked").write_text("a file stands in the way")
+    seen = []
+    observer = BackboneObserver(progress=lambda step, *_: seen.append(step))
+
+    with pytest.raises(OutputError, match="cannot write"):
+        train_backbone(tiny_request(f"folder:{folder}", tmp_path / "locked" / "base"), observer)
+
+    assert "epoch 1" not in seen
+
+
+def test_an_interrupt_before_the_first_epoch_claims_no_backbone(folder, tmp_path):
+    output = tmp_path / "base"
+    output.mkdir()
+    (output / "backbone.pth").write_text("another one")
+
+    def interrupt(step, *_):
+        if step.startswith("epoch"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    request = tiny_request(f"folder:{folder}", output, overwrite=True)
+    report = train_backbone(request, BackboneObserver(progress=interrupt))
+
+    assert report.interrupted
+    assert report.best is None
+    assert [path.name for path in report.files] == ["run.json"]
+    assert (output / "backbone.pth").read_text() == "another one"
+
+
+def test_the_history_is_written_however_it_ends(folder, tmp_path):
+    class EnoughError(Exception):
+        pass
+
+    def leave(*_):
+        raise EnoughError
+
+    request = tiny_request(f"folder:{folder}", tmp_path / "base")
+    with pytest.raises(EnoughError):
+        train_backbone(request, BackboneObserver(epoch_done=leave))
+
+    assert len((tmp_path / "base" / "history.csv").read_text().splitlines()) == 2
+
+
+def test_a_loss_that_is_no_number_ends_it(folder, tmp_path):
+    recipe = {"epochs": 9, "lr": 1e11, "clip_norm": 0.0, "warmup_epochs": 3.0}
+    request = tiny_request(f"folder:{folder}", tmp_path / "base", recipe=recipe)
+
+    with pytest.raises(TrainingError, match="the loss is nan"):
         train_backbone(request)
 
 

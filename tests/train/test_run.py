@@ -2,6 +2,8 @@ import csv
 import dataclasses
 import json
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -142,6 +144,30 @@ def test_a_folder_with_a_run_is_not_replaced_unasked(voc, tmp_path):
 
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
     train_detector(dataclasses.replace(request, overwrite=True))
+
+
+def test_a_run_that_replaces_another_keeps_none_of_its_files(voc, tmp_path):
+    train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
+    interrupt = Observer(epoch_done=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    request = tiny_request(voc, tmp_path / "run", changes={"epochs": 3}, validate_every=3)
+
+    report = train_detector(dataclasses.replace(request, overwrite=True), interrupt)
+
+    # nothing was measured yet: the best of the other run is not the best of this one
+    assert report.interrupted
+    names = {"last.pth", "history.csv", "history.png", "run.json"}
+    assert {path.name for path in report.files} == names
+    assert {path.name for path in (tmp_path / "run").iterdir() if path.is_file()} == names
+
+
+def test_classes_that_no_training_image_shows_are_named(voc, tmp_path):
+    said = []
+    labels = ("background", *SCENE_CLASSES[1:], "kite", "boat")
+    request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1}, class_names=labels)
+
+    train_detector(request, Observer(note=said.append))
+
+    assert "no training image shows 'kite', 'boat': that will never be found" in said
 
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(voc, tmp_path):

@@ -95,7 +95,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
         ("--data voc:{voc} --schedule multistep --milestones .8,.5", 3, "do not rise"),
         ("--data voc:{voc} --milestones half", 2, "'half' is no list of shares such as 0.6,0.85"),
         ("--data voc:{voc} --extras-lr -1", 3, "extras_lr is -1"),
+        ("--data voc:{voc} --lr -1 --ema-decay 1", 3, "lr is -1, and must be above 0"),
         ("--data voc:{voc} --device cuda:7", 4, "sees no GPU"),
+        ("--data voc:{voc} --device cuda:x", 4, "on a device 'cuda:x'"),
+        ("--data voc:{voc} --device tpu", 4, "auto, cpu, cuda, or cuda:1"),
         ("--data voc:{voc} --precision fp16 --device cpu", 4, "fp16 trains on a GPU"),
         ("--resume {voc}/labels.txt", 3, "no snapshot of a training run"),
     ],
@@ -109,6 +112,30 @@ def test_wrong_input_is_explained(voc, monkeypatch, words, exit_code, said):
     assert done.exit_code == exit_code, done.output
     assert said in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_v_names_every_slip_in_the_data(voc, tmp_path):
+    for stem in ("scene_0", "scene_1", "scene_9"):
+        (voc / "Annotations" / f"{stem}.xml").unlink()
+    words = ("--data", f"voc:{voc}", *TINY, "--epochs", "1", "--overwrite", "-o", tmp_path / "run")
+
+    usual, verbose = run(*words), run(*words, "-v")
+
+    assert "-v names every case" in usual.stderr
+    assert "training data: 2 x images without an annotation" in usual.stderr
+    for stem in ("scene_1", "scene_9"):
+        line = f"  {voc / 'JPEGImages' / stem}.png: there is no {stem}.xml for it"
+        assert line in verbose.stderr.splitlines()
+    assert "scene_1.png" not in usual.stderr
+
+
+def test_a_run_that_is_there_is_told_before_the_data_is_read(tmp_path):
+    (tmp_path / "last.pth").write_text("a run")
+
+    done = run("--data", "voc:nowhere", "-o", tmp_path)
+
+    assert done.exit_code == 3
+    assert "holds a run already" in done.stderr
 
 
 def test_a_best_snapshot_is_no_run_to_go_on_with(voc, tmp_path):
