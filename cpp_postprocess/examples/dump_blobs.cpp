@@ -62,8 +62,10 @@ void dump(int argc, char const* const* argv) {
     set_arithmetic(net.opt, argv[7]);
     load_net(net, argv[1], argv[2]);
     ncnn::Extractor extractor = net.create_extractor();
-    ncnn::Mat const input =
-        read_input(argv[3], std::atoi(argv[4]), std::atoi(argv[5]), std::atoi(argv[6]));
+    auto const number = [&](int at) {
+        return static_cast<int>(std::strtol(argv[at], nullptr, 10));
+    };
+    ncnn::Mat const input = read_input(argv[3], number(4), number(5), number(6));
     check_input(input_size_of(argv[1]), static_cast<std::uint32_t>(input.w),
                 static_cast<std::uint32_t>(input.h));
     if (net.input_names().empty()) {

@@ -34,7 +34,7 @@ def fuzzers(tmp_path_factory):
     return cpp_build.build_preset("fuzz") / "fuzz"
 
 
-@pytest.mark.parametrize("subject", ["contract", "preprocess", "postprocess"])
+@pytest.mark.parametrize("subject", ["contract", "golden", "preprocess", "postprocess"])
 def test_libfuzzer_finds_nothing(fuzzers, tmp_path, subject):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
