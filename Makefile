@@ -6,12 +6,15 @@ STAMP := $(VENV)/.installed
 COMPAT := .compat-venv
 # pip's packages bring CMake and Ninja along
 TOOLS = PATH="$(CURDIR)/$(BIN):$$PATH"
+# without ONNX Runtime's headers (ONNXRUNTIME_INCLUDE_DIR) its example cannot be looked at
+TIDIED = $(filter-out $(if $(ONNXRUNTIME_INCLUDE_DIR),,%/detect_onnxruntime.cpp),\
+  $(wildcard $(foreach room,src selftest examples,cpp_postprocess/$(room)/*.cpp)))
 NCNN = $(TOOLS) $(BIN)/python cpp_postprocess/ncnn/build_ncnn.py
 # Extra words for pip, for instance where to find PyTorch's CPU build: make demo PIP_ARGS="..."
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check compat ncnn arm docs bench peers clean
+.PHONY: help demo test check tidy compat ncnn arm docs bench peers clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -34,6 +37,12 @@ check: $(STAMP)  ## format, lint, types, then the tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+tidy: $(STAMP)  ## clang-tidy on all C++ but the tests: it finds nothing (minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) clang-tidy==23.1.4
+	$(BIN)/clang-tidy --quiet --warnings-as-errors='*' $(TIDIED) -- \
+	  -std=c++17 -DMBV3SSD_VERSION='""' $(foreach room,include src examples,-Icpp_postprocess/$(room)) \
+	  -isystem "$$($(NCNN))/../../../include/ncnn" $(addprefix -isystem ,$(ONNXRUNTIME_INCLUDE_DIR))
 
 compat: $(STAMP) $(COMPAT)/.installed  ## the same ncnn files in the oldest and the newest tested ncnn
 	$(BIN)/python tests/compat/run.py --old-python $(COMPAT)/bin/python

@@ -3,28 +3,31 @@
 // with `to-ncnn --raw-heads`.
 //
 //     detect_ncnn_raw model.ncnn.param model.ncnn.bin model.mbv3c picture.ppm [ARITHMETIC]
-#include <cstdio>
 #include <exception>
+#include <iostream>
 
 #include "heads.hpp"
 #include "network.hpp"
 #include "output.hpp"
 #include "picture.hpp"
 
-static void detect(int argc, char** argv) {
+namespace {
+
+void detect(int argc, char const* const* argv) {
     Detector const detector = open_detector(argv[3]);
     mbv3ssd_description const about = describe(detector);
     Picture const picture = read_picture(argv[4]);
     ncnn::Net net;
     set_arithmetic(net.opt, argc > 5 ? argv[5] : "fp16");
     load_net(net, argv[1], argv[2]);
+    check_input(input_size_of(argv[1]), about.input_width, about.input_height);
 
     mbv3ssd_image const image = picture.view();
     std::vector<float> tensor(std::size_t{3} * about.input_height * about.input_width);
     check(mbv3ssd_preprocess(detector.get(), &image, tensor.data(), tensor.size()));
 
     ncnn::Extractor extractor = net.create_extractor();
-    extractor.input("input", mat_from_tensor(tensor, about));
+    feed(extractor, "input", mat_from_tensor(tensor, about));
     Heads const heads = extract_heads(extractor, net, about);
 
     std::vector<mbv3ssd_detection> found(about.max_detections);
@@ -36,15 +39,17 @@ static void detect(int argc, char** argv) {
     print_detections(detector.get(), found, count);
 }
 
+}  // namespace
+
 int main(int argc, char** argv) {
     if (argc < 5 || argc > 6) {
-        std::fprintf(stderr, "usage: detect_ncnn_raw PARAM BIN CONTRACT PICTURE.ppm [ARITHMETIC]\n");
+        std::cerr << "usage: detect_ncnn_raw PARAM BIN CONTRACT PICTURE.ppm [ARITHMETIC]\n";
         return 2;
     }
     try {
         detect(argc, argv);
     } catch (std::exception const& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::cerr << error.what() << '\n';
         return 1;
     }
     return 0;

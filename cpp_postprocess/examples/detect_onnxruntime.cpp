@@ -5,16 +5,18 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <array>
-#include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <iostream>
 
 #include "detector.hpp"
 #include "output.hpp"
 #include "picture.hpp"
 
+namespace {
+
 // A runtime knows the interfaces of its own and of older headers.
-static void use_runtime() {
+void use_runtime() {
     OrtApi const* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
     if (api == nullptr) {
         throw std::runtime_error(std::string("ONNX Runtime ") +
@@ -24,14 +26,14 @@ static void use_runtime() {
     Ort::InitApi(api);
 }
 
-static Ort::Value tensor_view(std::vector<float>& tensor, mbv3ssd_description const& about) {
+Ort::Value tensor_view(std::vector<float>& tensor, mbv3ssd_description const& about) {
     std::array<std::int64_t, 4> const shape = {1, 3, about.input_height, about.input_width};
     auto const memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeCPU);
     return Ort::Value::CreateTensor<float>(memory, tensor.data(), tensor.size(), shape.data(),
                                            shape.size());
 }
 
-static mbv3ssd_head head_view(Ort::Value const& loc, Ort::Value const& conf) {
+mbv3ssd_head head_view(Ort::Value const& loc, Ort::Value const& conf) {
     return {loc.GetTensorData<float>(),
             conf.GetTensorData<float>(),
             loc.GetTensorTypeAndShapeInfo().GetElementCount(),
@@ -41,7 +43,7 @@ static mbv3ssd_head head_view(Ort::Value const& loc, Ort::Value const& conf) {
             0};
 }
 
-static void detect(char const* body, char const* contract, char const* photo) {
+void detect(char const* body, char const* contract, char const* photo) {
     Detector const detector = open_detector(contract);
     mbv3ssd_description const about = describe(detector);
     Picture const picture = read_picture(photo);
@@ -68,15 +70,17 @@ static void detect(char const* body, char const* contract, char const* photo) {
     print_detections(detector.get(), found, count);
 }
 
+}  // namespace
+
 int main(int argc, char** argv) {
     if (argc != 4) {
-        std::fprintf(stderr, "usage: detect_onnxruntime BODY.onnx CONTRACT PICTURE.ppm\n");
+        std::cerr << "usage: detect_onnxruntime BODY.onnx CONTRACT PICTURE.ppm\n";
         return 2;
     }
     try {
         detect(argv[1], argv[2], argv[3]);
     } catch (std::exception const& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::cerr << error.what() << '\n';
         return 1;
     }
     return 0;

@@ -9,12 +9,15 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <iostream>
 #include <stdexcept>
 #include <string>
 
 #include "network.hpp"
 
-static ncnn::Mat read_input(std::string const& path, int width, int height, int channels) {
+namespace {
+
+ncnn::Mat read_input(std::string const& path, int width, int height, int channels) {
     if (width < 1 || height < 1 || channels < 1) {
         throw std::runtime_error("width, height and channels must be whole numbers above 0");
     }
@@ -31,7 +34,7 @@ static ncnn::Mat read_input(std::string const& path, int width, int height, int 
 }
 
 // Channels of a mat of three dimensions may stand apart.
-static void write_blob(std::string const& path, ncnn::Mat const& mat) {
+void write_blob(std::string const& path, ncnn::Mat const& mat) {
     std::ofstream file(path, std::ios::binary);
     auto const plane = static_cast<std::streamsize>(sizeof(float)) * mat.w * mat.h * mat.d;
     for (int channel = 0; channel < mat.c; ++channel) {
@@ -43,7 +46,7 @@ static void write_blob(std::string const& path, ncnn::Mat const& mat) {
     }
 }
 
-static void print_sizes(std::string const& blob, ncnn::Mat const& mat) {
+void print_sizes(std::string const& blob, ncnn::Mat const& mat) {
     std::printf("%s", blob.c_str());
     if (mat.dims >= 3) {
         std::printf(" %d", mat.c);
@@ -54,16 +57,21 @@ static void print_sizes(std::string const& blob, ncnn::Mat const& mat) {
     std::printf(" %d\n", mat.w);
 }
 
-static void dump(int argc, char** argv) {
+void dump(int argc, char const* const* argv) {
     ncnn::Net net;
     set_arithmetic(net.opt, argv[7]);
     load_net(net, argv[1], argv[2]);
     ncnn::Extractor extractor = net.create_extractor();
-    ncnn::Mat const input =
-        read_input(argv[3], std::atoi(argv[4]), std::atoi(argv[5]), std::atoi(argv[6]));
-    if (extractor.input(net.input_names().front(), input) != 0) {
-        throw std::runtime_error("the network does not take this input");
+    auto const number = [&](int at) {
+        return static_cast<int>(std::strtol(argv[at], nullptr, 10));
+    };
+    ncnn::Mat const input = read_input(argv[3], number(4), number(5), number(6));
+    check_input(input_size_of(argv[1]), static_cast<std::uint32_t>(input.w),
+                static_cast<std::uint32_t>(input.h));
+    if (net.input_names().empty()) {
+        throw std::runtime_error("the network has no input");
     }
+    feed(extractor, net.input_names().front(), input);
     for (int index = 9; index < argc; ++index) {
         std::string const blob = argv[index];
         ncnn::Mat const mat = extract(extractor, blob);
@@ -75,17 +83,18 @@ static void dump(int argc, char** argv) {
     }
 }
 
+}  // namespace
+
 int main(int argc, char** argv) {
     if (argc < 10) {
-        std::fprintf(stderr,
-                     "usage: dump_blobs PARAM BIN INPUT.f32 WIDTH HEIGHT CHANNELS ARITHMETIC "
-                     "FOLDER BLOB...\n");
+        std::cerr << "usage: dump_blobs PARAM BIN INPUT.f32 WIDTH HEIGHT CHANNELS ARITHMETIC "
+                     "FOLDER BLOB...\n";
         return 2;
     }
     try {
         dump(argc, argv);
     } catch (std::exception const& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::cerr << error.what() << '\n';
         return 1;
     }
     return 0;

@@ -1,6 +1,7 @@
 // Raw heads out of ncnn, whichever way the network ends.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -12,12 +13,8 @@ struct Heads {
 };
 
 inline bool gives(ncnn::Net const& net, std::string const& blob) {
-    for (ncnn::Blob const& one : net.blobs()) {
-        if (one.name == blob) {
-            return true;
-        }
-    }
-    return false;
+    return std::any_of(net.blobs().begin(), net.blobs().end(),
+                       [&](ncnn::Blob const& one) { return one.name == blob; });
 }
 
 inline std::size_t floats_in(ncnn::Mat const& mat) {

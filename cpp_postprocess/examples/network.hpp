@@ -4,6 +4,9 @@
 #include <net.h>  // ncnn
 
 #include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,6 +36,46 @@ inline void load_net(ncnn::Net& net, std::string const& param, std::string const
     }
     if (net.load_model(bin.c_str()) != 0) {
         throw std::runtime_error("ncnn cannot load " + bin);
+    }
+}
+
+// What a network was made for, in pixels; 0 where its file does not say.
+struct InputSize {
+    std::uint32_t width = 0, height = 0;
+};
+
+inline std::uint32_t number_behind(std::string const& key, std::string const& line) {
+    std::size_t const at = line.find(key);
+    return at == std::string::npos
+               ? 0
+               : static_cast<std::uint32_t>(std::strtoul(&line[at + key.size()], nullptr, 10));
+}
+
+inline InputSize input_size_of(std::string const& param) {
+    std::ifstream file(param);
+    for (std::string line; std::getline(file, line);) {
+        if (line.rfind("Input ", 0) == 0) {
+            return {number_behind(" 0=", line), number_behind(" 1=", line)};
+        }
+    }
+    return {};
+}
+
+// Throws std::runtime_error if `made_for` is another size than what the network is to be fed: ncnn
+// would read past the end of its blobs.
+inline void check_input(InputSize const& made_for, std::uint32_t width, std::uint32_t height) {
+    auto const differs = [](std::uint32_t a, std::uint32_t b) { return a != 0 && a != b; };
+    if (differs(made_for.width, width) || differs(made_for.height, height)) {
+        throw std::runtime_error("the network takes " + std::to_string(made_for.width) + " x " +
+                                 std::to_string(made_for.height) + " pixels, not " +
+                                 std::to_string(width) + " x " + std::to_string(height) +
+                                 ": these files belong to different models");
+    }
+}
+
+inline void feed(ncnn::Extractor& extractor, std::string const& blob, ncnn::Mat const& mat) {
+    if (extractor.input(blob.c_str(), mat) != 0) {
+        throw std::runtime_error("the network does not take " + blob);
     }
 }
 

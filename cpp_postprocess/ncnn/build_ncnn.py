@@ -65,8 +65,8 @@ _NEWER_ARM = dict.fromkeys(
 # Without dispatch everything is compiled for AVX2, and for what few CPUs have as well if it may.
 _NATIVE = dict.fromkeys(
     (
-        *("NCNN_RUNTIME_CPU", "NCNN_BF16", "NCNN_XOP", "NCNN_AVX512"),
-        *("NCNN_AVXVNNI", "NCNN_AVXVNNIINT8", "NCNN_AVXVNNIINT16", "NCNN_AVXNECONVERT"),
+        *("NCNN_RUNTIME_CPU", "NCNN_XOP", "NCNN_AVX512", "NCNN_AVXVNNI"),
+        *("NCNN_AVXVNNIINT8", "NCNN_AVXVNNIINT16", "NCNN_AVXNECONVERT"),
     ),
     "OFF",
 )

@@ -76,7 +76,7 @@ NumberDiff compare_numbers(float const* expected, std::size_t expected_count, fl
     double error = 0;
     double size = 0;
     for (std::size_t i = 0; i < expected_count; ++i) {
-        double const wanted = static_cast<double>(expected[i]);
+        auto const wanted = static_cast<double>(expected[i]);
         double const off = static_cast<double>(actual[i]) - wanted;
         if (!std::isfinite(off)) {
             ++diff.not_finite;

@@ -47,9 +47,9 @@ bool has_bf16() {
 
 }  // namespace
 
-std::string ncnn_release() { return NCNN_VERSION_STRING; }
+std::string_view ncnn_release() { return NCNN_VERSION_STRING; }
 
-std::string architecture() {
+std::string_view architecture() {
 #if defined(__aarch64__) || defined(_M_ARM64)
     return "aarch64";
 #elif defined(__arm__) || defined(_M_ARM)
@@ -73,7 +73,7 @@ std::vector<std::string> cpu_features() {
     return names;
 }
 
-std::string arithmetic_in_effect(std::string const& asked) {
+std::string arithmetic_at_most(std::string const& asked) {
     if (asked == "fp16" && !computes_in_halves()) {
         return "fp16s";
     }

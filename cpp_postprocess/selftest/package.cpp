@@ -21,9 +21,10 @@ Bytes read_bytes(std::string const& path) {
     Bytes bytes;
     std::vector<unsigned char> block(std::size_t{1} << 16U);
     std::size_t got = 0;
-    while ((got = std::fread(block.data(), 1, block.size(), file.get())) != 0) {
+    do {
+        got = std::fread(block.data(), 1, block.size(), file.get());
         bytes.insert(bytes.end(), block.begin(), block.begin() + static_cast<std::ptrdiff_t>(got));
-    }
+    } while (got == block.size());
     if (std::ferror(file.get()) != 0) {
         throw std::runtime_error(path + " cannot be read");
     }

@@ -37,9 +37,9 @@ std::vector<mbv3ssd_detection> detections_from(Package const& package, ncnn::Mat
     return found;
 }
 
-// The golden file may be of another model than the contract, and a network that is fed another size
-// than it was made for reads past the end of its blobs.
-void need_fitting(Package const& package) {
+// Contract, golden file and network may be of different models.
+void need_fitting(Package const& package, InputSize const& made_for) {
+    check_input(made_for, package.about.input_width, package.about.input_height);
     Golden const& golden = package.golden;
     if (golden.input_width != package.about.input_width ||
         golden.input_height != package.about.input_height) {
@@ -56,13 +56,14 @@ Network::Network(Package const& package, std::string const& arithmetic, int thre
     load_net(net_, package.folder + "/" + package.golden.param,
              package.folder + "/" + package.golden.bin);
     whole_ = gives(net_, "detection_out");
+    made_for_ = input_size_of(package.folder + "/" + package.golden.param);
 }
 
 Output Network::run(std::vector<float> const& tensor, Picture const& picture) const {
-    need_fitting(package_);
+    need_fitting(package_, made_for_);
     ncnn::Extractor extractor = net_.create_extractor();
     extractor.set_light_mode(false);  // else a blob that was extracted cannot be used again
-    extractor.input("input", mat_from_tensor(tensor, package_.about));
+    feed(extractor, "input", mat_from_tensor(tensor, package_.about));
     Heads const heads = extract_heads(extractor, net_, package_.about);
     Output output;
     for (std::size_t part = 0; part < heads.parts.size(); ++part) {
@@ -85,9 +86,9 @@ Output Network::run(std::vector<float> const& tensor, Picture const& picture) co
 }
 
 void Network::run_as_shipped(std::vector<float> const& tensor) const {
-    need_fitting(package_);
+    need_fitting(package_, made_for_);
     ncnn::Extractor extractor = net_.create_extractor();
-    extractor.input("input", mat_from_tensor(tensor, package_.about));
+    feed(extractor, "input", mat_from_tensor(tensor, package_.about));
     if (whole_) {
         static_cast<void>(extract(extractor, "detection_out"));
     } else {
@@ -104,15 +105,14 @@ std::vector<float> tensor_from(Package const& package, Picture const& picture) {
 }
 
 std::vector<mbv3ssd_detection> boxes_from(Package const& package, std::vector<float> const& loc,
-                                          std::vector<float> const& conf,
-                                          Picture const& picture) {
+                                          std::vector<float> const& conf, std::uint32_t width,
+                                          std::uint32_t height) {
     mbv3ssd_head const head{loc.data(), conf.data(),      loc.size(), conf.size(),
                             MBV3SSD_ROWS, 0, 0};
     std::vector<mbv3ssd_detection> found(package.about.max_detections);
     std::size_t count = 0;
-    check(mbv3ssd_postprocess(package.detector.get(), &head, 1, static_cast<float>(picture.width),
-                              static_cast<float>(picture.height), found.data(), found.size(),
-                              &count));
+    check(mbv3ssd_postprocess(package.detector.get(), &head, 1, static_cast<float>(width),
+                              static_cast<float>(height), found.data(), found.size(), &count));
     found.resize(count);
     return found;
 }

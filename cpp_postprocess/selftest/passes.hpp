@@ -1,6 +1,7 @@
 // A network at work on one input, and what one wants to know of it.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "package.hpp"
@@ -31,15 +32,16 @@ class Network {
     Package const& package_;
     ncnn::Net net_;
     bool whole_ = false;
+    InputSize made_for_;
 };
 
 // The input tensor of a picture.
 [[nodiscard]] std::vector<float> tensor_from(Package const& package, Picture const& picture);
 
-// What the library makes of heads in rows, in pixels of `picture`.
+// What the library makes of heads in rows, in pixels of an image of that size.
 [[nodiscard]] std::vector<mbv3ssd_detection> boxes_from(Package const& package,
                                                         std::vector<float> const& loc,
                                                         std::vector<float> const& conf,
-                                                        Picture const& picture);
+                                                        std::uint32_t width, std::uint32_t height);
 
 }  // namespace selftest

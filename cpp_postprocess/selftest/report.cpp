@@ -40,8 +40,11 @@ std::string quoted(std::string const& words) {
 
 // JSON has no word for what is not finite: it becomes a string.
 std::string number(double value) {
-    if (!std::isfinite(value)) {
-        return std::isnan(value) ? "\"nan\"" : value > 0 ? "\"inf\"" : "\"-inf\"";
+    if (std::isnan(value)) {
+        return "\"nan\"";
+    }
+    if (std::isinf(value)) {
+        return value > 0 ? "\"inf\"" : "\"-inf\"";
     }
     char text[32];
     static_cast<void>(std::snprintf(text, sizeof text, "%.9g", value));

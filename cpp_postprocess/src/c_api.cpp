@@ -148,7 +148,6 @@ mbv3ssd_status mbv3ssd_open_memory(const void* contract, size_t size,
     });
 }
 
-// NOLINTNEXTLINE(misc-const-correctness): who frees it says that it changes
 void mbv3ssd_close(mbv3ssd_detector* detector) { delete detector; }
 
 mbv3ssd_status mbv3ssd_describe(const mbv3ssd_detector* detector,

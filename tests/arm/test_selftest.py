@@ -43,7 +43,8 @@ def test_a_cpu_without_float16_arithmetic_says_so_and_passes(bench, good):
     told = selftests.run_selftest(program, good, arithmetic="fp16")
 
     assert told.exit_code == 0, told.stdout + told.stderr
-    assert told.result["in_effect"] != "fp16"
+    assert told.result["in_effect"] == "fp32"
+    assert "fp16 did not take place" in told.stdout.splitlines()[-1]
 
 
 def test_a_network_without_the_guard_fails_in_float16_only(program, unguarded):

@@ -1,5 +1,6 @@
 """Building ncnn, and the two examples that run a whole bundle with it, against Python."""
 
+import dataclasses
 import fcntl
 import os
 import subprocess
@@ -174,6 +175,28 @@ def test_the_whole_network_finds_what_python_finds(place):
 def test_raw_heads_and_the_library_find_what_python_finds(place, outputs):
     bundle = place.with_outputs(outputs)
     place.assert_same(place.run("detect_ncnn_raw", bundle=bundle), place.found_from_heads(bundle))
+
+
+def test_a_network_of_another_size_is_not_fed(place, programs, tmp_path):
+    bundle, contract, picture = place.bundle, tmp_path / "model.mbv3c", tmp_path / "image.ppm"
+    spec = bundle.spec
+    narrow = dataclasses.replace(spec, input=dataclasses.replace(spec.input, width=64))
+    contract.write_bytes(render_contract(narrow))
+    picture.write_bytes(b"P6\n1 1\n255\nrgb")
+    tensor = tmp_path / "input.f32"
+    tensor.write_bytes(bytes(4 * 3 * 96 * 64))
+    sizes = map(str, (64, 96, 3))
+    for program, *words in (
+        ("detect_ncnn", contract, picture),
+        ("detect_ncnn_raw", contract, picture),
+        ("dump_blobs", tensor, *sizes, "fp32", tmp_path, "mbox_loc"),
+    ):
+        files = bundle.param_path, bundle.bin_path
+        done = subprocess.run(
+            [programs / program, *files, *words], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the network takes 96 x 96 pixels, not 64 x 96" in done.stderr
 
 
 def test_what_cannot_be_read_is_said(place, programs, tmp_path):

@@ -70,7 +70,7 @@ def test_a_board_that_failed_fails_the_bundle(workbench, tmp_path):
 @pytest.mark.parametrize(
     ("numbers", "in_effect", "words"),
     [
-        ({"loc": 0.031, "conf": 0}, "fp16s", "loc is off by 0.031 of its root mean square"),
+        ({"loc": 0.011, "conf": 0}, "fp16s", "loc is off by 0.011 of its root mean square"),
         ({"loc": 0, "conf": "nan"}, "fp16s", "conf is off by nan"),
         ({"loc": 0}, "fp16s", "conf is off by None"),
         ({"loc": 0, "conf": 0}, "fp8", "there are no limits for fp8"),
