@@ -1,7 +1,6 @@
 #include "package.hpp"
 
-#include <cstdio>
-#include <memory>
+#include <fstream>
 #include <stdexcept>
 #include <utility>
 
@@ -13,19 +12,17 @@ namespace {
 using Bytes = std::vector<unsigned char>;
 
 Bytes read_bytes(std::string const& path) {
-    std::unique_ptr<std::FILE, int (*)(std::FILE*)> const file(std::fopen(path.c_str(), "rb"),
-                                                               std::fclose);
-    if (file == nullptr) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) {
         throw std::runtime_error(path + " cannot be opened");
     }
     Bytes bytes;
-    std::vector<unsigned char> block(std::size_t{1} << 16U);
-    std::size_t got = 0;
-    do {
-        got = std::fread(block.data(), 1, block.size(), file.get());
-        bytes.insert(bytes.end(), block.begin(), block.begin() + static_cast<std::ptrdiff_t>(got));
-    } while (got == block.size());
-    if (std::ferror(file.get()) != 0) {
+    std::vector<char> block(std::size_t{1} << 16U);
+    while (file.read(block.data(), static_cast<std::streamsize>(block.size())),
+           file.gcount() > 0) {
+        bytes.insert(bytes.end(), block.begin(), block.begin() + file.gcount());
+    }
+    if (file.bad()) {
         throw std::runtime_error(path + " cannot be read");
     }
     return bytes;
