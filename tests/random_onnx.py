@@ -228,6 +228,19 @@ def squeeze_excite(model):
     return model.either_order("Mul", x, gate, model.shapes[x])
 
 
+def pooled_together(model):
+    """Two poolings put together, one of them at times a single number; a gate, or what follows."""
+    x = model.tensor(is_map)
+    shape = model.shapes[x]
+    y = model.tensor(lambda other: is_map(other) and other[1] in {1, shape[1]})
+    pair = pooled(model, x), pooled(model, y)
+    op = model.pick("Add", "Sub", "Mul", "Max")
+    both = model.either_order(op, *pair, model.shapes[pair[0]])
+    if model.flip():
+        both = convolution(model, both, kernels=(1,), out=shape[1])
+    return both if model.flip() else model.either_order("Mul", x, both, shape)
+
+
 def window_pooling(model):
     x = model.tensor(lambda shape: is_map(shape) and min(shape[2:]) >= 2)
     if x is None:
@@ -306,7 +319,19 @@ STEPS = (
     *(block, block, block, block, heads, convolution, batch_norm, activation, activation),
     *(leading_norm, leading_norm, leading_norm),
     *(arithmetic_with_constant, arithmetic_with_constant, arithmetic_of_two, spelt_gate),
-    *(squeeze_excite, window_pooling, join, cut, head, head, flatten, linear, softmax, identity),
+    *(
+        squeeze_excite,
+        pooled_together,
+        window_pooling,
+        join,
+        cut,
+        head,
+        head,
+        flatten,
+        linear,
+        softmax,
+        identity,
+    ),
 )
 
 
