@@ -8,6 +8,8 @@ After:  `Pooling 1 1 x p 0=1 4=1` (c), `InnerProduct`, `ReLU`, `InnerProduct`, `
 ncnn broadcasts a gate of (c) over (c, h, w) in all its releases. Reshapes between (c) and
 (c, 1, 1), as `nn.Linear` gates have them, fall away. The rewrite is made for a pooling as a whole
 or not at all: one reader that needs the (c, 1, 1) shape keeps everything as it was.
+
+Why: a 1x1 convolution of one pixel is the slower kernel, by 1 to 2 % of a net, and Reshapes go.
 """
 
 from __future__ import annotations
