@@ -2,7 +2,8 @@
 
 Beside each other stand, with the same numbers in them:
 
-    pnnx             pnnx's conversion of the same simplified body, both outputs
+    pnnx             pnnx's conversion of the network, its heads as the family's own code has them
+    pnnx of ours     pnnx's conversion of our simplified body, where that has them otherwise
     raw heads        ours up to the blobs loc and conf            (`to-ncnn --raw-heads`)
     raw levels       ours up to one pair of maps a level          (`to-ncnn --raw-heads=levels`)
 
@@ -20,7 +21,6 @@ One thread is timed by its own clock, two by the wall: on a quiet machine only, 
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,13 +79,12 @@ class Line:
 
 def groups_of(body: Body, folder: Path) -> list[list[Peer]]:
     """Write all graphs of `body`; return them in groups that are compared within."""
-    groups = [
-        [
-            Peer("pnnx", write_pnnx(body, folder)),
-            Peer("raw heads", write_ours(body, Outputs.CONCAT, folder)),
-            Peer("raw levels", write_ours(body, Outputs.LEVELS, folder)),
-        ]
-    ]
+    to_heads = [Peer("pnnx", write_pnnx(body, folder, original=True))]
+    if body.original is not None:
+        to_heads.append(Peer("pnnx of ours", write_pnnx(body, folder, original=False)))
+    to_heads.append(Peer("raw heads", write_ours(body, Outputs.CONCAT, folder)))
+    to_heads.append(Peer("raw levels", write_ours(body, Outputs.LEVELS, folder)))
+    groups = [to_heads]
     if body.name == TAILED and REFERENCE.is_file():
         reference, optimised = write_reference(body, folder)
         ours = write_ours(body, Outputs.DETECTIONS, folder)
@@ -180,13 +179,21 @@ def main(names: Sequence[str], threads: Sequence[int], most: int) -> None:
     print("".join(f"\n- {line}" for line in told))
 
 
+def _at_least_one(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 1 on")
+    return int(word)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Our ncnn graphs beside their peers.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETS)}")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--processes", type=int, default=MOST_PROCESSES, help="a group, at most")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(NETS)}")
+    parser.add_argument("--threads", type=_at_least_one, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--processes", type=_at_least_one, default=MOST_PROCESSES, help="a group, at most"
+    )
     given = parser.parse_args()
     strange = [name for name in given.names if name not in NETS]
     if strange:
-        sys.exit(f"{', '.join(strange)}: not one of {', '.join(NETS)}")
+        parser.error(f"{'; '.join(strange)}: not one of {'; '.join(NETS)}")
     main(given.names, given.threads, given.processes)

@@ -47,11 +47,16 @@ def write_ours(body: Body, outputs: Outputs, folder: Path) -> Path:
     return target
 
 
-def write_pnnx(body: Body, folder: Path) -> Path:
-    """Let pnnx convert the simplified body, weights as float32; return its .param."""
-    work = folder / "pnnx"
+def write_pnnx(body: Body, folder: Path, *, original: bool) -> Path:
+    """Let pnnx convert the simplified body, weights as float32; return its .param.
+
+    `original`: with its heads as the family's own code writes them, where that is not as ours does.
+    """
+    own = body.original if original else None
+    work = folder / ("pnnx" if original else "pnnx-ours")
     work.mkdir()
-    (work / "body.onnx").write_bytes(bytes_from_body(body.simple))
+    content = bytes_from_body(body.simple) if own is None else own.SerializeToString()
+    (work / "body.onnx").write_bytes(content)
     size = f"[1,3,{body.spec.input.height},{body.spec.input.width}]"
     command = [str(_pnnx_program(folder)), "body.onnx", "fp16=0", f"inputshape={size}"]
     subprocess.run(command, cwd=work, check=True, capture_output=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
@@ -39,13 +40,18 @@ THRESHOLD = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One network as ONNX: as it was exported, and simplified."""
+    """One network as ONNX: as it was exported, and simplified.
+
+    `original` is the simplified one with its heads as the family's own code writes them; None where
+    they are written as ours.
+    """
 
     name: str
     spec: DetectorSpec
     raw: OnnxBody
     simple: OnnxBody
     sample: F32
+    original: onnx.ModelProto | None
 
 
 def _family(folder: str) -> tuple[DetectorSpec, torch.nn.Module]:
@@ -84,7 +90,43 @@ def build_body(name: str) -> Body:
     lift_background(net, spec, sample)
     raw = export_body(net, spec)
     simple, _ = simplify_body(raw, sample[None], run=_run_onnx)
-    return Body(name, spec, raw, simple, sample)
+    original = with_heads_of_torchvision(simple.model) if spec.family == "torchvision" else None
+    return Body(name, spec, raw, simple, sample, original)
+
+
+def with_heads_of_torchvision(body: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `body` with its heads cut into boxes before their axes are turned, and not after.
+
+    Before: `Transpose(x [1,A K,H,W], perm=[0,2,3,1])`, `Reshape([1,H W A,K])`
+    After:  `Reshape(x, [1,A,K,H,W])`, `Transpose(perm=[0,3,4,1,2])`, `Reshape([1,H W A,K])`
+
+    So it stands in torchvision's `models/detection/ssd.py`, class SSDScoringHead.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(body)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*inferred.value_info, *inferred.output)
+    }
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Transpose":
+            (rows,) = (n.output[0] for n in model.graph.node if node.output[0] in n.input)
+            _, channels, height, width = shapes[node.input[0]]
+            columns = shapes[rows][2]
+            sizes = np.array([1, channels // columns, columns, height, width])
+            cut = f"{node.name}/boxes"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(sizes, f"{cut}.shape"))
+            source = [node.input[0], f"{cut}.shape"]
+            nodes.append(onnx.helper.make_node("Reshape", source, [cut], name=cut))
+            node.input[0] = cut
+            node.attribute[0].ints[:] = [0, 3, 4, 1, 2]
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 @torch.no_grad()

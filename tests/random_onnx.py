@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 OPSETS = (11, 13, 17, 18, 20)
+SILENT = ("Identity", "Dropout", "Cast")
 CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
@@ -210,7 +211,7 @@ def spelt_gate(model):
 def pooled(model, x):
     shape = (*model.shapes[x][:2], 1, 1)
     if model.flip():
-        return model.node("GlobalAveragePool", [x], shape)
+        return model.node(model.pick("GlobalAveragePool", "GlobalMaxPool"), [x], shape)
     if model.opset >= 18:
         axes = model.constant(np.array([-1, -2]))
         return model.node("ReduceMean", [x, axes], shape, keepdims=1)
@@ -228,14 +229,31 @@ def squeeze_excite(model):
     return model.either_order("Mul", x, gate, model.shapes[x])
 
 
+def pooled_together(model):
+    """Two poolings put together, one of them at times a single number; a gate, or what follows."""
+    x = model.tensor(is_map)
+    shape = model.shapes[x]
+    y = model.tensor(lambda other: is_map(other) and other[1] in {1, shape[1]})
+    pair = pooled(model, x), pooled(model, y)
+    op = model.pick("Add", "Sub", "Mul", "Max")
+    both = model.either_order(op, *pair, model.shapes[pair[0]])
+    if model.flip():
+        both = convolution(model, both, kernels=(1,), out=shape[1])
+    return both if model.flip() else model.either_order("Mul", x, both, shape)
+
+
 def window_pooling(model):
     x = model.tensor(lambda shape: is_map(shape) and min(shape[2:]) >= 2)
     if x is None:
         return convolution(model)
     *front, rows, cols = model.shapes[x]
-    sizes = [(n - 2) // 2 + 1 for n in (rows, cols)]
     kind = model.pick("MaxPool", "AveragePool")
-    return model.node(kind, [x], (*front, *sizes), kernel_shape=[2, 2], strides=[2, 2])
+    kernel, stride = model.pick((2, 2), (2, 2), (2, 1), (min(3, rows, cols), 2))
+    pad = model.pick(0, 0, kernel // 2)
+    sizes = [(n + 2 * pad - kernel) // stride + 1 for n in (rows, cols)]
+    extra = {"count_include_pad": model.pick(0, 1)} if kind == "AveragePool" else {}
+    frame = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+    return model.node(kind, [x], (*front, *sizes), **frame, **extra)
 
 
 def join(model):
@@ -260,6 +278,32 @@ def cut(model):
     return model.node("Slice", [x, *limits], (1, end - start, *shape[2:]))
 
 
+def parts(model):
+    """A Split, both parts to be read; at times they are put together the other way round."""
+    x = model.tensor(lambda shape: shape[1] > 1)
+    if x is None:
+        return activation(model)
+    _, count, *rest = model.shapes[x]
+    size = model.dice.randint(1, count - 1)
+    inputs, attributes = [x], {"axis": 1}
+    if model.opset >= 13:
+        inputs.append(model.constant(np.array([size, count - size])))
+    else:
+        attributes["split"] = [size, count - size]
+    first = model.node("Split", inputs, (1, size, *rest), **attributes)
+    second = f"{first}_rest"
+    model.nodes[-1].output.append(second)
+    model.shapes[second] = (1, count - size, *rest)
+    if model.flip():
+        return second
+    return model.node("Concat", [second, first], (1, count, *rest), axis=1)
+
+
+def square(model):
+    x = model.tensor()
+    return model.node("Pow", [x, model.number(2, model.shapes[x])], model.shapes[x])
+
+
 def head(model):
     """Rows of four numbers: a map with its channels last, or its numbers as they come."""
     x = model.tensor(lambda shape: is_map(shape) and math.prod(shape) % 4 == 0)
@@ -274,7 +318,7 @@ def head(model):
 
 
 def flatten(model):
-    x = model.tensor(lambda shape: math.prod(shape) <= 256)
+    x = model.tensor(lambda shape: not is_vector(shape) and math.prod(shape) <= 256)
     if x is None:
         return activation(model)
     return model.node("Flatten", [x], (1, math.prod(model.shapes[x])))
@@ -290,6 +334,16 @@ def linear(model):
     return model.node("Gemm", [x, weight, *bias], (1, out), transB=1)
 
 
+def row_by_row(model):
+    x = model.tensor(is_table)
+    if x is None:
+        return head(model)
+    _, rows, features = model.shapes[x]
+    out = model.pick(1, 3, 4)
+    weight = model.normal(features, out, scale=1 / math.sqrt(features))
+    return model.node("MatMul", [x, weight], (1, rows, out))
+
+
 def softmax(model):
     x = model.tensor(is_table)
     if x is None:
@@ -299,14 +353,17 @@ def softmax(model):
 
 def identity(model):
     x = model.tensor()
-    return model.node("Identity", [x], model.shapes[x])
+    kind = model.pick(*SILENT)
+    attributes = {"to": 1} if kind == "Cast" else {}
+    return model.node(kind, [x], model.shapes[x], **attributes)
 
 
 STEPS = (
     *(block, block, block, block, heads, convolution, batch_norm, activation, activation),
     *(leading_norm, leading_norm, leading_norm),
     *(arithmetic_with_constant, arithmetic_with_constant, arithmetic_of_two, spelt_gate),
-    *(squeeze_excite, window_pooling, join, cut, head, head, flatten, linear, softmax, identity),
+    *(squeeze_excite, pooled_together, window_pooling, join, cut, parts, head, head),
+    *(flatten, linear, row_by_row, softmax, square, identity),
 )
 
 
@@ -317,7 +374,7 @@ def onnx_models(draw, steps=(3, 12)):
     for _ in range(draw(st.integers(*steps))):
         model.pick(*STEPS)(model)
     # what an Identity gives is another tensor's name: two outputs may then be one, or the input
-    made = [node.output[0] for node in model.nodes if node.op_type not in {"Identity", "Constant"}]
+    made = [node.output[0] for node in model.nodes if node.op_type not in {*SILENT, "Constant"}]
     made = made or [activation(model, "x")]
     outputs = {made[-1], *(model.pick(*made) for _ in range(model.pick(0, 0, 1, 2)))}
     read = {tensor for node in model.nodes for tensor in node.input}

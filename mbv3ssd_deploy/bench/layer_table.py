@@ -36,8 +36,12 @@ def layers_report(target: str, title: str, times: LayerTimes) -> LayersReport:
 
 
 def _kind_lines(kinds: Iterable[tuple[str, list[float]]], total: float) -> tuple[LayerReport, ...]:
-    lines = [_line(f"{len(found)} layers", kind, sum(found), total) for kind, found in kinds]
+    lines = [_line(_count(found), kind, sum(found), total) for kind, found in kinds]
     return tuple(sorted(lines, key=lambda line: -line.ms))
+
+
+def _count(found: list[float]) -> str:
+    return "1 layer" if len(found) == 1 else f"{len(found)} layers"
 
 
 def _line(name: str, kind: str, seconds: float, total: float) -> LayerReport:

@@ -93,7 +93,7 @@ def measure(
     return BenchReport(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine_in_words(),
-        images=tuple(name for name, _ in images),
+        images=tuple(name for name, _ in images) if any(row.spec for row in rows) else (),
         rows=reports,
         layers=layers,
         left_out=left_out,

@@ -65,7 +65,7 @@ def _on_precision(rows: Sequence[RowReport], features: frozenset[str]) -> Iterat
         if row.precision == "fp16" and abs(ratio - 1) < _NO_GAIN:
             why = "" if "asimdhp" in features else ": no float16 arithmetic that ncnn uses"
             yield f"{_name(row)}: the fp16 options do nothing on this CPU ({ratio:.2f}x fp32){why}"
-        elif ratio > 1 + _NO_GAIN:
+        elif ratio > 1 + max(_NO_GAIN, row.ratio.uncertainty):
             yield f"{_name(row)}: slower than fp32 here ({ratio:.2f}x){_why_slow(row, features)}"
 
 

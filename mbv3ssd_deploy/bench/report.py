@@ -98,6 +98,7 @@ class LayersReport:
 class BenchReport:
     """Everything that one `bench` found.
 
+    `images` is empty where only strangers' networks ran, which are fed with random numbers;
     `failures` names rows that could not run; `remarks` are sentences for people.
     """
 

@@ -23,6 +23,7 @@ from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.runtimes.bench_job import BenchRow
 
 _CHANNELS: Final = 3
+"""Of an image, where the Input layer of a .param does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,8 @@ def _random_input(
             where=str(path),
             hint="say it with --input-size, for instance --input-size 300x300",
         )
-    tensor = np.random.default_rng(0).uniform(-1, 1, (_CHANNELS, height, width))
+    channels = int_param(layer, "c") or _CHANNELS
+    tensor = np.random.default_rng(0).uniform(-1, 1, (channels, height, width))
     target = scratch / f"{len(list(scratch.iterdir()))}-input.npy"
     np.save(target, tensor.astype(np.float32))
     return target

@@ -37,6 +37,8 @@ def show_bench(report: BenchReport, talk: Talk) -> None:
 
 
 def _images(names: tuple[str, ...]) -> str:
+    if not names:
+        return "seeded random numbers"
     return names[0] if len(names) == 1 else f"{len(names)} images in turn"
 
 

@@ -171,7 +171,8 @@ def _inspect_param(path: Path, talk: Talk) -> None:
     show_graph(parsed.graph, talk)
     for finding in parsed.findings:
         talk.result(f"{path}:{finding.line}: {finding.message}")
-    talk.result(f"{len(parsed.findings)} findings" if parsed.findings else "no findings")
+    count = len(parsed.findings)
+    talk.result(f"{count or 'no'} finding{'' if count == 1 else 's'}")
     talk.json(
         {
             "kind": "param",

@@ -255,6 +255,19 @@ def _slices(params: Params, shape: Shape, count: int) -> tuple[Shape, ...]:
     return tuple((*shape[:axis], part, *shape[axis + 1 :]) for part in parts)
 
 
+def _crop(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
+    """Return the shape of the form that our lowering writes: starts, ends and axes, all counted."""
+    starts, ends, axes = (cast(tuple[int, ...], params[n]) for n in ("starts", "ends", "axes"))
+    if not len(starts) == len(ends) == len(axes) > 0:
+        return None
+    sizes = list(inputs[0])
+    for start, end, axis in zip(starts, ends, axes, strict=True):
+        if not (0 <= axis < len(sizes) and 0 <= start < end <= inputs[0][axis]):
+            return None
+        sizes[axis] = end - start
+    return tuple(sizes)
+
+
 def _interp(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     size = (_int(params, "output_height"), _int(params, "output_width"))
     return (inputs[0][0], *size) if len(inputs) == 1 and len(inputs[0]) == 3 and all(size) else None
@@ -306,6 +319,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "Flatten": _flatten,
         "Reshape": _reshape,
         "Concat": _concat,
+        "Crop": _crop,
         "Interp": _interp,
         "PriorBox": _prior_box,
         "DetectionOutput": _detection_output,

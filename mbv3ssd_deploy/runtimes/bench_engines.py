@@ -189,7 +189,11 @@ def _load_net(row: BenchRow, ncnn: Any) -> Any:  # noqa: ANN401
     for load, path in zip((net.load_param, net.load_model), row.files, strict=True):
         code = load(path)
         if code != 0:
-            raise RuntimeFailedError(f"ncnn cannot load it (code {code})", where=path)
+            raise RuntimeFailedError(
+                f"ncnn cannot load it (code {code})",
+                where=path,
+                hint=f"`mbv3ssd-deploy inspect {row.files[0]}` says what is wrong with it",
+            )
     return net
 
 

@@ -51,6 +51,15 @@ def test_slow_bf16_is_told_with_the_reason_where_that_is_the_reason(a_row):
     assert "AVX512_BF16" not in other
 
 
+def test_what_the_noise_hides_is_not_called_slow(a_row):
+    noisy = Ratio(1.1, 0.9, 1.3)
+    rows = [a_row(), a_row(precision="bf16", both_ms=11.0, ratio=noisy)]
+
+    told = remarks_on(rows, PLAIN_CPU)
+
+    assert not any("slower than" in sentence for sentence in told)
+
+
 def test_threads_that_gain_nothing(a_row):
     rows = [a_row(), a_row(threads=2, title="ncnn fp32, 2 threads", both_ms=9.8)]
 

@@ -68,6 +68,15 @@ def test_a_strangers_param_gets_weights_and_an_input(tmp_path):
     assert "its weights are random" in target.notes[0]
 
 
+def test_a_strangers_input_has_the_channels_that_it_tells(tmp_path):
+    path = tmp_path / "gray.param"
+    path.write_text("7767517\n2 2\nInput x 0 1 x 0=8 1=6 2=1\nReLU r 1 1 x y\n")
+
+    row = read_target(path, tmp_path, input_size=None).rows["ncnn"]
+
+    assert np.load(row.tensor).shape == (1, 6, 8)
+
+
 def test_its_own_weights_are_used_where_they_are(tmp_path):
     (tmp_path / "stranger.param").write_text(STRANGER)
     (tmp_path / "stranger.bin").write_bytes(bytes(900))

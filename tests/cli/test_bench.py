@@ -72,6 +72,25 @@ def test_a_row_that_fails_is_named_and_the_exit_code_tells(place):
     assert "ncnn fp32, 1 thread" in result.stdout
 
 
+def test_a_stranger_alone_is_fed_with_numbers_and_the_head_says_so(place):
+    text = "7767517\n2 2\nInput in 0 1 in 0=8 1=8 2=3\nReLU n 1 1 in out\n"
+    (place.folder / "alone.param").write_text(text)
+
+    result = place.run("bench", "alone.param", *ONE_ROW)
+
+    assert "5 rounds on seeded random numbers; medians" in result.stdout
+
+
+def test_a_param_that_ncnn_refuses_says_who_knows_more(place):
+    text = "7767517\n3 2\nInput in 0 1 in 0=8 1=8 2=3\nReLU n 1 1 in out\n"
+    (place.folder / "counts.param").write_text(text)
+
+    result = place.run("bench", "counts.param", *ONE_ROW)
+
+    assert result.exit_code == 3
+    assert "`mbv3ssd-deploy inspect counts.param` says what is wrong with it" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "exit_code", "told"),
     [

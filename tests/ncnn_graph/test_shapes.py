@@ -72,6 +72,13 @@ FITTING = [
     ("Reshape", ((7, 6),), {"w": 3, "h": 2, "c": -1}),
     ("Concat", (IMAGE, (8, 2, 6)), {}),
     ("Concat", ((5, 4), (5, 1), (5, 2)), {"axis": -1}),
+    *(
+        ("Crop", (shape,), {"outw": 0, "outh": 0, "outc": 0} | limits)
+        for shape, limits in (
+            (IMAGE, {"starts": (2, 1), "ends": (5, 4), "axes": (0, 2)}),
+            ((7, 6), {"starts": (1,), "ends": (6,), "axes": (1,)}),
+        )
+    ),
     ("Normalize", (IMAGE,), {}),
     ("Normalize", (IMAGE,), {"channel_shared": 1, "scale_data_size": 1}),
     ("Interp", (IMAGE,), {}),
@@ -194,4 +201,4 @@ def test_every_layer_type_is_tried_or_known_to_be_unknown():
 
     unknown = set(LAYERS) - tried - elementwise
 
-    assert unknown == {"Crop", "Padding", "Reduction", "Input", "Noop"}
+    assert unknown == {"Padding", "Reduction", "Input", "Noop"}

@@ -7,6 +7,8 @@ Before: `ReLU r 1 1 x m`, `Clip c 1 1 m y 0=-1.0 1=6.0`
 After:  `Clip c 1 1 x y 0=0.0 1=6.0`
 
 clip(clip(x, a, b), c, d) = clip(x, clip(a, c, d), clip(b, c, d)) for a <= b.
+
+Why: what recognises HardSigmoid, and what fuses activations, has one spelling to look for.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ The algebra: a chain of scalar +, -, *, / is a x + c. A product, taken apart, is
 blobs. If one of the blobs is clip(a x + c, 0, h) and s h = 1, then s clip(a x + c, 0, h) =
 clip(s a x + s c, 0, 1), which is ncnn's HardSigmoid with alpha = s a and beta = s c. The order of
 operands and of scalar factors then no longer matters. Source: ncnn, `layer/hardsigmoid.cpp`.
+
+Why: three passes over a map become one. With HardSwish, 8 % of the published hand-edited graph.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Before: `HardSigmoid 1 1 x gate 0=a 1=b`, `BinaryOp 2 1 x gate y 0=2`
 After:  `HardSwish 1 1 x y 0=a 1=b`
 
 Source: ncnn, `layer/hardswish.cpp`: x clip(alpha x + beta, 0, 1).
+
+Why: two passes over a map become one, which `activation.py` then moves into the convolution.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Before: `Reshape 1 1 x m 0=4 1=6 2=400`, `Reshape 1 1 m y 0=4 1=2400`
 After:  `Reshape 1 1 x y 0=4 1=2400`
 
 Only where the last one names every size: 0 and -1 speak of the shape before.
+
+Why: each may move every number once more.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Before: `MemoryData three 0 1 three 0=1`, `BinaryOp add 2 1 x three y 0=0`
 After:  `BinaryOp add 1 1 x y 0=0 1=1 2=3.00000000e+00`
 
 A constant on the left of - or / turns the operation round: 3 - x is RSUB with b = 3.
+
+Why: ncnn copies a MemoryData for each image; 56 of them were 3 % of the published hand-edited
+graph.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def lower_clip(node: OnnxNode, scope: Scope) -> None:
     """
     low = _limit(node, scope, 1, "min", -FLOAT32_MAX)
     high = _limit(node, scope, 2, "max", FLOAT32_MAX)
+    if low > high:
+        raise node.refusal(f"its lower limit {low:g} is above the upper one, {high:g}")
     _emit(node, scope, "Clip", min=low, max=high)
 
 

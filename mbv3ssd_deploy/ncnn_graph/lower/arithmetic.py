@@ -47,6 +47,7 @@ def lower_binary(node: OnnxNode, scope: Scope) -> None:
         raise node.refusal(f"it has {len(node.inputs)} operands; two are lowered")
     out = scope.dims(node, node.outputs[0])
     _check_broadcast(node, scope, out)
+    _check_divisor(node, scope)
     blobs = tuple(_operand(node, scope, tensor, out) for tensor in node.inputs)
     scope.emit("BinaryOp", node, blobs, {"op_type": int(BINARY_OPS[node.op_type])})
 
@@ -76,6 +77,12 @@ def _check_broadcast(node: OnnxNode, scope: Scope, out: Dims) -> None:
                     f"ncnn cannot stretch {tensor!r} from {list(dims)} to {list(out)}"
                     " the same way in all its releases"
                 )
+
+
+def _check_divisor(node: OnnxNode, scope: Scope) -> None:
+    divisor = scope.constant(node.inputs[1]) if node.op_type == "Div" else None
+    if divisor is not None and not divisor.all():
+        raise node.refusal("it divides by 0")
 
 
 def _is_gate(dims: Dims, out: Dims) -> bool:

@@ -168,8 +168,8 @@ def _raise_whole(refused: list[UnsupportedOpError]) -> None:
 
 def _with_output_names(scope: Scope, outputs: Mapping[str, str]) -> NcnnGraph:
     """Return the graph, the blobs of `outputs` renamed where an Identity had hidden their name."""
-    renamed = {scope.blob_of[t]: blob for t, blob in outputs.items() if scope.blob_of[t] != blob}
-    if len(renamed) != sum(scope.blob_of[t] != blob for t, blob in outputs.items()):
+    if len({scope.blob_of[tensor] for tensor in outputs}) < len(outputs):
         raise SpecError("two outputs of the ONNX model are one and the same tensor")
+    renamed = {scope.blob_of[t]: blob for t, blob in outputs.items() if scope.blob_of[t] != blob}
     scope.blob_of.update({t: renamed.get(blob, blob) for t, blob in scope.blob_of.items()})
     return with_blobs_renamed(NcnnGraph(tuple(scope.layers)), renamed)

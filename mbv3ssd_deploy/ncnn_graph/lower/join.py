@@ -34,6 +34,7 @@ def lower_slice(node: OnnxNode, scope: Scope) -> None:
     if set(steps) != {1}:
         raise node.refusal(f"its steps are {list(steps)}; only steps of 1 are lowered")
     own_axes = tuple(checked_axis(node, axis, rank) for axis in axes)
+    scope.dims(node, node.outputs[0])  # refuses an empty one, which ncnn would read as a whole axis
     sizes = [dims[axis] for axis in own_axes]
     params: dict[str, Param] = {
         "starts": tuple(_within(s, n) for s, n in zip(starts, sizes, strict=True)),

@@ -21,6 +21,9 @@ Array = npt.NDArray[Any]
 LARGEST_CONSTANT: Final = 64 * 2**20
 """Bytes. The largest weight of a MobileNetV3-SSD takes less than a tenth of it."""
 
+_RANDOM: Final = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+"""They give other numbers each time, of whatever they are fed with."""
+
 
 @dataclass(frozen=True, slots=True)
 class OnnxFacts:
@@ -140,7 +143,14 @@ def _is_constant(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
     given = [name for name in proto.input if name]
     if proto.domain or any(a.type in {a.GRAPH, a.GRAPHS} for a in proto.attribute):
         return False
+    if proto.op_type in _RANDOM or _is_training_dropout(proto, constants):
+        return False
     return proto.op_type == "Constant" or (bool(given) and all(n in constants for n in given))
+
+
+def _is_training_dropout(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
+    mode = proto.input[2] if proto.op_type == "Dropout" and len(proto.input) > 2 else ""
+    return mode in constants and bool(constants[mode].any())
 
 
 def _refuse_huge(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> None:

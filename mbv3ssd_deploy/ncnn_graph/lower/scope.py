@@ -70,8 +70,8 @@ class Scope:
         """Return the shape of `tensor` without its batch axis, outermost first.
 
         Raises:
-            UnsupportedOpError: the shape is open, the first axis is not a batch of 1, or ncnn
-                has no blob of so many axes.
+            UnsupportedOpError: the shape is open or empty, the first axis is not a batch of 1, or
+                ncnn has no blob of so many axes.
         """
         shape = self.facts.shapes.get(tensor)
         if shape is None:
@@ -79,6 +79,8 @@ class Scope:
             raise node.refusal(f"the shape of {tensor!r} is not fixed", hint=hint)
         if len(shape) < 2 or shape[0] != 1:
             raise node.refusal(f"{tensor!r} of shape {list(shape)} has no batch axis of 1 in front")
+        if 0 in shape:
+            raise node.refusal(f"{tensor!r} of shape {list(shape)} holds no numbers")
         if len(shape) > 4:
             raise node.refusal(f"{tensor!r} has {len(shape)} axes; ncnn's take 4 with the batch")
         if self.facts.types[tensor] != onnx.TensorProto.FLOAT:
@@ -119,7 +121,7 @@ class Scope:
         outputs = tuple(self._blob_for(tensor) for tensor in tensors)
         self.blob_of.update(zip(tensors, outputs, strict=True))
         name = self._layer_names.take(node.name)
-        self.layers.append(build_layer(type_, name, inputs, outputs, params, weights=weights))
+        self._append(node, build_layer(type_, name, inputs, outputs, params, weights=weights))
 
     def emit_between(
         self,
@@ -132,8 +134,14 @@ class Scope:
         """Add a layer whose result no ONNX tensor holds; return its blob."""
         wish = f"{node.name}/{type_}"
         blob, name = self._blob_names.take(wish), self._layer_names.take(wish)
-        self.layers.append(build_layer(type_, name, inputs, (blob,), params, weights=weights))
+        self._append(node, build_layer(type_, name, inputs, (blob,), params, weights=weights))
         return blob
+
+    def _append(self, node: OnnxNode, layer: NcnnLayer) -> None:
+        for weight in layer.weights:
+            if not np.isfinite(weight.data).all():
+                raise node.refusal(f"its {weight.role} holds numbers that are NaN or infinite")
+        self.layers.append(layer)
 
     def _blob_for(self, tensor: str) -> str:
         return self._wanted.get(tensor) or self._blob_names.take(tensor)

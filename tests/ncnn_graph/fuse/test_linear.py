@@ -156,6 +156,7 @@ def test_a_gate_of_its_own_input_is_a_hard_swish():
 
     assert types(graph) == ["Convolution"]
     assert param_of(graph.layers[1], "activation_type") == ActivationType.HARD_SWISH
+    assert_lowers(model, graph)
 
 
 def test_the_second_activation_stays_outside():

@@ -3,7 +3,7 @@
 import builders
 import numpy as np
 import pytest
-from onnx_text import fused, lowered, onnx_model, run_ncnn, type_counts, types
+from onnx_text import assert_lowers, fused, lowered, onnx_model, run_ncnn, type_counts, types
 
 from mbv3ssd_deploy.ncnn_graph.fuse import PASSES, fuse_graph
 from mbv3ssd_deploy.ncnn_graph.lower import lower_body, lower_with_names
@@ -61,8 +61,10 @@ def test_chains_of_reshapes_are_cut_short():
         "{ a = Reshape(x, s) b = Flatten(a) y = Reshape(b, t) }"
     )
     model = onnx_model(text, {"s": np.array([1, 20, 6]), "t": np.array([1, 30, 4])})
+    graph = fused(model)
 
-    assert types(fused(model)) == ["Reshape"]
+    assert types(graph) == ["Reshape"]
+    assert_lowers(model, graph)
 
 
 def test_a_missing_output_is_a_programmer_s_error():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx_text import assert_lowers, fused, onnx_model, types
+from onnx_text import Table, assert_lowers, fused, onnx_model, types
 
 HEAD = "g (float[1,8,5,8] x) => (float[1,8,5,8] y) {{ {nodes} y = Mul(x, e) }}"
 CONVS = {"w": (4, 8, 1, 1), "b": (4,), "u": (8, 4, 1, 1), "v": (8,)}
@@ -93,3 +93,57 @@ def test_two_branches_are_judged_apart():
 
     assert sorted(types(graph)) == ["BinaryOp", "Concat", "InnerProduct", "Pooling", "Pooling"]
     assert_lowers(model, graph)
+
+
+# two poolings of one map, put together; `n` is one number
+PAIR = "a = GlobalAveragePool(x) b = GlobalMaxPool(x) s = Add(a, b) "
+NUMBER = "c = Conv(x, o) n = GlobalAveragePool(c) a = GlobalAveragePool(x) s = Mul({}) "
+TOGETHER = {
+    "into a gate": ("8,5,8", PAIR + "p = Conv(s, k) g = HardSigmoid(p) y = Mul(x, g)"),
+    "of two branches": (
+        "8,5,8",
+        (
+            "a = GlobalAveragePool(x) b = GlobalMaxPool(x) p = Conv(a, k) q = Conv(b, k) "
+            "s = Add(p, q) g = HardSigmoid(s) y = Mul(x, g)"
+        ),
+    ),
+    "into a padded convolution": ("8,1,1", PAIR + "y = Conv<pads=[1,1,1,1]>(s, t)"),
+    "that are wanted": ("8,1,1", "a = GlobalAveragePool(x) b = GlobalMaxPool(x) y = Add(a, b)"),
+    "with one number": ("16,1,1", NUMBER.format("a, n") + "p = Conv(s, k) y = Concat<axis=1>(s,p)"),
+    "behind one number": ("8,1,1", NUMBER.format("n, a") + "y = Softmax<axis=1>(s)"),
+    "with one pixel": (
+        "16,1,1",
+        "a = GlobalAveragePool(x) b = Conv(x, m) s = Mul(a, b) y = Concat<axis=1>(s, s)",
+    ),
+    "of a cut map": (
+        "8,5,8",
+        (
+            "c = Slice(x, zero, four, one) d = Slice(x, four, eight, one) z = Concat<axis=1>(d, c) "
+            "a = GlobalAveragePool(z) p = Conv(a, k) y = Mul(z, p)"
+        ),
+    ),
+}
+PARTS = {
+    "k": (8, 8, 1, 1),
+    "t": (8, 8, 3, 3),
+    "o": (1, 8, 1, 1),
+    "m": (1, 8, 5, 8),
+    **{name: np.array([n]) for name, n in {"zero": 0, "one": 1, "four": 4, "eight": 8}.items()},
+}
+PUT_TOGETHER = Table(
+    {
+        case: onnx_model(f"g (float[1,8,5,8] x) => (float[1,{shape}] y) {{ {nodes} }}", PARTS)
+        for case, (shape, nodes) in TOGETHER.items()
+    },
+    fused,
+)
+
+
+@pytest.mark.parametrize("case", PUT_TOGETHER)
+def test_pooled_branches_that_meet_keep_numbers_and_shapes(case):
+    PUT_TOGETHER.assert_numbers(case)
+
+
+@pytest.mark.parametrize("case", ["into a gate", "of two branches", "of a cut map"])
+def test_branches_that_meet_run_on_vectors_too(case):
+    assert "InnerProduct" in types(PUT_TOGETHER.graphs[case])

@@ -77,6 +77,34 @@ REFUSED = {
         {"r": np.float32(0.5), "n": np.array(True)},  # noqa: FBT003 -- an ONNX constant
         "training mode",
     ),
+    "a constant that is thrown anew each time": (
+        "r = RandomNormalLike(c) y = Add(x, r)",
+        {"c": (4, 1, 1)},
+        "RandomNormalLike",
+    ),
+    "a constant with a dice's share": ("r = Bernoulli(c) y = Add(x, r)", {"c": (4, 1, 1)}, "Berno"),
+    "a constant's Dropout in training mode": (
+        "r = Dropout(c, h, n) y = Add(x, r)",
+        {"c": (4, 1, 1), "h": np.float32(0.5), "n": np.array(True)},  # noqa: FBT003 -- as above
+        "training mode",
+    ),
+    "limits the wrong way round": (
+        "a = Add(x, t) c = Clip(a, z, m) y = Mul(c, s)",
+        {"t": np.float32(3), "z": np.float32(0), "m": np.float32(-6), "s": np.float32(-1 / 6)},
+        "its lower limit 0 is above the upper one, -6",
+    ),
+    "a slice of nothing": (
+        "s = Slice(x, b, e, a) y = Concat<axis=1>(x, s)",
+        {"b": np.array([2]), "e": np.array([0]), "a": np.array([1])},
+        "holds no numbers",
+    ),
+    "a constant that is no number": ("y = Add(x, c)", {"c": np.float32(np.nan)}, "NaN or infinite"),
+    "an endless weight": (
+        "y = Conv(x, w)",
+        {"w": np.full((4, 4, 1, 1), np.inf, np.float32)},
+        "its weight holds numbers that are NaN or infinite",
+    ),
+    "a division by 0": ("y = Div(x, c)", {"c": np.float32([[[1]], [[0]], [[1]], [[2]]])}, "by 0"),
     "shapes that are computed": ("s = Shape(x) y = Reshape(x, s)", {}, "Shape"),
 }
 

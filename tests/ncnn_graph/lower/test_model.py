@@ -96,11 +96,11 @@ def test_a_missing_output_is_named():
         lower_model(model, {"conf": "conf"})
 
 
-def test_one_tensor_under_two_names_is_refused():
-    text = (
-        "g (float[1,5] x) => (float[1,5] y, float[1,5] z) "
-        "{ r = Relu(x) y = Identity(r) z = Identity(r) }"
-    )
+@pytest.mark.parametrize(
+    "nodes", ["r = Relu(x) y = Identity(r) z = Identity(r)", "y = Relu(x) z = Identity(y)"]
+)
+def test_one_tensor_under_two_names_is_refused(nodes):
+    text = f"g (float[1,5] x) => (float[1,5] y, float[1,5] z) {{ {nodes} }}"
 
     with pytest.raises(SpecError, match="one and the same"):
         lowered(onnx_model(text))
