@@ -14,8 +14,10 @@ and, for ujsyehao_released, up to the detections:
     ours             `to-ncnn`
 
 One thread is timed by its own clock, two by the wall: on a quiet machine only, then, with
-`--threads 2`. Rows take turns in one process; processes are added until every ratio is known to
-`SURE`, or `--processes` have run.
+`--threads 2`. Rows take turns in one process, loaded in another order in each: where the memory of
+a network happens to lie moves its time by more than these graphs differ. A ratio is the mean, over
+the processes, of each one's median, ± two standard errors of that mean. Processes are added until
+every ratio is known to `SURE`, or `--processes` have run.
 """
 
 from __future__ import annotations
@@ -28,20 +30,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import ncnn
+import numpy as np
 from peer_graphs import REFERENCE, write_ours, write_pnnx, write_reference
 from peer_nets import NETS, Body, build_body
 
 from mbv3ssd_deploy.bench.machine import cpu_features, machine_in_words
-from mbv3ssd_deploy.bench.statistics import Ratio, median_of, ratio_of
+from mbv3ssd_deploy.bench.statistics import median_of, ratio_of
 from mbv3ssd_deploy.bench.targets import read_target
 from mbv3ssd_deploy.ncnn_graph.build import Outputs
 from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds
 from mbv3ssd_deploy.runtimes.bench_runner import run_bench_child
 
 SURE = 0.005
-"""Half the width of a ratio's 95 % interval at which measuring stops: stable to 0.01."""
+"""The ± of every ratio at which measuring stops: stable to 0.01."""
 ROUNDS = 30
-MOST_PROCESSES = 8
+LEAST_PROCESSES, MOST_PROCESSES = 4, 12
 TAILED = "ujsyehao_released"
 GOALS = (
     (TAILED, "ours", "fp32", "hand-edited", 0.89),
@@ -69,12 +72,29 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of the table."""
+    """One row of the table; `seconds` by process and round."""
 
     peer: Peer
     layers: int
-    seconds: Sequence[float]
-    ratio: Ratio
+    seconds: Sequence[Sequence[float]]
+
+    def ratio_to(self, base: Line) -> Comparison:
+        """Return this row's time as a share of the base's."""
+        pairs = zip(self.seconds, base.seconds, strict=True)
+        medians = [ratio_of(own, other).median for own, other in pairs]
+        error = np.std(medians, ddof=1) / np.sqrt(len(medians)) if len(medians) > 1 else np.inf
+        return Comparison(float(np.mean(medians)), 2 * float(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A mean ratio, and two standard errors of it."""
+
+    ratio: float
+    uncertainty: float
+
+    def __str__(self) -> str:
+        return f"{self.ratio:.3f} ±{self.uncertainty:.3f}"
 
 
 def groups_of(body: Body, folder: Path) -> list[list[Peer]]:
@@ -111,19 +131,28 @@ def measured(
     for peer in group:
         row = read_target(peer.param, made, input_size=size).rows["ncnn"]
         rows.append(replace(row, precision=peer.precision, threads=threads))
-    times: list[list[float]] = [[] for _ in rows]
+    lines = [Line(peer, _layer_count(peer.param), []) for peer in group]
     for attempt in range(most):
-        job = BenchJob(tuple(rows), (), warmup=3, rounds=ROUNDS)
-        found = run_bench_child("rounds", job, Rounds, folder / f"run-{attempt}")
-        for kept, row in zip(times, found.rows, strict=True):
-            kept += [a + b for a, b in zip(row.network, row.finish, strict=True)]
-        ratios = [ratio_of(own, times[0]) for own in times]
-        if max(ratio.uncertainty for ratio in ratios) <= SURE:
+        found = _one_process(rows, folder / f"run-{attempt}", attempt)
+        lines = [
+            replace(line, seconds=[*line.seconds, own])
+            for line, own in zip(lines, found, strict=True)
+        ]
+        ratios = [line.ratio_to(lines[0]) for line in lines]
+        if attempt + 1 >= LEAST_PROCESSES and max(r.uncertainty for r in ratios) <= SURE:
             break
-    return [
-        Line(peer, _layer_count(peer.param), own, ratio)
-        for peer, own, ratio in zip(group, times, ratios, strict=True)
-    ]
+    return lines
+
+
+def _one_process(rows: Sequence[BenchRow], folder: Path, seed: int) -> list[list[float]]:
+    """Return the seconds of each row, which are loaded and take turns in an order by `seed`."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    job = BenchJob(tuple(rows[place] for place in order), (), warmup=3, rounds=ROUNDS)
+    found = run_bench_child("rounds", job, Rounds, folder).rows
+    seconds: list[list[float]] = [[] for _ in rows]
+    for place, row in zip(order, found, strict=True):
+        seconds[place] = [a + b for a, b in zip(row.network, row.finish, strict=True)]
+    return seconds
 
 
 def _layer_count(param: Path) -> int:
@@ -132,9 +161,9 @@ def _layer_count(param: Path) -> int:
 
 def _print_lines(body: Body, lines: Sequence[Line], threads: int) -> None:
     for line in lines:
-        ratio = f"{line.ratio.median:.3f} ±{line.ratio.uncertainty:.3f}"
+        ratio = line.ratio_to(lines[0])
         cells = (body.name, line.peer.name, line.layers, line.peer.precision, threads)
-        ms = f"{1e3 * median_of(line.seconds):.2f}"
+        ms = f"{1e3 * median_of(np.concatenate(line.seconds)):.2f}"
         print(f"| {' | '.join(map(str, cells))} | {ms} | {ratio} |", flush=True)
 
 
@@ -150,9 +179,8 @@ def verdicts(body: Body, lines: Sequence[Line]) -> list[str]:
         if precision == "bf16" and not {"avx512_bf16", "bf16"} & cpu_features():
             told.append(f"{what}: not judged, this CPU has no bf16 arithmetic")
             continue
-        ratio = ratio_of(own[0].seconds, other[0].seconds)
-        word = "met" if ratio.median <= goal else "NOT met"
-        told.append(f"{what}: {word} ({ratio.median:.3f} ±{ratio.uncertainty:.3f})")
+        found = own[0].ratio_to(other[0])
+        told.append(f"{what}: {'met' if found.ratio <= goal else 'NOT met'} ({found})")
     for line in lines:
         if (body.name, line.peer.name, line.peer.precision) == (TAILED, "ours", "fp32"):
             word = "met" if line.layers <= MOST_LAYERS else "NOT met"
