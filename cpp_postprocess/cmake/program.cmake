@@ -3,8 +3,8 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "Debug or Release" FORCE)
 endif()
 
-set(without_ncnn "ncnn is not here; cpp_postprocess/ncnn/build_ncnn.py builds it and prints the "
-  "folder to give as -Dncnn_DIR=FOLDER")
+string(CONCAT without_ncnn "there is no ncnn here. cpp_postprocess/ncnn/build_ncnn.py builds it "
+  "and prints the folder to give as -Dncnn_DIR=FOLDER")
 if(ncnn_DIR)
   find_package(ncnn REQUIRED)
 else()

@@ -64,5 +64,5 @@ def test_what_is_not_built_is_said(tmp_path):
         "-DONNXRUNTIME_INCLUDE_DIR=",
     )
 
-    assert "detect_ncnn, detect_ncnn_raw and dump_blobs are not built: there is no ncnn" in said
+    assert "detect_ncnn_raw and dump_blobs are not built: there is no ncnn here. " in said
     assert "detect_onnxruntime is not built: ONNX Runtime's C++ headers" in said
