@@ -17,7 +17,7 @@ PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
         "no-label-file": "images without a label file, taken as images without objects",
         "broken-annotation": "annotations that cannot be read, left out",
         "broken-image": "images that cannot be read, left out",
-        "duplicate-image": "images listed twice, kept once",
+        "duplicate-image": "images that are there twice, kept once",
         "size-mismatch": "annotations drawn for an image of another size, left out",
         "category-holes": "category ids with holes, numbered anew",
         "empty-class": "folders without an image, taken for no class",

@@ -152,6 +152,9 @@ def _annotated(
     progress(step, 0, len(stems))
     found = []
     for done, stem in enumerate(stems, start=1):
+        if stem in folder.twins:
+            reason = f"{folder.images[stem].name} has the same name and is taken"
+            problems.append(DatasetProblem(str(folder.twins[stem]), reason, "duplicate-image"))
         annotation = _annotation_of(folder, stem, problems)
         if annotation is not None:
             image = folder.images[stem]

@@ -19,13 +19,15 @@ class VocFolder:
     Attributes:
         root: the folder.
         images: by file name without extension.
-        annotations: likewise.
+        twins: images left out, because another one has their name with another extension.
+        annotations: by file name without extension.
         lists: likewise, those of `ImageSets/Main`; empty where it came without.
         part: set where the whole folder is one part of a data set.
     """
 
     root: Path
     images: Mapping[str, Path]
+    twins: Mapping[str, Path]
     annotations: Mapping[str, Path]
     lists: Mapping[str, Path]
     part: Split | None = None
@@ -57,8 +59,10 @@ def _list_folder(root: Path, part: Split | None = None) -> VocFolder:
             "images and .xml files side by side",
         )
     image_folder, annotation_folder = root / "JPEGImages", root / "Annotations"
-    images = _files_by_stem(image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS)
-    annotations = _files_by_stem(
+    images, twins = _files_by_stem(
+        image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS
+    )
+    annotations, _ = _files_by_stem(
         annotation_folder if annotation_folder.is_dir() else root, (".xml",)
     )
     if not images or not annotations:
@@ -68,15 +72,17 @@ def _list_folder(root: Path, part: Split | None = None) -> VocFolder:
             where=str(root),
             hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
         )
-    lists = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
-    return VocFolder(root, images, annotations, lists, part)
+    lists, _ = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
+    return VocFolder(root, images, twins, annotations, lists, part)
 
 
-def _files_by_stem(folder: Path, extensions: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        return {}
-    return {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in extensions and not path.name.startswith(".")
-    }
+def _files_by_stem(
+    folder: Path, extensions: tuple[str, ...]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the first file of each name, and a second one where there is any."""
+    first: dict[str, Path] = {}
+    second: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in extensions and not path.name.startswith("."):
+            (second if path.stem in first else first).setdefault(path.stem, path)
+    return first, second

@@ -155,6 +155,18 @@ def test_images_and_annotations_without_each_other_are_counted(folder):
     assert dataset.problems[0].place == f"{folder.lists / 'train.txt'}:5"
 
 
+def test_of_two_images_of_one_name_the_first_is_taken_and_the_other_named(folder):
+    folder.add("a", CAT).list("train", "a")
+    plain_image(folder.images / "a.png")
+
+    dataset = read_dataset(folder.source, Split.TRAIN)
+
+    assert [sample.image_path.name for sample in dataset.samples] == ["a.jpg"]
+    (problem,) = dataset.problems
+    assert problem.kind == "duplicate-image"
+    assert problem.place == str(folder.images / "a.png")
+
+
 @pytest.mark.parametrize(
     ("xml", "line", "words"),
     [
