@@ -19,9 +19,9 @@ from mbv3ssd_deploy.bundle.bundle import read_bundle as read_files
 from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.types import Runtime

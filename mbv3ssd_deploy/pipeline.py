@@ -39,14 +39,14 @@ from mbv3ssd_deploy.bundle.manifest import (
 )
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.progress import Progress, silent
-from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.core.spec import InputSpec
 from mbv3ssd_deploy.data.images import list_images
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import BundleError, SpecError
+from mbv3ssd_deploy.io.files import write_file
+from mbv3ssd_deploy.io.progress import Progress, silent
+from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, bytes_from_body, read_body
 from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice

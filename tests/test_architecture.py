@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mbv3ssd_deploy"
 FLOORS = (
     ("errors",),
+    ("io",),
     ("core", "charts"),
     ("nets", "data", "onnx_body"),
     ("checkpoint", "ncnn_graph"),

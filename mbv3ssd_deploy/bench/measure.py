@@ -22,9 +22,9 @@ from mbv3ssd_deploy.bench.report import BenchReport, LayersReport, RowReport
 from mbv3ssd_deploy.bench.statistics import median_of, percentile_of, ratio_of
 from mbv3ssd_deploy.bench.targets import Target, read_target
 from mbv3ssd_deploy.core.arrays import U8
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError, RuntimeUnavailableError
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.bench_job import (
     SCORES,
     BenchJob,

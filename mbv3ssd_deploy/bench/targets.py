@@ -12,9 +12,9 @@ import numpy as np
 
 from mbv3ssd_deploy.bench.random_weights import with_random_weights
 from mbv3ssd_deploy.bundle.bundle import MANIFEST, Bundle, read_bundle
-from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, FormatError
+from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.ncnn_graph.edit import float_param, int_param
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
 from mbv3ssd_deploy.ncnn_graph.read import read_param

@@ -15,9 +15,9 @@ from mbv3ssd_deploy.bundle.manifest import (
     parse_manifest,
     render_manifest,
 )
-from mbv3ssd_deploy.core.files import publish_files, sha256_of, sha256_of_file
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.io.files import publish_files, sha256_of, sha256_of_file
 
 MANIFEST = "detector.json"
 BODY = "body.onnx"

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mbv3ssd_deploy.core.records import Json, json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.io.records import Json, json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.ncnn_graph.guards import ALL_GUARDS, Guards
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
 

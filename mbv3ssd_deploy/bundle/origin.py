@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector, LoadOptions, load_detector
-from mbv3ssd_deploy.core.files import sha256_of_file
-from mbv3ssd_deploy.core.records import record_from_json
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.io.files import sha256_of_file
+from mbv3ssd_deploy.io.records import record_from_json
 
 _HINT = "name the checkpoint with --checkpoint FILE"
 

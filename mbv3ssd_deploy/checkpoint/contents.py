@@ -11,8 +11,8 @@ import torch
 from mbv3ssd_deploy.checkpoint.container import Container
 from mbv3ssd_deploy.checkpoint.keymap import Shape, listed
 from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
-from mbv3ssd_deploy.core.records import Json
 from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.io.records import Json
 
 
 @dataclass(frozen=True, slots=True)

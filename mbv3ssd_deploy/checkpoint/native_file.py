@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.files import write_file
-from mbv3ssd_deploy.core.records import Json, json_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.io.files import write_file
+from mbv3ssd_deploy.io.records import Json, json_from_record
 
 FORMAT = "mbv3ssd-deploy/native"
 CLASSIFIER_FORMAT = "mbv3ssd-deploy/native-classifier"

@@ -30,8 +30,8 @@ from mbv3ssd_deploy.checkpoint.native_file import (
 from mbv3ssd_deploy.checkpoint.pickle_scan import foreign_globals
 from mbv3ssd_deploy.checkpoint.pickled_module import Recovered, recover
 from mbv3ssd_deploy.checkpoint.unwrap import unwrap
-from mbv3ssd_deploy.core.files import sha256_of_file
 from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.io.files import sha256_of_file
 
 LEGACY_PICKLES = 5
 """Magic number, protocol, system, object, storage keys: the parts of torch's legacy container."""

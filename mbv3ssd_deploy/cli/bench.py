@@ -118,8 +118,8 @@ def command(
     from mbv3ssd_deploy.bench.measure import measure
     from mbv3ssd_deploy.bench.plan import BenchRequest
     from mbv3ssd_deploy.cli.bench_tables import render_chart, show_bench
-    from mbv3ssd_deploy.core.files import write_file
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.files import write_file
+    from mbv3ssd_deploy.io.records import json_from_record
 
     if chart is not None and chart.suffix.lower() != ".png":
         raise click.UsageError("--chart draws a PNG: give it a name that ends in .png")

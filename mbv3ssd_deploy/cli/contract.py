@@ -31,13 +31,13 @@ def command(*, bundle: Path, target: Path | None, header: bool, talk: Talk) -> N
         mbv3ssd-deploy contract deploy --header -o model_contract.h
     """
     from mbv3ssd_deploy.bundle.bundle import read_bundle
-    from mbv3ssd_deploy.core.files import write_file
     from mbv3ssd_deploy.device.contract import (
         CONTRACT,
         HEADER,
         render_contract,
         render_contract_header,
     )
+    from mbv3ssd_deploy.io.files import write_file
 
     opened = read_bundle(bundle)
     data = render_contract_header(opened.spec).encode() if header else render_contract(opened.spec)

@@ -49,7 +49,7 @@ def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> Non
 
 def _write_trained(folder: Path, talk: Talk) -> None:
     from mbv3ssd_deploy.checkpoint.shipped import CARD, MODEL, SCENES, shipped_files
-    from mbv3ssd_deploy.core.files import write_file
+    from mbv3ssd_deploy.io.files import write_file
 
     files = shipped_files()
     files["model.md"] = files.pop(CARD)  # the folder may have a README.md of its own

@@ -14,9 +14,9 @@ from mbv3ssd_deploy.cli.talk import Talk
 if TYPE_CHECKING:
     from mbv3ssd_deploy.core.arrays import U8
     from mbv3ssd_deploy.core.detections import Detections
-    from mbv3ssd_deploy.core.progress import Progress
     from mbv3ssd_deploy.data.video import Frame, VideoFile, VideoSource
     from mbv3ssd_deploy.detect import Detector
+    from mbv3ssd_deploy.io.progress import Progress
 
 _CHUNK = 16
 

@@ -11,7 +11,7 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
 @talking
 def command(talk: Talk) -> None:
     """Print versions, runtimes and devices, ready to paste into an issue."""
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.runtimes.env import environment_report
 
     report = environment_report(devices=True)

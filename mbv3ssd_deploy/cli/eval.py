@@ -86,10 +86,10 @@ def command(
     """
     from mbv3ssd_deploy.cli.eval_tables import show_evaluated
     from mbv3ssd_deploy.core.average_precision import Protocol
-    from mbv3ssd_deploy.core.files import write_file
     from mbv3ssd_deploy.data.dataset import Split
     from mbv3ssd_deploy.evaluate.report import json_from_report, render_report_curves
     from mbv3ssd_deploy.evaluate.run import evaluate_files
+    from mbv3ssd_deploy.io.files import write_file
 
     names = _runtime_names(runtimes, gate=max_drop is not None)
     _check_flags(source, curves, options)

@@ -63,8 +63,8 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk:
 def _write_spec(spec: DetectorSpec, target: Path) -> None:
     import json
 
-    from mbv3ssd_deploy.core.files import write_file
     from mbv3ssd_deploy.core.spec_json import json_from_spec
+    from mbv3ssd_deploy.io.files import write_file
 
     text = json.dumps(json_from_spec(spec), indent=1, ensure_ascii=False)
     write_file(target, (text + "\n").encode())
@@ -75,8 +75,8 @@ def _inspect_checkpoint(
 ) -> DetectorSpec | None:
     from mbv3ssd_deploy.checkpoint.load import drafted_spec, load_detector
     from mbv3ssd_deploy.cli.render import show_checkpoint, show_provenance, show_spec
-    from mbv3ssd_deploy.core.records import json_from_record
     from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
+    from mbv3ssd_deploy.io.records import json_from_record
 
     try:
         loaded = load_detector(path, options)
@@ -138,7 +138,7 @@ def _inspect_backbone(path: Path, talk: Talk) -> bool:
 
 def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
     from mbv3ssd_deploy.cli.render import show_spec
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.onnx_body.body import read_body
     from mbv3ssd_deploy.onnx_body.simplify import op_counts
 
@@ -191,7 +191,7 @@ def _inspect_param(path: Path, talk: Talk) -> None:
 def _inspect_bundle(path: Path, talk: Talk) -> DetectorSpec:
     from mbv3ssd_deploy.bundle.bundle import read_bundle
     from mbv3ssd_deploy.cli.render import show_bundle
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
 
     bundle = read_bundle(path)
     show_bundle(bundle, talk)

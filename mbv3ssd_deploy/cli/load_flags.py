@@ -148,8 +148,8 @@ def read_spec_changes(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: not a JSON object.
     """
-    from mbv3ssd_deploy.core.records import parse_json
     from mbv3ssd_deploy.errors import SpecError
+    from mbv3ssd_deploy.io.records import parse_json
 
     changes = parse_json(path.read_bytes(), where=str(path), error=SpecError)
     if not isinstance(changes, dict):

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
-from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts, was_interrupted
 from mbv3ssd_deploy.errors import DeployError, OutputError
+from mbv3ssd_deploy.io.interrupts import install_interrupt_handler, was_interrupted
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -143,5 +143,5 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; the console script's entry."""
-    listen_for_interrupts()
+    install_interrupt_handler()
     cli(prog_name="mbv3ssd-deploy")

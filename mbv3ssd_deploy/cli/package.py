@@ -46,8 +46,8 @@ def command(
         mbv3ssd-deploy package deploy --target rpi --images photos/ -o detector-rpi.zip
     """
     from mbv3ssd_deploy.bundle.bundle import read_bundle
-    from mbv3ssd_deploy.core.files import write_file
     from mbv3ssd_deploy.device.package import FEW_BOXES, Target, build_package
+    from mbv3ssd_deploy.io.files import write_file
 
     opened = read_bundle(bundle)
     with talk.progress() as progress:

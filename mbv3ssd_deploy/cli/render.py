@@ -68,7 +68,7 @@ def _show_simplified(report: SimplifyReport, talk: Talk) -> None:
 
 def json_from_exported(exported: Exported) -> dict[str, Any]:
     """Return the result of an export as plain JSON."""
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
 
     bundle = exported.bundle
     return {
@@ -115,7 +115,7 @@ def show_lowered(lowered: Lowered, talk: Talk) -> None:
 
 def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
     """Return the result of `to-ncnn` as plain JSON."""
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
 
     plain = json_from_record(lowered.bundle.manifest)
     return {

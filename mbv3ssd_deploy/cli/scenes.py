@@ -74,8 +74,8 @@ def command(
         mbv3ssd-deploy scenes shapes --count 2000
         mbv3ssd-deploy train --data voc:shapes
     """
-    from mbv3ssd_deploy.core.records import json_from_record
     from mbv3ssd_deploy.data.scene_sets import SceneSetSpec, write_voc_scenes
+    from mbv3ssd_deploy.io.records import json_from_record
 
     spec = SceneSetSpec(count, seed, *size, style)
     with talk.progress() as progress:

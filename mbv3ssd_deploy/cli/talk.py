@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from mbv3ssd_deploy.core.progress import Progress
+    from mbv3ssd_deploy.io.progress import Progress
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -91,7 +91,7 @@ class Talk:
     def progress(self) -> Iterator[Progress]:
         """Yield a progress callback; on a terminal it draws bars with an ETA on stderr."""
         if self.verbosity < 0 or not sys.stderr.isatty():
-            from mbv3ssd_deploy.core.progress import silent
+            from mbv3ssd_deploy.io.progress import silent
 
             yield silent
             return

@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
 
 def show_recipes(talk: Talk) -> None:
     """Print the recipes that have a name."""
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.train.recipe_table import RECIPES
 
     talk.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
@@ -170,7 +170,7 @@ def show_train_report(report: TrainReport, talk: Talk) -> None:
 
 def json_from_train_report(report: TrainReport) -> dict[str, Any]:
     """Return what came of a run as JSON values."""
-    from mbv3ssd_deploy.core.records import json_from_record
+    from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.train.epochs import best_of
 
     record = report.record

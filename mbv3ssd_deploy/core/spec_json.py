@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mbv3ssd_deploy.core.records import Json, json_from_record, merged_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.io.records import Json, json_from_record, merged_json, record_from_json
 
 __all__ = ["Json", "json_from_spec", "merged_json", "spec_from_json"]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mbv3ssd_deploy.core.progress import Progress
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Sample
 from mbv3ssd_deploy.data.image_header import read_image_size
 from mbv3ssd_deploy.data.objects import AnnotatedObject, truth_from_objects
 from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

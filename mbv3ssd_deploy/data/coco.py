@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
 from mbv3ssd_deploy.data.class_names import BACKGROUND, check_class_names, labels_by_name
 from mbv3ssd_deploy.data.coco_json import CocoFile, Record, box_from, number_from, read_coco_file
@@ -18,6 +17,7 @@ from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED, belongs_to, made_half
 from mbv3ssd_deploy.data.objects import AnnotatedObject
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 _SPLIT = "{split}"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.augment import Window
 from mbv3ssd_deploy.data.class_names import check_class_names
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
@@ -23,6 +22,7 @@ from mbv3ssd_deploy.data.made_split import (
 )
 from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import U8
 from mbv3ssd_deploy.core.detections import Detections
-from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.errors import DatasetError, OutputError
+from mbv3ssd_deploy.io.files import write_file
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.class_names import check_class_names, labels_by_name
 from mbv3ssd_deploy.data.coco import read_coco
 from mbv3ssd_deploy.data.dataset import Dataset, Split
@@ -12,6 +11,7 @@ from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.voc import read_voc
 from mbv3ssd_deploy.data.yolo import read_yolo
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 _FORMS = "voc:ROOT[,ROOT...], coco:ANNOTATIONS.json,IMAGES or yolo:data.yaml"
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
 from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
 from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
@@ -21,6 +20,7 @@ from mbv3ssd_deploy.data.made_split import SPLIT_SEED, belongs_to, made_split
 from mbv3ssd_deploy.data.voc_folder import VocFolder, list_voc_folders
 from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
 from mbv3ssd_deploy.errors import DatasetError, FormatError
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 CLASS_LIST = "labels.txt"
 

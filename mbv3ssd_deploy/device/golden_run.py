@@ -17,9 +17,9 @@ from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.progress import Progress
 from mbv3ssd_deploy.device.golden import GoldenBoxes, GoldenImage
 from mbv3ssd_deploy.errors import BundleError, DatasetError
+from mbv3ssd_deploy.io.progress import Progress
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import DETECTION_OUT, Outputs

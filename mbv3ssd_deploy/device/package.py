@@ -19,8 +19,6 @@ from pathlib import Path
 from mbv3ssd_deploy import __version__
 from mbv3ssd_deploy.bundle.bundle import BIN, MANIFEST, PARAM, Bundle
 from mbv3ssd_deploy.core.arrays import U8
-from mbv3ssd_deploy.core.files import sha256_of
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.images import list_images, read_image
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.device.contract import CONTRACT, render_contract
@@ -33,6 +31,8 @@ from mbv3ssd_deploy.device.sources import (
     package_file,
 )
 from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.io.files import sha256_of
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 IMAGES = 3
 """How many pictures a package carries."""

@@ -18,7 +18,6 @@ from mbv3ssd_deploy.core.average_precision import Protocol, average_precision
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.core.spec import BoxEdges, DetectorSpec
 from mbv3ssd_deploy.core.truth import GroundTruth
 from mbv3ssd_deploy.data.dataset import Dataset, Sample
@@ -27,6 +26,7 @@ from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.evaluate.class_match import ClassMatch, match_classes
 from mbv3ssd_deploy.evaluate.report import EvaluationReport, LeftOutImage, RuntimeRow
 from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 SCORE_THRESHOLD = 0.01
 """A curve wants the unsure boxes, too; a family whose own threshold is lower keeps that."""

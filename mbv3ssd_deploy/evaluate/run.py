@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.average_precision import Protocol
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.data.summary import every_problem, remark_on_more, summary_of_problems
@@ -17,6 +16,7 @@ from mbv3ssd_deploy.evaluate.diagnosis import with_diagnosis
 from mbv3ssd_deploy.evaluate.evaluate import evaluate
 from mbv3ssd_deploy.evaluate.opening import opened
 from mbv3ssd_deploy.evaluate.report import EvaluationReport
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 USUAL_PROTOCOL: Mapping[str, Protocol] = MappingProxyType(
     {"voc": Protocol.VOC07, "coco": Protocol.COCO, "yolo": Protocol.VOC_AREA}

@@ -10,9 +10,9 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from mbv3ssd_deploy.core.records import json_from_record, parse_json, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError
+from mbv3ssd_deploy.io.records import json_from_record, parse_json, record_from_json
 
 INPUT = "input"
 LOC = "loc"

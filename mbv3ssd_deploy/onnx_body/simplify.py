@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.core.child import run_child, script_command
 from mbv3ssd_deploy.errors import DeployError
+from mbv3ssd_deploy.io.child import run_child, script_command
 from mbv3ssd_deploy.onnx_body.body import (
     OnnxBody,
     body_from_model,

@@ -25,8 +25,8 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.errors import DeployError
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.runtimes.bench_engines import Engine, import_runtime, load_engine
 from mbv3ssd_deploy.runtimes.bench_job import (
     RESULT,

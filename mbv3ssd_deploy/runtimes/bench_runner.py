@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from mbv3ssd_deploy import errors
-from mbv3ssd_deploy.core.child import ChildResult, run_child
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError
+from mbv3ssd_deploy.io.child import ChildResult, run_child
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.runtimes.bench_job import RESULT, BenchJob
 
 Answer = TypeVar("Answer")

@@ -13,9 +13,9 @@ from types import MappingProxyType
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.core.child import ChildResult, run_child, script_command
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.errors import FormatError, RuntimeFailedError, RuntimeUnavailableError
+from mbv3ssd_deploy.io.child import ChildResult, run_child, script_command
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.types import RunResult, check_batch, frozen
 
 _CHILD = str(Path(__file__).with_name("ncnn_child.py"))

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.classification import ClassSample, ClassSamples
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.folders import ClassificationSet, crops_of_objects, read_image_folder
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.train.batches import BatchPlan, StepSampler, start_quietly
 from mbv3ssd_deploy.train.distributed import Team
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.train.recipes import Algorithm, Recipe
 
 BACKBONE_RECIPE = Recipe(

@@ -23,8 +23,6 @@ from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbo
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.files import write_file
-from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.data.classification import (
     NO_CLASS_AUGMENTATION,
     ClassSamples,
@@ -34,6 +32,9 @@ from mbv3ssd_deploy.data.folders import ClassificationSet
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.summary import every_problem, summary_of_training
 from mbv3ssd_deploy.errors import DatasetError, OutputError, TrainingError
+from mbv3ssd_deploy.io.files import write_file
+from mbv3ssd_deploy.io.interrupts import StopRequest, stop_on_signals
+from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
 from mbv3ssd_deploy.train.batches import BatchPlan
 from mbv3ssd_deploy.train.classifier_data import (
@@ -51,7 +52,6 @@ from mbv3ssd_deploy.train.device import device_named
 from mbv3ssd_deploy.train.distributed import Team
 from mbv3ssd_deploy.train.ema import MovingAverage
 from mbv3ssd_deploy.train.history import CHART, PLAN, TABLE, write_table_and_chart
-from mbv3ssd_deploy.train.interrupt import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.optimise import (
     Part,
     build_optimiser,
@@ -230,7 +230,7 @@ class _Lessons:
         for epoch in range(epochs):
             at = time.monotonic()
             loss = self._learn(epoch, stop)
-            if stop.asked:
+            if stop.is_set:
                 return True
             self.judged.load_state_dict(self.average.state)
             accuracy = self._accuracy()
@@ -256,7 +256,7 @@ class _Lessons:
             set_learning_rate(self.optimiser, rate)
             total += self._step(batch)
             self.observer.progress(f"epoch {epoch + 1}", place + 1, per_epoch)
-            if stop.asked:
+            if stop.is_set:
                 break
         return total / per_epoch
 

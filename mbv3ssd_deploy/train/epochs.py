@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mbv3ssd_deploy.core.average_precision import ApReport
-from mbv3ssd_deploy.core.files import write_file
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.dataset import Dataset
 from mbv3ssd_deploy.errors import DatasetError, RuntimeFailedError, TrainingError
+from mbv3ssd_deploy.io.files import write_file
+from mbv3ssd_deploy.io.interrupts import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.batches import Batch, BatchPlan, Examples, open_batches
 from mbv3ssd_deploy.train.board import Board
 from mbv3ssd_deploy.train.history import EpochRecord, write_history
-from mbv3ssd_deploy.train.interrupt import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.learner import Learner
 from mbv3ssd_deploy.train.loop import StepLoss
 from mbv3ssd_deploy.train.optimise import learning_rate, set_learning_rate, set_training_mode
@@ -152,7 +152,7 @@ class Epochs:
         recipe, per_epoch = self.record.recipe, self.plan.steps_per_epoch
         stepper = self.learner.stepper
         set_learning_rate(stepper.optimiser, learning_rate(recipe, step, per_epoch))
-        loss = stepper.step(batch, stop=stop.asked)
+        loss = stepper.step(batch, stop=stop.is_set)
         if not loss.is_finite:
             raise self._not_finite(step, batch, loss)
         self._steps_here += 1

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbv3ssd_deploy.charts import Line, Panel, render_curves
-from mbv3ssd_deploy.core.files import publish_files
+from mbv3ssd_deploy.io.files import publish_files
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.train.device import Precision
 from mbv3ssd_deploy.train.history import EpochRecord
 

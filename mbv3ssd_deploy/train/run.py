@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from mbv3ssd_deploy.core.average_precision import ApReport
-from mbv3ssd_deploy.core.files import write_file
-from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.loader import TrainingSamples
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.errors import OutputError
+from mbv3ssd_deploy.io.files import write_file
+from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.train.batches import BatchPlan, Examples
 from mbv3ssd_deploy.train.board import board_if_installed

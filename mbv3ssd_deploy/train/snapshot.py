@@ -15,10 +15,10 @@ import torch
 
 from mbv3ssd_deploy.checkpoint.native_file import spec_json_from_mapping, write_native
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.core.spec_json import spec_from_json
 from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.history import EpochRecord
 from mbv3ssd_deploy.train.recipes import Recipe

@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.data.summary import every_problem, summary_of_training
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 
 _LISTED = 8
 

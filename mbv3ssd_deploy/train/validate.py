@@ -14,11 +14,11 @@ from mbv3ssd_deploy.core.average_precision import ApReport, Protocol, average_pr
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.core.spec import DetectorSpec, InputSpec
 from mbv3ssd_deploy.data.dataset import Sample
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.batches import start_quietly
 from mbv3ssd_deploy.train.distributed import Team

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mbv3ssd_deploy.core.records import json_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 
 # Read from the top: the first entry whose path a field equals, or lies below, speaks for it.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
-from mbv3ssd_deploy.core.records import parse_json, record_from_json
 from mbv3ssd_deploy.device.golden import LIMITS
 from mbv3ssd_deploy.errors import BundleError, FormatError
+from mbv3ssd_deploy.io.records import parse_json, record_from_json
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.report import Row, Status, Verdict
 from mbv3ssd_deploy.verification.rules import Check

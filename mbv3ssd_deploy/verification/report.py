@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mbv3ssd_deploy.core.records import Json, json_from_record
+from mbv3ssd_deploy.io.records import Json, json_from_record
 from mbv3ssd_deploy.verification.detections import MATCH_IOUS, DetectionDiff
 from mbv3ssd_deploy.verification.priors import PriorDiff
 from mbv3ssd_deploy.verification.reasons import Code, Reason

@@ -15,8 +15,8 @@ from pathlib import Path
 from mbv3ssd_deploy.bundle.bundle import BODY, MANIFEST, Bundle
 from mbv3ssd_deploy.bundle.origin import load_origin
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector
-from mbv3ssd_deploy.core.progress import Progress, silent
 from mbv3ssd_deploy.errors import DatasetError, FormatError
+from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, read_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime

@@ -10,9 +10,9 @@ from torch import nn
 from mbv3ssd_deploy.checkpoint.demo import DEMO_CARD, build_demo_net, write_demo_checkpoint
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.detections import detections_from_heads
-from mbv3ssd_deploy.core.files import sha256_of_file
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
+from mbv3ssd_deploy.io.files import sha256_of_file
 
 SCENES = 12
 

@@ -6,10 +6,10 @@ import pytest
 from checkpoint_files import saved, state_dict
 
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, drafted_spec, load_detector
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.core.spec import ChannelOrder
 from mbv3ssd_deploy.core.spec_json import json_from_spec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ class Place:
 
 
 _PROGRAM = """
-from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts
+from mbv3ssd_deploy.io.interrupts import install_interrupt_handler
 from mbv3ssd_deploy.cli.main import main
-listen_for_interrupts()
+install_interrupt_handler()
 print("listening", flush=True)
 main()
 """

@@ -5,12 +5,12 @@ import sys
 
 IN_A_CALLBACK = """
 import signal, time, weakref
-from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts
+from mbv3ssd_deploy.io.interrupts import install_interrupt_handler
 
 class Thing:
     pass
 
-listen_for_interrupts()
+install_interrupt_handler()
 thing = Thing()
 reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
 try:
@@ -23,12 +23,12 @@ except KeyboardInterrupt:
 
 ANOTHER_ERROR = """
 import weakref
-from mbv3ssd_deploy.cli.interrupts import listen_for_interrupts
+from mbv3ssd_deploy.io.interrupts import install_interrupt_handler
 
 class Thing:
     pass
 
-listen_for_interrupts()
+install_interrupt_handler()
 thing = Thing()
 reference = weakref.ref(thing, lambda _: 1 / 0)
 del thing

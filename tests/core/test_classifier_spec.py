@@ -4,8 +4,8 @@ import pytest
 from builders import tiny_spec
 
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.records import json_from_record, record_from_json
 from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 
 
 def spec(names=("cat", "dog")):

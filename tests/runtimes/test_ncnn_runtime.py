@@ -18,8 +18,8 @@ from ncnn_files import (
     write,
 )
 
-from mbv3ssd_deploy.core.child import script_command
 from mbv3ssd_deploy.errors import FormatError, RuntimeFailedError, RuntimeUnavailableError
+from mbv3ssd_deploy.io.child import script_command
 from mbv3ssd_deploy.runtimes import ncnn_runtime
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime, blob_names
 

@@ -16,9 +16,9 @@ from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, listed, move_leave
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
 from mbv3ssd_deploy.checkpoint.recognise import fitting_families, recognise
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.records import record_from_json
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
 from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.io.records import record_from_json
 from mbv3ssd_deploy.nets.layouts import layout_of
 from mbv3ssd_deploy.nets.names import BlockNames, name_modules
 

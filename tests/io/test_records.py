@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mbv3ssd_deploy.core.records import json_from_record, merged_json, record_from_json
 from mbv3ssd_deploy.errors import BundleError, SpecError
+from mbv3ssd_deploy.io.records import json_from_record, merged_json, record_from_json
 
 
 class Colour(enum.StrEnum):

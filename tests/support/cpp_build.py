@@ -16,7 +16,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SOURCE = REPOSITORY / "cpp_postprocess"
 BUILDS = REPOSITORY / "build" / "cpp"
 NCNN_SCRIPT = SOURCE / "ncnn" / "build_ncnn.py"

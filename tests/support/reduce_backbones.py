@@ -1,6 +1,6 @@
 """Make tests/data/backbones.npz from the zoo's `init_*` fixtures.
 
-    python tests/reduce_backbones.py
+    python tests/support/reduce_backbones.py
 
 Kept are the key lists, the recipe of the weights and the recorded outputs, none of them rounded; of
 the one recorded feature map all but its first column.

@@ -7,17 +7,14 @@ before the first is renamed; Ctrl-C waits for the few renames.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
 from mbv3ssd_deploy.errors import OutputError
+from mbv3ssd_deploy.io.interrupts import interrupts_deferred
 
 _STAGED_SUFFIX = ".partial"
 
@@ -62,7 +59,7 @@ def publish_files(
                 raise IsADirectoryError(f"{target} is a folder")
         for name, data in files.items():
             staged[directory / name] = _stage(directory / name, data)
-        with _interrupts_deferred():
+        with interrupts_deferred():
             for target, partial in list(staged.items()):
                 partial.replace(target)
                 del staged[target]
@@ -114,23 +111,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals arrive in the main thread only
-        return
-    arrived: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        arrived.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt

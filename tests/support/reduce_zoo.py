@@ -1,6 +1,6 @@
 """Make tests/data/zoo from the zoo fixtures: what they record, reduced to what decides.
 
-    python tests/reduce_zoo.py
+    python tests/support/reduce_zoo.py
 
 Every number is the recorded one, none is rounded or computed anew. What is left out:
 

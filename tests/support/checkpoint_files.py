@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from builders import seeded_state_dict
 
-DATA = Path(__file__).parent / "checkpoint" / "data"
+DATA = Path(__file__).parent.parent / "checkpoint" / "data"
 INVENTORIES = (
     *("torchvision_coco", "torchvision_small", "qfgaohao_large", "qfgaohao_small"),
     *("tongyu_large", "tongyu_small", "ujsyehao_released", "lufficc_large", "jungin500_small"),

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from mbv3ssd_deploy.core.files import publish_files, sha256_of, sha256_of_file, write_file
 from mbv3ssd_deploy.errors import OutputError
+from mbv3ssd_deploy.io.files import publish_files, sha256_of, sha256_of_file, write_file
 
 # Run by a child process whose files may not grow beyond some bytes: the disk is "full".
 ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from mbv3ssd_deploy.core.files import publish_files
+from mbv3ssd_deploy.io.files import publish_files
 from mbv3ssd_deploy.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -26,7 +26,7 @@ except OutputError as error:
 INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
-from mbv3ssd_deploy.core import files
+from mbv3ssd_deploy.io import files
 real = Path.replace
 def replace(self, target):
     os.kill(os.getpid(), signal.SIGINT)
@@ -99,7 +99,7 @@ def test_no_permission_is_an_error(tmp_path):
     script = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from mbv3ssd_deploy.core.files import write_file\n"
+        "from mbv3ssd_deploy.io.files import write_file\n"
         "from mbv3ssd_deploy.errors import OutputError\n"
         "os.chdir(sys.argv[1]); os.setuid(65534)\n"
         "try:\n    write_file(Path('f'), b'1')\n"

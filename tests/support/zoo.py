@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SHARED = REPOSITORY.parent / "shared"
 ZOO = SHARED / "zoo"
 REDUCED = REPOSITORY / "tests" / "data" / "zoo"

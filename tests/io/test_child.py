@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mbv3ssd_deploy.core.child import run_child, script_command
+from mbv3ssd_deploy.io.child import run_child, script_command
 
 
 def run(code, timeout_s=60.0, on_line=None):

@@ -1,0 +1,1 @@
+"""All-or-nothing files, child processes, records as JSON, signals."""
