@@ -14,10 +14,10 @@ NCNN = $(TOOLS) $(BIN)/python cpp_postprocess/ncnn/build_ncnn.py
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check tidy compat ncnn arm docs bench peers clean
+.PHONY: help demo test test-all check tidy compat ncnn arm docs bench peers clean
 
 help:  ## list what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: $(STAMP)  ## export, convert, verify and evaluate the trained demo detector
 	$(BIN)/mbv3ssd-deploy demo
@@ -26,11 +26,14 @@ demo: $(STAMP)  ## export, convert, verify and evaluate the trained demo detecto
 	cd demo && ../$(BIN)/mbv3ssd-deploy verify --images scenes/JPEGImages
 	cd demo && ../$(BIN)/mbv3ssd-deploy eval --data voc:scenes --max-drop 0.5
 
-test: $(STAMP)  ## run all tests; ncnn is built for them first, once, where that is possible
-	@$(NCNN) >/dev/null || echo "make: so the C++ examples are not tested here"
+test: $(STAMP)  ## run the tests that take a few minutes (what a change needs)
+	$(TOOLS) $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not slow"
+
+test-all: test  ## run all tests; ncnn is built first, once, for this machine and for ARM
+	@$(NCNN) >/dev/null || echo "make: skipping the tests of the C++ examples"
 	@$(NCNN) --target aarch64 >/dev/null && $(NCNN) --target aarch64-older >/dev/null \
-	  || echo "make: so nothing is tested for ARM here"
-	$(TOOLS) $(BIN)/python -m pytest -q
+	  || echo "make: skipping the tests for ARM"
+	$(TOOLS) $(BIN)/python -m pytest -q -n auto --dist loadfile -m slow
 
 check: $(STAMP)  ## format, lint, types, then the tests
 	$(BIN)/ruff format --check .
