@@ -16,7 +16,7 @@ _CLI_HEAD = """# The command line
 
 Made from the commands' own `--help` by `make docs`; do not edit.
 
-Results go to standard output, talk and progress to standard error. `--json` prints one JSON value
+Results go to standard output, out and progress to standard error. `--json` prints one JSON value
 and nothing else; `-q` prints nothing but errors; `-v` says more.
 
 | exit code | meaning |

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, named, talking
+from mbv3ssd_deploy.cli.output import Output, named, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.core.arrays import U8
@@ -87,7 +87,7 @@ class _Size(click.ParamType[tuple[int, int]]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Draw the rows as a PNG.",
 )
-@talking
+@output_options
 def command(
     *,
     targets: tuple[Path, ...],
@@ -95,7 +95,7 @@ def command(
     limit: int | None,
     input_size: tuple[int, int] | None,
     chart: Path | None,
-    talk: Talk,
+    out: Output,
     **wanted: object,
 ) -> None:
     """Measure TARGETS (default: deploy) side by side: bundles, .param files, a body.onnx.
@@ -125,22 +125,22 @@ def command(
         raise click.UsageError("--chart draws a PNG: give it a name that ends in .png")
     paths = targets or (Path("deploy"),)
     request = BenchRequest(**wanted)  # type: ignore[arg-type]
-    with talk.progress() as progress:
+    with out.progress() as progress:
         report = measure(
-            paths, _read(images, limit, talk), request, input_size=input_size, progress=progress
+            paths, _read(images, limit, out), request, input_size=input_size, progress=progress
         )
-    show_bench(report, talk)
-    talk.json(json_from_record(report))
+    show_bench(report, out)
+    out.json(json_from_record(report))
     if chart is not None:
         write_file(chart, render_chart(report))
-        talk.written([chart])
+        out.written([chart])
     if not request.layers and input_size is None:
-        talk.next_step("bench", *(p for one in paths for p in named(one)), "--layers")
+        out.next_step("bench", *(p for one in paths for p in named(one)), "--layers")
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)
 
 
-def _read(images: Path | None, limit: int | None, talk: Talk) -> list[tuple[str, U8]]:
+def _read(images: Path | None, limit: int | None, out: Output) -> list[tuple[str, U8]]:
     """Name and pixels of the images; empty where none were asked for."""
     from mbv3ssd_deploy.data.images import list_images, read_images
 
@@ -148,5 +148,5 @@ def _read(images: Path | None, limit: int | None, talk: Talk) -> list[tuple[str,
         return []
     found = read_images(list_images(images)[:limit])
     for path, reason in found.skipped:
-        talk.note(f"skipped {path}: {reason}")
+        out.note(f"skipped {path}: {reason}")
     return [(str(image.path), image.pixels) for image in found.images]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mbv3ssd_deploy.cli.talk import Talk, size_in_words
+from mbv3ssd_deploy.cli.output import Output, size_format
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.bench.report import BenchReport, LayersReport, RowReport
@@ -15,25 +15,25 @@ _HEADER = (
 )
 
 
-def show_bench(report: BenchReport, talk: Talk) -> None:
+def show_bench(report: BenchReport, out: Output) -> None:
     """Print everything."""
-    talk.result(f"{report.date}, {report.machine}")
-    talk.result(", ".join(dict.fromkeys(row.engine for row in report.rows)))
-    talk.result(
+    out.result(f"{report.date}, {report.machine}")
+    out.result(", ".join(dict.fromkeys(row.engine for row in report.rows)))
+    out.result(
         f"{report.rows[0].rounds} rounds on {_images(report.images)}; medians in milliseconds; "
         f"ratio of net + post to the first row, with the half-width of its 95 % interval"
     )
     for target in dict.fromkeys(row.target for row in report.rows):
         cells = [_cells(row) for row in report.rows if row.target == target]
-        talk.table(target, _HEADER, cells)
+        out.table(target, _HEADER, cells)
     for layers in report.layers:
-        _show_layers(layers, talk)
+        _show_layers(layers, out)
     for sentence in report.left_out:
-        talk.note(f"left out: {sentence}")
+        out.note(f"left out: {sentence}")
     for sentence in report.remarks:
-        talk.result(f"- {sentence}")
+        out.result(f"- {sentence}")
     for sentence in report.failures:
-        talk.note(f"failed: {sentence}")
+        out.note(f"failed: {sentence}")
 
 
 def _images(names: tuple[str, ...]) -> str:
@@ -52,20 +52,20 @@ def _cells(row: RowReport) -> tuple[str, ...]:
         f"{row.p90_ms:.2f}",
         f"{row.ratio.median:.3f} ±{row.ratio.uncertainty:.3f}",
         f"{row.load_ms:.0f}",
-        size_in_words(row.file_bytes),
+        size_format(row.file_bytes),
         f"{row.peak_mb:.0f} MB",
         row.clock,
     )
 
 
-def _show_layers(report: LayersReport, talk: Talk) -> None:
-    talk.result("")
+def _show_layers(report: LayersReport, out: Output) -> None:
+    out.result("")
     title = f"{report.target}, {report.title}: the slowest {len(report.layers)} layers"
     rows = [(x.name, x.kind, f"{x.ms:.3f}", f"{x.share:.1%}") for x in report.layers]
-    talk.table(title, ("layer", "type", "ms", "share"), rows)
+    out.table(title, ("layer", "type", "ms", "share"), rows)
     kinds = ", ".join(f"{x.kind} {x.share:.1%} ({x.name})" for x in report.kinds)
-    talk.result(f"by type: {kinds}")
-    talk.result(
+    out.result(f"by type: {kinds}")
+    out.result(
         f"measured by: {report.method}. All layers together {report.layers_ms:.2f} ms, "
         f"the network in one go {report.whole_ms:.2f} ms"
     )

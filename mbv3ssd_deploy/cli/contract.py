@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 
 @click.command(name="contract", short_help="Write a bundle's contract for the C++ library.")
@@ -19,8 +19,8 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
     help="Where to write it.  [default: model.mbv3c in the bundle]",
 )
 @click.option("--header", is_flag=True, help="Write a C header that holds the bytes instead.")
-@talking
-def command(*, bundle: Path, target: Path | None, header: bool, talk: Talk) -> None:
+@output_options
+def command(*, bundle: Path, target: Path | None, header: bool, out: Output) -> None:
     """Write what the C++ library must know of BUNDLE: priors, classes, thresholds, preprocessing.
 
     The library (cpp_postprocess/) reads it with mbv3ssd_open, so that nothing is retyped; or, where
@@ -44,11 +44,11 @@ def command(*, bundle: Path, target: Path | None, header: bool, talk: Talk) -> N
     path = target or opened.directory / (HEADER if header else CONTRACT)
     write_file(path, data)
     spec = opened.spec
-    talk.json({"path": str(path), "bytes": len(data)})
-    talk.result(
+    out.json({"path": str(path), "bytes": len(data)})
+    out.result(
         f"{spec.name}: input {spec.input.width} x {spec.input.height}, {spec.priors.count} priors, "
         f"{spec.num_classes} classes with the background"
     )
-    talk.written((path,))
+    out.written((path,))
     opening = "mbv3ssd_open_memory(mbv3ssd_contract, ...)" if header else "mbv3ssd_open(path, ...)"
-    talk.result(f"next: link cpp_postprocess, and {opening}; docs/cpp.md shows how")
+    out.result(f"next: link cpp_postprocess, and {opening}; docs/cpp.md shows how")

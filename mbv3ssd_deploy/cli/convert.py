@@ -9,7 +9,7 @@ import click
 
 from mbv3ssd_deploy.cli.load_flags import load_flags
 from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
-from mbv3ssd_deploy.cli.talk import Talk, command_line, talking
+from mbv3ssd_deploy.cli.output import Output, command_line, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--opset", type=int, default=17, show_default=True, help="The ONNX opset.")
 @load_flags
 @ncnn_flags
-@talking
+@output_options
 def command(
     *,
     checkpoint: Path,
@@ -53,7 +53,7 @@ def command(
     limit: int | None,
     opset: int,
     options: LoadOptions,
-    talk: Talk,
+    out: Output,
     **wanted: object,
 ) -> None:
     """Export CHECKPOINT, lower it to ncnn, and verify the result on IMAGES.
@@ -76,18 +76,18 @@ def command(
 
     request = request_from_flags(**wanted)  # type: ignore[arg-type]
     typed = command_line()
-    with talk.progress() as progress:
+    with out.progress() as progress:
         exported = export_checkpoint(
             checkpoint, bundle, options=options, opset=opset, command=typed, progress=progress
         )
-    show_exported(exported, talk)
-    with talk.progress() as progress:
+    show_exported(exported, out)
+    with out.progress() as progress:
         lowered = lower_to_ncnn(bundle, request, command=typed, progress=progress)
-    show_lowered(lowered, talk)
-    with talk.progress() as progress:
+    show_lowered(lowered, out)
+    with out.progress() as progress:
         report = verify(bundle, images, device=device, limit=limit, progress=progress)
-    show_verified(report, bundle, talk)
-    talk.json(
+    show_verified(report, bundle, out)
+    out.json(
         {
             "export": json_from_exported(exported),
             "to_ncnn": json_from_lowered(lowered),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 UNTRAINED_IMAGES = 8
 
@@ -28,8 +28,8 @@ UNTRAINED_IMAGES = 8
     type=click.IntRange(min=1),
     help=f"How many images to render, with --untrained.  [default: {UNTRAINED_IMAGES}]",
 )
-@talking
-def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> None:
+@output_options
+def command(folder: Path, untrained: bool, count: int | None, out: Output) -> None:
     """Write a demo checkpoint and images, to try the other commands on.
 
     The checkpoint is a small MobileNetV3-Small SSD, trained on rendered scenes (model.md beside it
@@ -41,13 +41,13 @@ def command(folder: Path, untrained: bool, count: int | None, talk: Talk) -> Non
     if count is not None and not untrained:
         raise click.UsageError("--images goes with --untrained; the trained one has its own.")
     if untrained:
-        _write_untrained(folder, count or UNTRAINED_IMAGES, talk)
+        _write_untrained(folder, count or UNTRAINED_IMAGES, out)
     else:
-        _write_trained(folder, talk)
-    talk.next_step("export", folder / "model.pth", "-o", folder / "deploy")
+        _write_trained(folder, out)
+    out.next_step("export", folder / "model.pth", "-o", folder / "deploy")
 
 
-def _write_trained(folder: Path, talk: Talk) -> None:
+def _write_trained(folder: Path, out: Output) -> None:
     from mbv3ssd_deploy.checkpoint.shipped import CARD, MODEL, SCENES, shipped_files
     from mbv3ssd_deploy.io.files import write_file
 
@@ -56,20 +56,20 @@ def _write_trained(folder: Path, talk: Talk) -> None:
     for name, data in files.items():
         write_file(folder / name, data)
     images = [folder / name for name in files if name.endswith(".jpg")]
-    talk.json({"checkpoint": str(folder / MODEL), "images": [str(path) for path in images]})
-    talk.written([folder / MODEL, folder / "model.md"])
-    talk.result(f"wrote {len(images)} annotated scenes to {folder / SCENES}")
+    out.json({"checkpoint": str(folder / MODEL), "images": [str(path) for path in images]})
+    out.written([folder / MODEL, folder / "model.md"])
+    out.result(f"wrote {len(images)} annotated scenes to {folder / SCENES}")
 
 
-def _write_untrained(folder: Path, count: int, talk: Talk) -> None:
+def _write_untrained(folder: Path, count: int, out: Output) -> None:
     from mbv3ssd_deploy.checkpoint.demo import write_demo_checkpoint
     from mbv3ssd_deploy.data.scenes import write_scenes
 
     checkpoint = folder / "model.pth"
-    with talk.progress() as progress:
+    with out.progress() as progress:
         images = write_scenes(folder / "images", count)
         write_demo_checkpoint(checkpoint, progress=progress)
-    talk.json({"checkpoint": str(checkpoint), "images": [str(path) for path in images]})
-    talk.note("the demo checkpoint is seeded, not trained: its boxes mean nothing by themselves")
-    talk.written([checkpoint])
-    talk.result(f"wrote {len(images)} images to {folder / 'images'}")
+    out.json({"checkpoint": str(checkpoint), "images": [str(path) for path in images]})
+    out.note("the demo checkpoint is seeded, not trained: its boxes mean nothing by themselves")
+    out.written([checkpoint])
+    out.result(f"wrote {len(images)} images to {folder / 'images'}")

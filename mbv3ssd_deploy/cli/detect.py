@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbv3ssd_deploy.cli.detection_words import in_words, json_from_detections
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.detect import Detector
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a video or camera with what is found drawn on it to this MP4.",
 )
-@talking
+@output_options
 def command(
     *,
     bundle: Path,
@@ -57,7 +57,7 @@ def command(
     every: int | None,
     limit: int | None,
     video_out: Path | None,
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Run BUNDLE on IMAGES (files or folders) and draw what it finds on copies.
 
@@ -87,7 +87,7 @@ def command(
     detector = read_bundle(bundle)
     if not is_moving:
         _detect_images(
-            detector, images, runtime=runtime, conf=conf, limit=limit, folder=folder, talk=talk
+            detector, images, runtime=runtime, conf=conf, limit=limit, folder=folder, out=out
         )
         return
     opened = opened_video(images[0]) if camera is None else opened_camera(camera)
@@ -100,7 +100,7 @@ def command(
             every=every or 1,
             limit=limit,
             target=video_out,
-            talk=talk,
+            out=out,
         )
 
 
@@ -134,17 +134,17 @@ def _detect_images(
     conf: float | None,
     limit: int | None,
     folder: Path,
-    talk: Talk,
+    out: Output,
 ) -> None:
     from mbv3ssd_deploy.data.images import draw_detections, list_images, read_images, write_image
     from mbv3ssd_deploy.errors import DatasetError
 
     found = read_images([path for one in given for path in list_images(one)][:limit])
     for path, reason in found.skipped:
-        talk.note(f"skipped {path}: {reason}")
+        out.note(f"skipped {path}: {reason}")
     if not found.images:
         raise DatasetError("none of the images can be read", hint="see the reasons above")
-    with talk.progress() as progress:
+    with out.progress() as progress:
         detections = detector.detect_all(
             [image.pixels for image in found.images],
             runtime=runtime,
@@ -156,13 +156,13 @@ def _detect_images(
         {"image": str(image.path), "detections": json_from_detections(one, names)}
         for image, one in zip(found.images, detections, strict=True)
     ]
-    talk.json(results)
-    if talk.as_json:
+    out.json(results)
+    if out.as_json:
         return
     targets = _targets(folder, [image.path for image in found.images])
     for image, one, target in zip(found.images, detections, targets, strict=True):
         write_image(target, draw_detections(image.pixels, one, names))
-        talk.result(f"{image.path}: {in_words(one, names)}  -> {target}")
+        out.result(f"{image.path}: {in_words(one, names)}  -> {target}")
 
 
 def _targets(folder: Path, paths: list[Path]) -> list[Path]:

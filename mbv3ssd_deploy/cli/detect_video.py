@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mbv3ssd_deploy.cli.detection_words import in_words, json_from_detections
-from mbv3ssd_deploy.cli.talk import Talk
+from mbv3ssd_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.core.arrays import U8
@@ -30,7 +30,7 @@ def detect_video(
     every: int,
     limit: int | None,
     target: Path | None,
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Look at the frames of `source`, tell each, and draw them into `target` if there is one.
 
@@ -44,15 +44,15 @@ def detect_video(
 
     names, seen = detector.spec.class_names, 0
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_stopping(source, talk))
+        stack.enter_context(_stopping(source, out))
         file: VideoFile | None = None
         if target is not None:
             file = stack.enter_context(VideoFile(target, source.frames_per_second / every))
-        progress = stack.enter_context(talk.progress())
+        progress = stack.enter_context(out.progress())
         for frame, found in _looked_at(
             detector, source, runtime=runtime, conf=conf, every=every, limit=limit
         ):
-            _tell(source, frame, found, names, talk)
+            _tell(source, frame, found, names, out)
             if file is not None:
                 file.write(draw_detections(frame.pixels, found, names))
             seen += 1
@@ -60,24 +60,24 @@ def detect_video(
     if not seen and not source.is_camera:
         raise DatasetError("the video holds no frame that can be read", where=source.name)
     if source.frame_count is not None and limit is None and source.grabbed < source.frame_count:
-        talk.note(
+        out.note(
             f"notice: {source.name} ends after {source.grabbed} of the {source.frame_count} frames "
             "that it announces"
         )
-    talk.result(f"{source.name}: {seen} frames")
+    out.result(f"{source.name}: {seen} frames")
     if target is not None and target.is_file():
-        talk.written([target])
+        out.written([target])
 
 
 @contextlib.contextmanager
-def _stopping(source: VideoSource, talk: Talk) -> Iterator[None]:
+def _stopping(source: VideoSource, out: Output) -> Iterator[None]:
     """Let Ctrl-C be the way to stop a camera; a video that is broken off stays an error."""
     try:
         yield
     except KeyboardInterrupt:
         if not source.is_camera:
             raise
-        talk.note(f"{source.name}: stopped")
+        out.note(f"{source.name}: stopped")
 
 
 def _looked_at(
@@ -105,9 +105,9 @@ def _looked_at(
 
 
 def _tell(
-    source: VideoSource, frame: Frame, found: Detections, names: tuple[str, ...], talk: Talk
+    source: VideoSource, frame: Frame, found: Detections, names: tuple[str, ...], out: Output
 ) -> None:
-    talk.json_line(
+    out.json_line(
         {
             "video": source.name,
             "frame": frame.index,
@@ -115,7 +115,7 @@ def _tell(
             "detections": json_from_detections(found, names),
         }
     )
-    talk.result(f"frame {frame.index} ({frame.seconds:.2f} s): {in_words(found, names)}")
+    out.result(f"frame {frame.index} ({frame.seconds:.2f} s): {in_words(found, names)}")
 
 
 def _advance(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbv3ssd_deploy.cli.load_flags import load_flags
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     "--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, if it moved."
 )
 @load_flags
-@talking
+@output_options
 def command(
     *,
     source: Path,
@@ -71,7 +71,7 @@ def command(
     curves: Path | None,
     checkpoint: Path | None,
     options: LoadOptions,
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Measure the mAP of SOURCE, a bundle (default: deploy) or a checkpoint, on annotated images.
 
@@ -93,7 +93,7 @@ def command(
 
     names = _runtime_names(runtimes, gate=max_drop is not None)
     _check_flags(source, curves, options)
-    with talk.progress() as progress:
+    with out.progress() as progress:
         report = evaluate_files(
             source,
             data,
@@ -108,15 +108,15 @@ def command(
     gate = {}
     if max_drop is not None:
         gate = {"max_drop": max_drop, "verdict": _verdict(report, max_drop)[0]}
-    talk.json(json_from_report(report) | gate)
-    show_evaluated(report, talk)
+    out.json(json_from_report(report) | gate)
+    show_evaluated(report, out)
     if curves is not None:  # last: what took long to measure has been told by now
         write_file(curves, render_report_curves(report))
-        talk.written([curves])
+        out.written([curves])
     if max_drop is not None:
-        _judge(report, max_drop, talk)
+        _judge(report, max_drop, out)
     if len(report.rows) > 1:
-        talk.next_step("detect", source, "PHOTOS/")
+        out.next_step("detect", source, "PHOTOS/")
 
 
 def _runtime_names(typed: str | None, *, gate: bool) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def _has_both(report: EvaluationReport) -> bool:
     return report.reference.name == REFERENCE and len(report.rows) > 1
 
 
-def _judge(report: EvaluationReport, max_drop: float, talk: Talk) -> None:
+def _judge(report: EvaluationReport, max_drop: float, out: Output) -> None:
     """Say whether the runtimes keep to the limit.
 
     Raises:
@@ -186,6 +186,6 @@ def _judge(report: EvaluationReport, max_drop: float, talk: Talk) -> None:
             hint="see above why; --checkpoint FILE names a checkpoint that moved",
         )
     verdict, why = _verdict(report, max_drop)
-    talk.result(f"{verdict}: {why}")
+    out.result(f"{verdict}: {why}")
     if verdict != "PASS":
         raise click.exceptions.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbv3ssd_deploy.cli.load_flags import load_flags
-from mbv3ssd_deploy.cli.talk import Talk, command_line, named, talking
+from mbv3ssd_deploy.cli.output import Output, command_line, named, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     help="Images at once; ncnn takes 1.",
 )
 @load_flags
-@talking
+@output_options
 def command(
     *,
     checkpoint: Path,
@@ -52,7 +52,7 @@ def command(
     exporter: str,
     batch: int,
     options: LoadOptions,
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Recognise CHECKPOINT and export its conv body to ONNX.
 
@@ -67,7 +67,7 @@ def command(
     from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
     from mbv3ssd_deploy.pipeline import export_checkpoint
 
-    with talk.progress() as progress:
+    with out.progress() as progress:
         exported = export_checkpoint(
             checkpoint,
             bundle,
@@ -78,9 +78,9 @@ def command(
             command=command_line(),
             progress=progress,
         )
-    show_exported(exported, talk)
-    talk.json(json_from_exported(exported))
+    show_exported(exported, out)
+    out.json(json_from_exported(exported))
     if batch == 1:
-        talk.next_step("to-ncnn", *named(bundle))
+        out.next_step("to-ncnn", *named(bundle))
     else:
-        talk.next_step("verify", *named(bundle), "--images", "PHOTOS/")
+        out.next_step("verify", *named(bundle), "--images", "PHOTOS/")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3ssd_deploy.cli.load_flags import load_flags
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
@@ -28,8 +28,8 @@ TRAINED_LAYOUT = "torchvision"
     help="Write the whole spec as JSON: a template for --spec.",
 )
 @load_flags
-@talking
-def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk: Talk) -> None:
+@output_options
+def command(*, path: Path, spec_target: Path | None, options: LoadOptions, out: Output) -> None:
     """Show what FILE is: a checkpoint, an ONNX body, an ncnn .param or a bundle.
 
     Of a checkpoint it tells the family and the evidence for it, the classes, priors and
@@ -43,21 +43,21 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, talk:
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
 
     if path.is_dir() or path.name == MANIFEST:
-        spec = _inspect_bundle(path, talk)
+        spec = _inspect_bundle(path, out)
     elif path.suffix == ".onnx":
-        spec = _inspect_body(path, talk)
+        spec = _inspect_body(path, out)
     elif path.suffix == ".param":
         spec = None
         if spec_target is not None:
             raise click.UsageError("a .param file holds no spec to write")
-        _inspect_param(path, talk)
+        _inspect_param(path, out)
     else:
-        spec = _inspect_checkpoint(path, options, spec_target, talk)
+        spec = _inspect_checkpoint(path, options, spec_target, out)
     if spec is None and spec_target is not None:
         raise click.UsageError(f"{path} is no detector: it holds no spec to write")
     if spec is not None and spec_target is not None:
         _write_spec(spec, spec_target)
-        talk.note(f"wrote {spec_target}: edit it and give it to export with --spec")
+        out.note(f"wrote {spec_target}: edit it and give it to export with --spec")
 
 
 def _write_spec(spec: DetectorSpec, target: Path) -> None:
@@ -71,7 +71,7 @@ def _write_spec(spec: DetectorSpec, target: Path) -> None:
 
 
 def _inspect_checkpoint(
-    path: Path, options: LoadOptions, spec_target: Path | None, talk: Talk
+    path: Path, options: LoadOptions, spec_target: Path | None, out: Output
 ) -> DetectorSpec | None:
     from mbv3ssd_deploy.checkpoint.load import drafted_spec, load_detector
     from mbv3ssd_deploy.cli.render import show_checkpoint, show_provenance, show_spec
@@ -83,17 +83,17 @@ def _inspect_checkpoint(
     except UnsafeCheckpointError:
         raise
     except CheckpointError:
-        if options.family is None and _inspect_backbone(path, talk):
+        if options.family is None and _inspect_backbone(path, out):
             return None
         raise
     except SpecError:
         if spec_target is not None:
             _write_spec(drafted_spec(path, options), spec_target)
-            talk.note(f"wrote {spec_target}, the spec of the family, which the file contradicts")
+            out.note(f"wrote {spec_target}, the spec of the family, which the file contradicts")
         raise
-    show_checkpoint(loaded, talk)
-    show_spec(loaded.spec, talk)
-    show_provenance(loaded, talk)
+    show_checkpoint(loaded, out)
+    show_spec(loaded.spec, out)
+    show_provenance(loaded, out)
     plain: dict[str, Any] = {
         "kind": "checkpoint",
         "path": str(path),
@@ -105,12 +105,12 @@ def _inspect_checkpoint(
         "detector": json_from_record(loaded.spec),
         "keys": json_from_record(loaded.report),
     }
-    talk.json(plain)
-    talk.next_step("export", path)
+    out.json(plain)
+    out.next_step("export", path)
     return loaded.spec
 
 
-def _inspect_backbone(path: Path, talk: Talk) -> bool:
+def _inspect_backbone(path: Path, out: Output) -> bool:
     """Show what backbone weights are at `path`; return whether there are any."""
     from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
 
@@ -118,25 +118,25 @@ def _inspect_backbone(path: Path, talk: Talk) -> bool:
     if found is None:
         return False
     network = f"MobileNetV3-{found.network.capitalize()}"
-    talk.result(f"{path}: backbone weights, {network} ({found.family}: {found.title})")
+    out.result(f"{path}: backbone weights, {network} ({found.family}: {found.title})")
     for line in found.evidence:
-        talk.result(f"  evidence: {line}")
+        out.result(f"  evidence: {line}")
     feeds = f"no detector: {found.why_not}"
     if found.width is not None:
         feeds = f"detectors of width {found.width:g} and layout {', '.join(found.feeds)}"
-    talk.result("it is no detector: there is nothing to deploy")
-    talk.result(f"its backbone feeds {feeds}")
+    out.result("it is no detector: there is nothing to deploy")
+    out.result(f"its backbone feeds {feeds}")
     for line in found.notices:
-        talk.note(f"notice: {line}")
-    talk.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})
+        out.note(f"notice: {line}")
+    out.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})
     if TRAINED_LAYOUT in found.feeds and found.width is not None:
         width = () if found.width == 1.0 else ("--width", f"{found.width:g}")
         words = ("--arch", found.network, *width, "--backbone", path)
-        talk.next_step("train", "--data", "voc:PHOTOS", *words)
+        out.next_step("train", "--data", "voc:PHOTOS", *words)
     return True
 
 
-def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
+def _inspect_body(path: Path, out: Output) -> DetectorSpec:
     from mbv3ssd_deploy.cli.render import show_spec
     from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.onnx_body.body import read_body
@@ -144,11 +144,11 @@ def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
 
     body = read_body(path)
     counts = op_counts(body)
-    talk.result(f"{path}: ONNX body, opset {body.opset}, batch {body.batch}")
-    show_spec(body.spec, talk)
+    out.result(f"{path}: ONNX body, opset {body.opset}, batch {body.batch}")
+    show_spec(body.spec, out)
     rows = [(name, str(count)) for name, count in counts.items()]
-    talk.table("ONNX nodes", ("op", "count"), rows)
-    talk.json(
+    out.table("ONNX nodes", ("op", "count"), rows)
+    out.json(
         {
             "kind": "onnx",
             "path": str(path),
@@ -158,22 +158,22 @@ def _inspect_body(path: Path, talk: Talk) -> DetectorSpec:
             "detector": json_from_record(body.spec),
         }
     )
-    talk.next_step("to-ncnn", path)
+    out.next_step("to-ncnn", path)
     return body.spec
 
 
-def _inspect_param(path: Path, talk: Talk) -> None:
+def _inspect_param(path: Path, out: Output) -> None:
     from mbv3ssd_deploy.cli.render import show_graph
     from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
     from mbv3ssd_deploy.ncnn_graph.read import read_param
 
     parsed = read_param(path)
-    show_graph(parsed.graph, talk)
+    show_graph(parsed.graph, out)
     for finding in parsed.findings:
-        talk.result(f"{path}:{finding.line}: {finding.message}")
+        out.result(f"{path}:{finding.line}: {finding.message}")
     count = len(parsed.findings)
-    talk.result(f"{count or 'no'} finding{'' if count == 1 else 's'}")
-    talk.json(
+    out.result(f"{count or 'no'} finding{'' if count == 1 else 's'}")
+    out.json(
         {
             "kind": "param",
             "path": str(path),
@@ -188,12 +188,12 @@ def _inspect_param(path: Path, talk: Talk) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _inspect_bundle(path: Path, talk: Talk) -> DetectorSpec:
+def _inspect_bundle(path: Path, out: Output) -> DetectorSpec:
     from mbv3ssd_deploy.bundle.bundle import read_bundle
     from mbv3ssd_deploy.cli.render import show_bundle
     from mbv3ssd_deploy.io.records import json_from_record
 
     bundle = read_bundle(path)
-    show_bundle(bundle, talk)
-    talk.json({"kind": "bundle", "path": str(bundle.directory)} | json_from_record(bundle.manifest))
+    show_bundle(bundle, out)
+    out.json({"kind": "bundle", "path": str(bundle.directory)} | json_from_record(bundle.manifest))
     return bundle.spec

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 TARGETS = ("src", "linux-aarch64", "rpi")
 
@@ -31,9 +31,9 @@ TARGETS = ("src", "linux-aarch64", "rpi")
     type=click.Path(dir_okay=False, path_type=Path),
     help="The zip.  [default: package-TARGET.zip in the bundle]",
 )
-@talking
+@output_options
 def command(
-    *, bundle: Path, target: str, images: Path | None, output: Path | None, talk: Talk
+    *, bundle: Path, target: str, images: Path | None, output: Path | None, out: Output
 ) -> None:
     """Pack BUNDLE (default: deploy) with all that a board needs to prove that it computes the same.
 
@@ -50,19 +50,19 @@ def command(
     from mbv3ssd_deploy.io.files import write_file
 
     opened = read_bundle(bundle)
-    with talk.progress() as progress:
+    with out.progress() as progress:
         package = build_package(opened, Target(target), images, progress=progress)
     path = output or opened.directory / f"package-{target}.zip"
     write_file(path, package.data)
     files = [{"name": name, "bytes": size} for name, size in package.files]
-    talk.json({"path": str(path), "target": target, "boxes": package.boxes, "files": files})
-    talk.result(
+    out.json({"path": str(path), "target": target, "boxes": package.boxes, "files": files})
+    out.result(
         f"{opened.spec.name} for {target}: {len(package.files)} files in {package.name}/, "
         f"{package.images} images with {package.boxes} boxes to look for"
     )
     if package.boxes < FEW_BOXES:
-        talk.note(
+        out.note(
             f"fewer than {FEW_BOXES} boxes prove little: give --images that show what it knows"
         )
-    talk.written((path,))
-    talk.result(f"next: unzip it on the board; {package.name}/README.md tells the few commands")
+    out.written((path,))
+    out.result(f"next: unzip it on the board; {package.name}/README.md tells the few commands")

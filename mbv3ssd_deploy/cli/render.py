@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbv3ssd_deploy.cli.talk import Talk, named, size_in_words
+from mbv3ssd_deploy.cli.output import Output, named, size_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,51 +19,51 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.verification.report import VerificationReport
 
 
-def show_checkpoint(loaded: LoadedDetector, talk: Talk) -> None:
+def show_checkpoint(loaded: LoadedDetector, out: Output) -> None:
     """Say what a checkpoint is, and why we think so."""
-    talk.result(f"{loaded.checkpoint.path}: family {loaded.checkpoint.family}")
+    out.result(f"{loaded.checkpoint.path}: family {loaded.checkpoint.family}")
     for line in loaded.checkpoint.evidence:
-        talk.result(f"  evidence: {line}")
+        out.result(f"  evidence: {line}")
     for line in loaded.notices:
-        talk.note(f"notice: {line}")
+        out.note(f"notice: {line}")
 
 
-def show_provenance(loaded: LoadedDetector, talk: Talk) -> None:
+def show_provenance(loaded: LoadedDetector, out: Output) -> None:
     """Say how the network is wired, and where each part of the spec comes from."""
     arch = loaded.spec.arch
     taps = " and ".join(f"feature {tap.feature} ({tap.place})" for tap in arch.taps)
-    talk.result(
+    out.result(
         f"architecture: layout {arch.layout}, heads on {taps}, then on extra levels of "
         f"{', '.join(map(str, arch.extras))} channels; container: {loaded.checkpoint.container}"
     )
     rows = [(field, source) for field, source in loaded.provenance.items()]
-    talk.table("Where it comes from", ("part", "source"), rows)
+    out.table("Where it comes from", ("part", "source"), rows)
 
 
-def show_exported(exported: Exported, talk: Talk) -> None:
+def show_exported(exported: Exported, out: Output) -> None:
     """Say what an export found and wrote."""
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
 
-    show_checkpoint(exported.loaded, talk)
-    show_spec(exported.bundle.spec, talk, brief=True)
-    _show_simplified(exported.simplified, talk)
-    talk.written([exported.bundle.body_path, exported.bundle.directory / MANIFEST])
+    show_checkpoint(exported.loaded, out)
+    show_spec(exported.bundle.spec, out, brief=True)
+    _show_simplified(exported.simplified, out)
+    out.written([exported.bundle.body_path, exported.bundle.directory / MANIFEST])
 
 
-def _show_simplified(report: SimplifyReport, talk: Talk) -> None:
+def _show_simplified(report: SimplifyReport, out: Output) -> None:
     names = sorted(set(report.ops_before) | set(report.ops_after))
     rows = [
         (name, str(report.ops_before.get(name, 0)), str(report.ops_after.get(name, 0)))
         for name in names
     ]
     rows.append(("all nodes", str(report.nodes_before), str(report.nodes_after)))
-    rows.append(("size", size_in_words(report.bytes_before), size_in_words(report.bytes_after)))
+    rows.append(("size", size_format(report.bytes_before), size_format(report.bytes_after)))
     title = f"ONNX body, before and after {report.simplifier}"
-    talk.table(title, ("op", "before", "after"), rows)
+    out.table(title, ("op", "before", "after"), rows)
     if report.applied:
-        talk.result(f"simplified outputs differ by at most {report.worst_difference:.1e}")
+        out.result(f"simplified outputs differ by at most {report.worst_difference:.1e}")
     else:
-        talk.note(f"the simplifier was not used, the body is as exported: {report.reason}")
+        out.note(f"the simplifier was not used, the body is as exported: {report.reason}")
 
 
 def json_from_exported(exported: Exported) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def json_from_exported(exported: Exported) -> dict[str, Any]:
     }
 
 
-def show_lowered(lowered: Lowered, talk: Talk) -> None:
+def show_lowered(lowered: Lowered, out: Output) -> None:
     """Say what `to-ncnn` wrote, and how each level's priors are carried."""
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
 
@@ -94,23 +94,23 @@ def show_lowered(lowered: Lowered, talk: Talk) -> None:
             (str(p.level), str(found.count), p.layer, f"{p.worst_error:.1e}", p.reason)
             for p, found in zip(record.priors, lowered.priors.levels, strict=True)
         ]
-        talk.table(
+        out.table(
             "Priors, read back from a run of ncnn and held against the checkpoint's",
             ("level", "priors", "carried by", "worst error", "why"),
             rows,
         )
-        talk.result(
+        out.result(
             f"{lowered.priors.count} priors, worst error {lowered.priors.worst_error:.1e} "
             f"of the image ({lowered.priors.max_px:.1e} px)"
         )
-        talk.result(
+        out.result(
             f"DetectionOutput: score above {record.score_threshold:g}, "
             f"IoU {record.iou_threshold:g}, {record.nms_top_k} candidates a class, "
             f"{record.keep_top_k} detections"
         )
-    talk.result(f"{record.layers} layers, weights as {record.storage}, outputs: {record.outputs}")
+    out.result(f"{record.layers} layers, weights as {record.storage}, outputs: {record.outputs}")
     bundle = lowered.bundle
-    talk.written([bundle.param_path, bundle.bin_path, bundle.directory / MANIFEST])
+    out.written([bundle.param_path, bundle.bin_path, bundle.directory / MANIFEST])
 
 
 def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
@@ -126,56 +126,56 @@ def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
     }
 
 
-def show_verified(report: VerificationReport, bundle: Path, talk: Talk) -> None:
+def show_verified(report: VerificationReport, bundle: Path, out: Output) -> None:
     """Print the table, the reasons and the verdict."""
     from mbv3ssd_deploy.verification.report import HEADER, Status
     from mbv3ssd_deploy.verification.rules import RULES, Check
 
     for left_out in report.skipped:
-        talk.note(f"skipped {left_out.image}: {left_out.reason}")
+        out.note(f"skipped {left_out.image}: {left_out.reason}")
     cells = [dict(zip(HEADER, row, strict=True)) for row in report.table()[1:]]
     images = f"{len(report.images)} image{'' if len(report.images) == 1 else 's'}"
-    talk.result(
+    out.result(
         f"{report.name}: {images}, {report.reference_boxes} reference boxes of {report.reference}"
     )
     shown = tuple(name for name in HEADER if name not in ("ran on", "note"))
-    talk.table("", shown, [tuple(row[name] for name in shown) for row in cells])
+    out.table("", shown, [tuple(row[name] for name in shown) for row in cells])
     for row, found in zip(cells, report.rows, strict=True):
         said = [words for words in (row["ran on"], row["note"]) if words]
         if found.check in RULES and found.status is not Status.SKIPPED:
             said.append(f"must keep {RULES[found.check].sentence()}")
-        talk.result(f"  {row['check']}: {'; '.join(said)}")
+        out.result(f"  {row['check']}: {'; '.join(said)}")
     for reason in report.reasons:
-        talk.result(f"  {reason}")
-    talk.result(f"rule: {report.pass_rule}")
-    talk.result(report.headline)
-    talk.result(f"wrote {bundle / 'verify.json'}")
+        out.result(f"  {reason}")
+    out.result(f"rule: {report.pass_rule}")
+    out.result(report.headline)
+    out.result(f"wrote {bundle / 'verify.json'}")
     states = {row.check: row.status for row in report.rows}
     if report.exit_code == 0:
-        talk.next_step("detect", bundle, "PHOTOS/")
+        out.next_step("detect", bundle, "PHOTOS/")
     elif (states.get(Check.NCNN_SHIPPED_FP16), states.get(Check.NCNN_EXACT)) == (
         Status.FAIL,
         Status.PASS,
     ):
-        talk.result("the graph is right; float16 weights are too coarse for this checkpoint")
-        talk.next_step("to-ncnn", *named(bundle), "--fp32")
+        out.result("the graph is right; float16 weights are too coarse for this checkpoint")
+        out.next_step("to-ncnn", *named(bundle), "--fp32")
 
 
-def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:
+def show_spec(spec: DetectorSpec, out: Output, *, brief: bool = False) -> None:
     """Print what one must know to use a detector."""
     arch, wanted = spec.arch, spec.input
-    talk.result(
+    out.result(
         f"{spec.name}: MobileNetV3-{arch.backbone.capitalize()}"
         f"{'' if arch.width_mult == 1 else f' x{arch.width_mult:g}'}, "
         f"{spec.num_classes} classes with the background, {spec.priors.count} priors"
     )
-    talk.result(
+    out.result(
         f"input: {wanted.height} x {wanted.width} {wanted.channel_order.upper()}, "
         f"(pixel - {_numbers(wanted.mean)}) / {_numbers(wanted.std)}, resize rule {wanted.resize}"
     )
     if brief:
         return
-    talk.result(f"classes: {', '.join(spec.class_names)}")
+    out.result(f"classes: {', '.join(spec.class_names)}")
     rows = [
         (
             str(index),
@@ -194,19 +194,19 @@ def show_spec(spec: DetectorSpec, talk: Talk, *, brief: bool = False) -> None:
     title = (
         f"Priors in a frame of {frame}, clip {spec.priors.clip}, rounding {spec.priors.rounding}"
     )
-    talk.table(title, header, rows)
-    _show_decode(spec, talk)
+    out.table(title, header, rows)
+    _show_decode(spec, out)
 
 
-def _show_decode(spec: DetectorSpec, talk: Talk) -> None:
+def _show_decode(spec: DetectorSpec, out: Output) -> None:
     decode, coder = spec.decode, spec.coder
-    talk.result(
+    out.result(
         f"decode: score above {decode.score_threshold:g}, IoU {decode.iou_threshold:g} "
         f"(epsilon {decode.iou_epsilon:g}), NMS scope {decode.nms_scope}, "
         f"candidates a class {_limit(decode.candidates_per_class)}, "
         f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}"
     )
-    talk.result(
+    out.result(
         f"boxes: variances {_numbers(coder.variances)}, log size "
         f"{_bounds(coder.min_log_size, coder.max_log_size)}, "
         f"edges {decode.box_edges}, "
@@ -215,42 +215,40 @@ def _show_decode(spec: DetectorSpec, talk: Talk) -> None:
     )
 
 
-def show_bundle(bundle: Bundle, talk: Talk) -> None:
+def show_bundle(bundle: Bundle, out: Output) -> None:
     """Say what a bundle holds and where it came from."""
     manifest = bundle.manifest
     if manifest.checkpoint is not None:
         found = manifest.checkpoint
-        talk.result(f"from {found.path} (family {found.family}, sha256 {found.sha256[:12]}..)")
+        out.result(f"from {found.path} (family {found.family}, sha256 {found.sha256[:12]}..)")
         for line in found.evidence:
-            talk.result(f"  evidence: {line}")
-    show_spec(bundle.spec, talk)
+            out.result(f"  evidence: {line}")
+    show_spec(bundle.spec, out)
     onnx, ncnn = manifest.onnx, manifest.ncnn
-    talk.result(
-        f"onnx: opset {onnx.opset}, batch {onnx.batch}, {onnx.nodes} nodes, {onnx.exporter}"
-    )
+    out.result(f"onnx: opset {onnx.opset}, batch {onnx.batch}, {onnx.nodes} nodes, {onnx.exporter}")
     if ncnn is not None:
         carried = ", ".join(f"{level.level}: {level.layer}" for level in ncnn.priors)
-        talk.result(f"ncnn: {ncnn.layers} layers, {ncnn.storage}, outputs {ncnn.outputs}")
+        out.result(f"ncnn: {ncnn.layers} layers, {ncnn.storage}, outputs {ncnn.outputs}")
         if carried:
-            talk.result(f"  priors by level: {carried}")
-    rows = [(name, size_in_words(f.bytes), f.sha256[:16]) for name, f in manifest.files.items()]
-    talk.table("Files", ("file", "size", "sha256"), rows)
+            out.result(f"  priors by level: {carried}")
+    rows = [(name, size_format(f.bytes), f.sha256[:16]) for name, f in manifest.files.items()]
+    out.table("Files", ("file", "size", "sha256"), rows)
     for line in manifest.commands:
-        talk.detail(f"made by: {line}")
+        out.detail(f"made by: {line}")
     for name, version in manifest.versions.items():
-        talk.detail(f"  {name} {version}")
+        out.detail(f"  {name} {version}")
 
 
-def show_graph(graph: NcnnGraph, talk: Talk) -> None:
+def show_graph(graph: NcnnGraph, out: Output) -> None:
     """Print the census of an ncnn graph."""
     from collections import Counter
 
     counts = Counter(layer.type for layer in graph.layers)
     rows = [(name, str(count)) for name, count in counts.most_common()]
     rows.append(("all layers", str(len(graph.layers))))
-    talk.table("ncnn layers", ("type", "count"), rows)
+    out.table("ncnn layers", ("type", "count"), rows)
     for comment in _comments_on_masks(graph):
-        talk.result(comment)
+        out.result(comment)
 
 
 def _comments_on_masks(graph: NcnnGraph) -> Iterator[str]:

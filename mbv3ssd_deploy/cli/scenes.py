@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, size_in_words, talking
+from mbv3ssd_deploy.cli.output import Output, output_options, size_format
 
 
 def _size_from(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def _size_from(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
     default=None,
     help="How many processes render.  [default: one for each core]",
 )
-@talking
+@output_options
 def command(
     *,
     folder: Path,
@@ -63,7 +63,7 @@ def command(
     size: tuple[int, int],
     style: str,
     workers: int | None,
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Render a data set in VOC layout into FOLDER, to train and to measure on.
 
@@ -78,11 +78,11 @@ def command(
     from mbv3ssd_deploy.io.records import json_from_record
 
     spec = SceneSetSpec(count, seed, *size, style)
-    with talk.progress() as progress:
+    with out.progress() as progress:
         report = write_voc_scenes(folder, spec, workers=workers, progress=progress)
-    talk.json(json_from_record(report))
+    out.json(json_from_record(report))
     rows = [(name, str(number)) for name, number in report.objects.items()]
-    talk.table("", ("class", "objects"), rows)
+    out.table("", ("class", "objects"), rows)
     parts = ", ".join(f"{report.images[split]} {split}" for split in ("train", "val", "test"))
-    talk.result(f"wrote {count} images ({size_in_words(report.size_bytes)}) to {folder}: {parts}")
-    talk.next_step("train", "--data", f"voc:{folder}")
+    out.result(f"wrote {count} images ({size_format(report.size_bytes)}) to {folder}: {parts}")
+    out.next_step("train", "--data", f"voc:{folder}")

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
-from mbv3ssd_deploy.cli.talk import Talk, command_line, named, talking
+from mbv3ssd_deploy.cli.output import Output, command_line, named, output_options
 
 
 @click.command(name="to-ncnn", short_help="The body becomes an ncnn network, SSD tail included.")
 @click.argument("source", type=click.Path(path_type=Path), default=Path("deploy"))
 @ncnn_flags
-@talking
-def command(source: Path, talk: Talk, **wanted: object) -> None:
+@output_options
+def command(source: Path, out: Output, **wanted: object) -> None:
     """Lower an exported body to ncnn, and inject PriorBox and DetectionOutput.
 
     SOURCE is a bundle (default: deploy) or a lone body.onnx that `export` wrote. Writes
@@ -32,8 +32,8 @@ def command(source: Path, talk: Talk, **wanted: object) -> None:
     from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
     request = request_from_flags(**wanted)  # type: ignore[arg-type]
-    with talk.progress() as progress:
+    with out.progress() as progress:
         lowered = lower_to_ncnn(source, request, command=command_line(), progress=progress)
-    show_lowered(lowered, talk)
-    talk.json(json_from_lowered(lowered))
-    talk.next_step("verify", *named(lowered.bundle.directory), "--images", "PHOTOS/")
+    show_lowered(lowered, out)
+    out.json(json_from_lowered(lowered))
+    out.next_step("verify", *named(lowered.bundle.directory), "--images", "PHOTOS/")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mbv3ssd_deploy.cli.load_flags import EXISTING_FILE, ImageSize
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 from mbv3ssd_deploy.cli.train_words import (
     Shares,
     json_from_train_report,
@@ -102,8 +102,8 @@ SPLITS = ("train", "val", "trainval", "test")
 )
 @click.option("--val-every", type=click.IntRange(min=1), help="Epochs between validations.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is in the folder already.")
-@talking
-def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: ANN401
+@output_options
+def command(*, out: Output, recipe: str | None, **flags: Any) -> None:  # noqa: ANN401
     """Train an SSDLite detector with a MobileNetV3 backbone on annotated images.
 
     Writes best.pth (the snapshot with the highest mAP on the validation images), last.pth (to go on
@@ -116,7 +116,7 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
         torchrun --nproc-per-node 2 -m mbv3ssd_deploy train --data voc:my-photos
     """
     if recipe == "list":
-        show_recipes(talk)
+        show_recipes(out)
         return
     from mbv3ssd_deploy.train.distributed import team_from_environment
     from mbv3ssd_deploy.train.request import Observer
@@ -124,16 +124,16 @@ def command(*, talk: Talk, recipe: str | None, **flags: Any) -> None:  # noqa: A
 
     request = request_from_flags(recipe=recipe, **flags)
     if not team_from_environment().leads:
-        talk = Talk(verbosity=-1, as_json=False)  # of several processes, the first one talks
-    with talk.progress() as progress:
+        out = Output(verbosity=-1, as_json=False)  # of several processes, the first one talks
+    with out.progress() as progress:
         observer = Observer(
             progress=progress,
-            note=lambda text: talk.note(f"notice: {text}"),
-            detail=lambda text: talk.detail(f"  {text}"),
-            epoch_done=lambda record, left: talk.note(words_on_epoch(record, left)),
+            note=lambda text: out.note(f"notice: {text}"),
+            detail=lambda text: out.detail(f"  {text}"),
+            epoch_done=lambda record, left: out.note(words_on_epoch(record, left)),
         )
         report = train_detector(request, observer)
-    talk.json(json_from_train_report(report))
-    show_train_report(report, talk)
+    out.json(json_from_train_report(report))
+    show_train_report(report, out)
     if report.interrupted:
         click.get_current_context().exit(EXIT_INTERRUPTED)

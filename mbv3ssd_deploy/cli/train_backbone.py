@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3ssd_deploy.cli.load_flags import EXISTING_FILE, ImageSize
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 from mbv3ssd_deploy.cli.train import EXIT_INTERRUPTED, SPLITS
 from mbv3ssd_deploy.cli.train_words import duration
 
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of PyTorch on the CPU.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--overwrite", is_flag=True, help="Replace a backbone that is there already.")
-@talking
-def command(*, talk: Talk, **flags: Any) -> None:  # noqa: ANN401 -- values of all flags
+@output_options
+def command(*, out: Output, **flags: Any) -> None:  # noqa: ANN401 -- values of all flags
     """Train a MobileNetV3 classifier; its backbone is where `train --backbone` starts.
 
     Writes backbone.pth (the one with the highest accuracy on the validation images), history.csv
@@ -90,16 +90,16 @@ def command(*, talk: Talk, **flags: Any) -> None:  # noqa: ANN401 -- values of a
         recipe=recipe,
         **flags,
     )
-    with talk.progress() as progress:
+    with out.progress() as progress:
         observer = BackboneObserver(
             progress=progress,
-            note=lambda text: talk.note(f"notice: {text}"),
-            detail=lambda text: talk.detail(f"  {text}"),
-            epoch_done=lambda epoch, left: talk.note(_words_on(epoch, left)),
+            note=lambda text: out.note(f"notice: {text}"),
+            detail=lambda text: out.detail(f"  {text}"),
+            epoch_done=lambda epoch, left: out.note(_words_on(epoch, left)),
         )
         report = train_backbone(request, observer)
-    talk.json(_json_from(report))
-    _show(report, request, talk)
+    out.json(_json_from(report))
+    _show(report, request, out)
     if report.interrupted:
         click.get_current_context().exit(EXIT_INTERRUPTED)
 
@@ -113,17 +113,17 @@ def _words_on(epoch: ClassifierEpoch, seconds_left: float) -> str:
     )
 
 
-def _show(report: BackboneReport, request: Any, talk: Talk) -> None:  # noqa: ANN401
+def _show(report: BackboneReport, request: Any, out: Output) -> None:  # noqa: ANN401
     if report.best is not None:
-        talk.result(f"best top-1: {report.best.top1:.4f} after epoch {report.best.epoch}")
-    talk.written(report.files)
+        out.result(f"best top-1: {report.best.top1:.4f} after epoch {report.best.epoch}")
+    out.written(report.files)
     if report.interrupted:
-        talk.note(_words_on_interruption(report))
+        out.note(_words_on_interruption(report))
     if report.best is not None:
         arch, width = request.backbone, request.width_mult
         words = ["--arch", str(arch), *([] if width == 1.0 else ["--width", f"{width:g}"])]
         data = "SOURCE" if request.data.startswith("folder:") else request.data
-        talk.next_step("train", "--data", data, *words, "--backbone", report.files[0])
+        out.next_step("train", "--data", data, *words, "--backbone", report.files[0])
 
 
 def _words_on_interruption(report: BackboneReport) -> str:

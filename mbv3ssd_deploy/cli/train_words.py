@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3ssd_deploy.cli.load_flags import read_labels
-from mbv3ssd_deploy.cli.talk import Talk
+from mbv3ssd_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.train.history import EpochRecord
@@ -112,12 +112,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def show_recipes(talk: Talk) -> None:
+def show_recipes(out: Output) -> None:
     """Print the recipes that have a name."""
     from mbv3ssd_deploy.io.records import json_from_record
     from mbv3ssd_deploy.train.recipe_table import RECIPES
 
-    talk.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
+    out.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
     rows = [
         (
             recipe.name,
@@ -131,10 +131,10 @@ def show_recipes(talk: Talk) -> None:
         for recipe in RECIPES.values()
     ]
     header = ("recipe", "arch", "imgsz", "epochs", "batch", "steps by", "for")
-    talk.table("Recipes", header, rows)
+    out.table("Recipes", header, rows)
 
 
-def show_train_report(report: TrainReport, talk: Talk) -> None:
+def show_train_report(report: TrainReport, out: Output) -> None:
     """Say what came of a run, and what to type next."""
     from mbv3ssd_deploy.train.epochs import best_of
     from mbv3ssd_deploy.train.snapshot import BEST, LAST
@@ -142,7 +142,7 @@ def show_train_report(report: TrainReport, talk: Talk) -> None:
     record, folder = report.record, report.folder
     best = best_of(record.history)
     if best is not None:
-        talk.result(f"best mAP50 (VOC07): {best.mean_ap:.4f} after epoch {best.epoch}")
+        out.result(f"best mAP50 (VOC07): {best.mean_ap:.4f} after epoch {best.epoch}")
     if report.report is not None:
         rows = [
             (
@@ -153,19 +153,19 @@ def show_train_report(report: TrainReport, talk: Talk) -> None:
             for one in report.report.per_class
         ]
         title = f"Validation after epoch {len(record.history)}"
-        talk.table(title, ("class", "AP50", "objects"), rows)
-    talk.written(report.files)
+        out.table(title, ("class", "AP50", "objects"), rows)
+    out.written(report.files)
     if not report.files:
-        talk.note(
+        out.note(
             f"nothing was left to do: all {record.recipe.epochs} epochs of the run are done; "
             f"to learn longer, start anew with --pretrained {shlex.quote(str(folder / LAST))}"
         )
     if report.interrupted:
-        talk.note(f"stopped after step {record.step}; go on with:")
-        talk.note(f"  mbv3ssd-deploy train --resume {shlex.quote(str(folder / LAST))}")
+        out.note(f"stopped after step {record.step}; go on with:")
+        out.note(f"  mbv3ssd-deploy train --resume {shlex.quote(str(folder / LAST))}")
         return
     name = BEST if (folder / BEST).exists() else LAST
-    talk.next_step("export", folder / name)
+    out.next_step("export", folder / name)
 
 
 def json_from_train_report(report: TrainReport) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.talk import Talk, talking
+from mbv3ssd_deploy.cli.output import Output, output_options
 
 
 @click.command(name="verify", short_help="Hold every runtime against PyTorch on real images.")
@@ -33,7 +33,7 @@ from mbv3ssd_deploy.cli.talk import Talk, talking
     multiple=True,
     help="What `selftest --json` wrote on a board; may be given several times.",
 )
-@talking
+@output_options
 def command(
     *,
     bundle: Path,
@@ -42,7 +42,7 @@ def command(
     device: str,
     limit: int | None,
     device_results: tuple[Path, ...],
-    talk: Talk,
+    out: Output,
 ) -> None:
     """Hold every runtime of BUNDLE (default: deploy) against PyTorch, on real images.
 
@@ -58,7 +58,7 @@ def command(
     from mbv3ssd_deploy.pipeline import verify
     from mbv3ssd_deploy.verification.report import json_from_report
 
-    with talk.progress() as progress:
+    with out.progress() as progress:
         report = verify(
             bundle,
             images,
@@ -68,7 +68,7 @@ def command(
             device_results=device_results,
             progress=progress,
         )
-    show_verified(report, bundle, talk)
-    talk.json(json_from_report(report))
+    show_verified(report, bundle, out)
+    out.json(json_from_report(report))
     if report.exit_code:
         raise click.exceptions.Exit(report.exit_code)

@@ -1,4 +1,4 @@
-"""How the commands talk: results on stdout, talk and progress on stderr."""
+"""What commands print: results on stdout, notes and progress on stderr."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
-    """What a command may say, as the user asked for it.
+class Output:
+    """Where a command prints, by the options -v, -q and --json.
 
     `verbosity` is -1 with -q, 0, or 1 with -v; `as_json` prints one JSON object and nothing else.
     """
@@ -30,32 +30,32 @@ class Talk:
     as_json: bool
 
     def note(self, text: str) -> None:
-        """Say something that a user should know, on stderr."""
+        """Print something that a user should know, on stderr."""
         if self.verbosity >= 0:
             click.echo(text, err=True)
 
     def detail(self, text: str) -> None:
-        """Say something that only -v wants, on stderr."""
+        """Print a detail on stderr; with -v only."""
         if self.verbosity > 0:
             click.echo(text, err=True)
 
     def result(self, text: str) -> None:
-        """Print a part of the result for people, on stdout."""
+        """Print a line of the result on stdout; not with --json."""
         if self.verbosity >= 0 and not self.as_json:
             click.echo(text)
 
     def json(self, value: Any) -> None:  # noqa: ANN401 -- any JSON value
-        """Print the result for machines, on stdout, when it was asked for."""
+        """Print the result as JSON on stdout; with --json only."""
         if self.as_json:
             click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
     def json_line(self, value: Any) -> None:  # noqa: ANN401 -- any JSON value
-        """Print one of many results for machines, on a line of its own, when it was asked for."""
+        """Print one of many results as a line of JSON on stdout; with --json only."""
         if self.as_json:
             click.echo(json.dumps(value, ensure_ascii=False))
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; on a terminal as wide as it is, elsewhere as wide as it needs."""
+        """Print a table: as wide as the terminal, or up to 200 columns elsewhere."""
         if self.verbosity < 0 or self.as_json or not rows:
             return
         from rich.console import Console
@@ -77,12 +77,12 @@ class Talk:
         click.echo("\n".join(line.rstrip() for line in lines))
 
     def written(self, paths: Sequence[Path]) -> None:
-        """Print the files that a command wrote, with their sizes."""
+        """Print the names and sizes of the files that a command wrote."""
         for path in paths:
-            self.result(f"wrote {path}  ({size_in_words(path.stat().st_size)})")
+            self.result(f"wrote {path}  ({size_format(path.stat().st_size)})")
 
     def next_step(self, *words: str | Path) -> None:
-        """Print the command to type next; words with blanks are quoted."""
+        """Print the command to run next, quoted for a shell."""
         import shlex
 
         self.result("next: mbv3ssd-deploy " + shlex.join(map(str, words)))
@@ -135,37 +135,37 @@ _STYLES = {
 }
 
 
-def size_in_words(size: int) -> str:
-    """Return a size in bytes the way people read it."""
+def size_format(size: int) -> str:
+    """Return a size in bytes as text: 640 bytes, 12.30 kB or 6.23 MB."""
     for unit, scale in (("MB", 1_000_000), ("kB", 1_000)):
         if size >= scale:
             return f"{size / scale:.2f} {unit}"
     return f"{size} bytes"
 
 
-def talking(function: Command) -> Command:
-    """Give a command the options -v, -q and --json; it gets them as one argument `talk`."""
+def output_options(function: Command) -> Command:
+    """Add the options -v, -q and --json to a command, which gets them as its argument `out`."""
 
-    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
-    @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more detail.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     @functools.wraps(function)
     def wrapper(*args: Any, verbose: bool, quiet: bool, as_json: bool, **kwargs: Any) -> Any:  # noqa: ANN401
         if verbose and quiet:
             raise click.UsageError("-v and -q contradict each other")
         verbosity = 1 if verbose else -1 if quiet else 0
-        return function(*args, talk=Talk(verbosity, as_json), **kwargs)
+        return function(*args, out=Output(verbosity, as_json), **kwargs)
 
     return wrapper  # type: ignore[return-value]
 
 
 def named(bundle: Path) -> tuple[Path, ...]:
-    """Return the word that names `bundle` in the next command; none for the default."""
+    """Return the argument that names `bundle` in the next command; empty for the default."""
     return () if str(bundle) == "deploy" else (bundle,)
 
 
 def command_line() -> str:
-    """Return the command as it was typed, for the record."""
+    """Return the command line as typed, quoted for a shell."""
     import shlex
 
     return shlex.join(["mbv3ssd-deploy", *sys.argv[1:]])
