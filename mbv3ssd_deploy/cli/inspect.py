@@ -1,4 +1,4 @@
-"""`inspect`: what is this file?"""
+"""`inspect`: show what a file is."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.core.spec import DetectorSpec
 
 TRAINED_LAYOUT = "torchvision"
-"""That of the detectors which `train` makes."""
+"""The layout of the detectors that `train` makes."""
 
 
-@click.command(name="inspect", short_help="What is this checkpoint, body, .param or bundle?")
+@click.command(name="inspect", short_help="Show what a checkpoint, body, .param or bundle is.")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option(
     "--write-spec",
     "spec_target",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the whole spec as JSON: a template for --spec.",
+    help="Write the spec as JSON, as a template for --spec.",
 )
 @load_flags
 @output_options
 def command(*, path: Path, spec_target: Path | None, options: LoadOptions, out: Output) -> None:
     """Show what FILE is: a checkpoint, an ONNX body, an ncnn .param or a bundle.
 
-    Of a checkpoint it tells the family and the evidence for it, the classes, priors and
-    preprocessing; of backbone weights, which detectors they feed. Of a .param, which may be
-    anybody's, it names every slip, and exits 1 if there is one.
+    For a checkpoint: the family and the evidence for it, classes, priors and preprocessing.
+    For backbone weights: the detectors that can start from them. For any .param: every mistake
+    in it, with exit code 1 if there is one.
 
     \b
         mbv3ssd-deploy inspect model.pth
@@ -49,15 +49,15 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, out: 
     elif path.suffix == ".param":
         spec = None
         if spec_target is not None:
-            raise click.UsageError("a .param file holds no spec to write")
+            raise click.UsageError("a .param file has no spec to write")
         _inspect_param(path, out)
     else:
         spec = _inspect_checkpoint(path, options, spec_target, out)
     if spec is None and spec_target is not None:
-        raise click.UsageError(f"{path} is no detector: it holds no spec to write")
+        raise click.UsageError(f"{path} is not a detector: it has no spec to write")
     if spec is not None and spec_target is not None:
         _write_spec(spec, spec_target)
-        out.note(f"wrote {spec_target}: edit it and give it to export with --spec")
+        out.note(f"wrote {spec_target}: edit it, then pass it to export with --spec")
 
 
 def _write_spec(spec: DetectorSpec, target: Path) -> None:
@@ -89,7 +89,7 @@ def _inspect_checkpoint(
     except SpecError:
         if spec_target is not None:
             _write_spec(drafted_spec(path, options), spec_target)
-            out.note(f"wrote {spec_target}, the spec of the family, which the file contradicts")
+            out.note(f"wrote {spec_target}: the spec of the family, which this file contradicts")
         raise
     show_checkpoint(loaded, out)
     show_spec(loaded.spec, out)
@@ -111,7 +111,7 @@ def _inspect_checkpoint(
 
 
 def _inspect_backbone(path: Path, out: Output) -> bool:
-    """Show what backbone weights are at `path`; return whether there are any."""
+    """Print which backbone weights are at `path`; return whether there are any."""
     from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
 
     found = describe_backbone(path)
@@ -124,8 +124,8 @@ def _inspect_backbone(path: Path, out: Output) -> bool:
     feeds = f"no detector: {found.why_not}"
     if found.width is not None:
         feeds = f"detectors of width {found.width:g} and layout {', '.join(found.feeds)}"
-    out.result("it is no detector: there is nothing to deploy")
-    out.result(f"its backbone feeds {feeds}")
+    out.result("not a detector: there is nothing to deploy")
+    out.result(f"it can initialise {feeds}")
     for line in found.notices:
         out.note(f"notice: {line}")
     out.json({"kind": "backbone"} | dataclasses.asdict(found) | {"path": str(path)})

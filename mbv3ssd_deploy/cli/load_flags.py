@@ -1,4 +1,4 @@
-"""The flags that say how a checkpoint is read; `export`, `convert` and `inspect` share them."""
+"""Options on how to read a checkpoint, shared by `export`, `convert` and `inspect`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAMILY_NAMES = (
     *("native", "torchvision", "qfgaohao", "ujsyehao", "tongyu", "shaoshengsong", "lufficc"),
     *("jungin500", "compact", "mmdet"),
 )
-"""Those of `checkpoint.families.table`, which is too heavy to import for a help text."""
+"""The names of `checkpoint.families.table`, which would import PyTorch for a help text."""
 
 
 class ImageSize(click.ParamType["tuple[int, int]"]):
@@ -40,30 +40,31 @@ _OPTIONS = (
     click.option(
         "--family",
         metavar="NAME",
-        help=f"Read the keys as this family's, do not guess: {', '.join(FAMILY_NAMES)}.",
+        help=f"Family of the checkpoint, instead of recognising it: {', '.join(FAMILY_NAMES)}.",
     ),
     click.option(
         "--imgsz",
         "image_size",
         type=ImageSize(),
         metavar="N|HxW",
-        help="Input size; the family's own if not given.",
+        help="Input size.  [default: the family's]",
     ),
     click.option(
         "--labels",
         type=EXISTING_FILE,
-        help="Class names, one a line (or separated by commas); the background may lead them.",
+        help="File of class names, one per line or separated by commas; may start with the "
+        "background.",
     ),
     click.option(
         "--num-classes",
         type=click.IntRange(min=2),
-        help="The number of classes, background counted; checked against the heads.",
+        help="Number of classes including the background; must match the heads.",
     ),
-    click.option("--mean", type=TRIPLE, help="Mean of 0..255 pixels, in the channel order."),
+    click.option("--mean", type=TRIPLE, help="Mean of 0..255 pixels, in channel order."),
     click.option("--std", type=TRIPLE, help="Standard deviation of 0..255 pixels."),
-    click.option("--bgr", is_flag=True, help="The checkpoint was trained on BGR pixels."),
+    click.option("--bgr", is_flag=True, help="The network was trained on BGR images."),
     click.option(
-        "--ema", is_flag=True, help="Take the averaged (EMA) weights where a file has both."
+        "--ema", is_flag=True, help="Use the averaged (EMA) weights of a file that has both."
     ),
     click.option(
         "--spec",
@@ -75,7 +76,7 @@ _OPTIONS = (
 
 
 def load_flags(function: Command) -> Command:
-    """Give a command these flags; it gets them as one argument `options`, a LoadOptions."""
+    """Add these options to a command, which gets them as its argument `options`: LoadOptions."""
 
     @functools.wraps(function)
     def wrapper(
@@ -115,29 +116,29 @@ def load_flags(function: Command) -> Command:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the class names of a label file: one a line, or one line separated by commas.
+    """Return the class names of a label file: one per line, or one line separated by commas.
 
     Raises:
-        SpecError: a blank name in the middle (a blank last line is no name), or not UTF-8 text.
+        SpecError: a name is blank (blank lines at the end are ignored), or the file is not UTF-8.
     """
     from mbv3ssd_deploy.errors import SpecError
 
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise SpecError("is not UTF-8 text", where=str(path)) from error
+        raise SpecError("not UTF-8 text", where=str(path)) from error
     while lines and not lines[-1].strip():
         lines.pop()
     names = [line.strip() for line in lines]
     if len(names) == 1 and "," in names[0]:
-        # the helper scripts of two families end the line with a comma, which is no 22nd class
+        # scripts of two families end the line with a comma
         names = [name.strip() for name in names[0].rstrip(", ").split(",")]
     if not names or not all(names):
         number = names.index("") + 1 if names else 1
         raise SpecError(
-            "a class has no name",
+            "a class name is missing",
             where=f"{path}:{number}",
-            hint="one name a line, no blank lines between",
+            hint="write one name per line, without blank lines in between",
         )
     return tuple(names)
 
@@ -146,7 +147,7 @@ def read_spec_changes(path: Path) -> dict[str, Any]:
     """Return the JSON object of a `--spec` file.
 
     Raises:
-        SpecError: not a JSON object.
+        SpecError: the file does not hold a JSON object.
     """
     from mbv3ssd_deploy.errors import SpecError
     from mbv3ssd_deploy.io.records import parse_json
@@ -154,7 +155,7 @@ def read_spec_changes(path: Path) -> dict[str, Any]:
     changes = parse_json(path.read_bytes(), where=str(path), error=SpecError)
     if not isinstance(changes, dict):
         raise SpecError(
-            "is not a JSON object",
+            "not a JSON object",
             where=str(path),
             hint="make a template with `mbv3ssd-deploy inspect CHECKPOINT --write-spec FILE`",
         )

@@ -1,9 +1,4 @@
-"""The command line. It parses words, calls one function of the library, prints what comes back.
-
-Exit codes: 0 done; 1 checks ran and failed; 2 wrong usage; 3 the input cannot be handled;
-4 a dependency or device is missing; 5 an unsafe checkpoint was refused; 70 a bug of ours;
-130 interrupted.
-"""
+"""The command line: each command parses its options, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 _INTERRUPTED = "interrupted; nothing is left half-written"
 
-# In the order in which a user meets them; each module holds one click command called `command`.
+# In the order of use; each module holds one click command called `command`.
 COMMANDS: Mapping[str, str] = {
     "train": "mbv3ssd_deploy.cli.train",
     "train-backbone": "mbv3ssd_deploy.cli.train_backbone",
@@ -43,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are named; the one place where errors become words."""
+    """Imports a command when it is named; turns every error into a message and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -70,9 +65,9 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise  # click knows what to do with its own
+            raise  # click's own; it prints them itself
         except BrokenPipeError:
-            # the reader of our output has left (`| head`): nobody is there to be told
+            # the reader of our output has closed the pipe (`| head`)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except KeyboardInterrupt:
@@ -94,7 +89,7 @@ class _Commands(click.Group):
 
 
 def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
-    if was_interrupted():  # whatever a package made of it
+    if was_interrupted():  # a package may have raised another error instead
         message, exit_code = _INTERRUPTED, EXIT_INTERRUPTED
     click.echo(f"Error: {message}", err=True)
     ctx.exit(exit_code)
@@ -127,21 +122,21 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks instead of messages.")
 def cli(debug: bool) -> None:
-    """Take a MobileNetV3-SSD checkpoint to a phone or a small board, and prove nothing was lost.
+    """Deploy a MobileNetV3-SSD checkpoint to a phone or a small board, verified at every step.
 
     \b
         mbv3ssd-deploy export model.pth
         mbv3ssd-deploy to-ncnn
         mbv3ssd-deploy verify --images photos/
 
-    Exit codes: 0 done, 1 checks ran and failed, 2 wrong usage, 3 the input cannot be handled,
-    4 a dependency or device is missing, 5 an unsafe checkpoint was refused, 70 a bug of ours,
-    130 interrupted.
+    Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 the input cannot be handled,
+    4 a package or device is missing, 5 an unsafe checkpoint was refused, 70 a bug in
+    mbv3ssd-deploy, 130 interrupted.
     """
     del debug  # read from the context by _Commands.invoke
 
 
 def main() -> None:
-    """Run the command line; the console script's entry."""
+    """Run the command line (entry point of the console script)."""
     install_interrupt_handler()
     cli(prog_name="mbv3ssd-deploy")

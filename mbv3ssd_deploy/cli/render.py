@@ -1,4 +1,4 @@
-"""What the commands show of their results: tables and sentences for people, JSON for machines."""
+"""How results are printed: as tables and sentences, and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show_checkpoint(loaded: LoadedDetector, out: Output) -> None:
-    """Say what a checkpoint is, and why we think so."""
+    """Print the family of a checkpoint and the evidence for it."""
     out.result(f"{loaded.checkpoint.path}: family {loaded.checkpoint.family}")
     for line in loaded.checkpoint.evidence:
         out.result(f"  evidence: {line}")
@@ -29,7 +29,7 @@ def show_checkpoint(loaded: LoadedDetector, out: Output) -> None:
 
 
 def show_provenance(loaded: LoadedDetector, out: Output) -> None:
-    """Say how the network is wired, and where each part of the spec comes from."""
+    """Print the architecture, and the source of each part of the spec."""
     arch = loaded.spec.arch
     taps = " and ".join(f"feature {tap.feature} ({tap.place})" for tap in arch.taps)
     out.result(
@@ -37,11 +37,11 @@ def show_provenance(loaded: LoadedDetector, out: Output) -> None:
         f"{', '.join(map(str, arch.extras))} channels; container: {loaded.checkpoint.container}"
     )
     rows = [(field, source) for field, source in loaded.provenance.items()]
-    out.table("Where it comes from", ("part", "source"), rows)
+    out.table("Sources", ("part", "source"), rows)
 
 
 def show_exported(exported: Exported, out: Output) -> None:
-    """Say what an export found and wrote."""
+    """Print what `export` found and wrote."""
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
 
     show_checkpoint(exported.loaded, out)
@@ -67,7 +67,7 @@ def _show_simplified(report: SimplifyReport, out: Output) -> None:
 
 
 def json_from_exported(exported: Exported) -> dict[str, Any]:
-    """Return the result of an export as plain JSON."""
+    """Return the result of `export` as JSON."""
     from mbv3ssd_deploy.io.records import json_from_record
 
     bundle = exported.bundle
@@ -83,20 +83,20 @@ def json_from_exported(exported: Exported) -> dict[str, Any]:
 
 
 def show_lowered(lowered: Lowered, out: Output) -> None:
-    """Say what `to-ncnn` wrote, and how each level's priors are carried."""
+    """Print what `to-ncnn` wrote, and how the priors of each level are stored."""
     from mbv3ssd_deploy.bundle.bundle import MANIFEST
 
     record = lowered.bundle.manifest.ncnn
     if record is None:
-        raise ValueError("this bundle was not lowered")
+        raise ValueError("the bundle has no ncnn files")
     if lowered.priors is not None:
         rows = [
             (str(p.level), str(found.count), p.layer, f"{p.worst_error:.1e}", p.reason)
             for p, found in zip(record.priors, lowered.priors.levels, strict=True)
         ]
         out.table(
-            "Priors, read back from a run of ncnn and held against the checkpoint's",
-            ("level", "priors", "carried by", "worst error", "why"),
+            "Priors computed by ncnn, compared with the checkpoint's",
+            ("level", "priors", "stored as", "worst error", "reason"),
             rows,
         )
         out.result(
@@ -105,7 +105,7 @@ def show_lowered(lowered: Lowered, out: Output) -> None:
         )
         out.result(
             f"DetectionOutput: score above {record.score_threshold:g}, "
-            f"IoU {record.iou_threshold:g}, {record.nms_top_k} candidates a class, "
+            f"IoU {record.iou_threshold:g}, {record.nms_top_k} candidates per class, "
             f"{record.keep_top_k} detections"
         )
     out.result(f"{record.layers} layers, weights as {record.storage}, outputs: {record.outputs}")
@@ -114,7 +114,7 @@ def show_lowered(lowered: Lowered, out: Output) -> None:
 
 
 def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
-    """Return the result of `to-ncnn` as plain JSON."""
+    """Return the result of `to-ncnn` as JSON."""
     from mbv3ssd_deploy.io.records import json_from_record
 
     plain = json_from_record(lowered.bundle.manifest)
@@ -127,7 +127,7 @@ def json_from_lowered(lowered: Lowered) -> dict[str, Any]:
 
 
 def show_verified(report: VerificationReport, bundle: Path, out: Output) -> None:
-    """Print the table, the reasons and the verdict."""
+    """Print the table of checks, the reasons and the verdict of `verify`."""
     from mbv3ssd_deploy.verification.report import HEADER, Status
     from mbv3ssd_deploy.verification.rules import RULES, Check
 
@@ -141,10 +141,10 @@ def show_verified(report: VerificationReport, bundle: Path, out: Output) -> None
     shown = tuple(name for name in HEADER if name not in ("ran on", "note"))
     out.table("", shown, [tuple(row[name] for name in shown) for row in cells])
     for row, found in zip(cells, report.rows, strict=True):
-        said = [words for words in (row["ran on"], row["note"]) if words]
+        details = [text for text in (row["ran on"], row["note"]) if text]
         if found.check in RULES and found.status is not Status.SKIPPED:
-            said.append(f"must keep {RULES[found.check].sentence()}")
-        out.result(f"  {row['check']}: {'; '.join(said)}")
+            details.append(f"must keep {RULES[found.check].sentence()}")
+        out.result(f"  {row['check']}: {'; '.join(details)}")
     for reason in report.reasons:
         out.result(f"  {reason}")
     out.result(f"rule: {report.pass_rule}")
@@ -157,21 +157,21 @@ def show_verified(report: VerificationReport, bundle: Path, out: Output) -> None
         Status.FAIL,
         Status.PASS,
     ):
-        out.result("the graph is right; float16 weights are too coarse for this checkpoint")
+        out.result("the graph is right; this checkpoint needs more precision than float16 weights")
         out.next_step("to-ncnn", *named(bundle), "--fp32")
 
 
 def show_spec(spec: DetectorSpec, out: Output, *, brief: bool = False) -> None:
-    """Print what one must know to use a detector."""
-    arch, wanted = spec.arch, spec.input
+    """Print the spec: classes, input, priors and decoding."""
+    arch, image = spec.arch, spec.input
     out.result(
         f"{spec.name}: MobileNetV3-{arch.backbone.capitalize()}"
         f"{'' if arch.width_mult == 1 else f' x{arch.width_mult:g}'}, "
         f"{spec.num_classes} classes with the background, {spec.priors.count} priors"
     )
     out.result(
-        f"input: {wanted.height} x {wanted.width} {wanted.channel_order.upper()}, "
-        f"(pixel - {_numbers(wanted.mean)}) / {_numbers(wanted.std)}, resize rule {wanted.resize}"
+        f"input: {image.height} x {image.width} {image.channel_order.upper()}, "
+        f"(pixel - {_numbers(image.mean)}) / {_numbers(image.std)}, resize rule {image.resize}"
     )
     if brief:
         return
@@ -203,8 +203,8 @@ def _show_decode(spec: DetectorSpec, out: Output) -> None:
     out.result(
         f"decode: score above {decode.score_threshold:g}, IoU {decode.iou_threshold:g} "
         f"(epsilon {decode.iou_epsilon:g}), NMS scope {decode.nms_scope}, "
-        f"candidates a class {_limit(decode.candidates_per_class)}, "
-        f"kept a class {_limit(decode.keep_per_class)}, in all {_limit(decode.keep_total)}"
+        f"candidates per class {_limit(decode.candidates_per_class)}, "
+        f"kept per class {_limit(decode.keep_per_class)}, in total {_limit(decode.keep_total)}"
     )
     out.result(
         f"boxes: variances {_numbers(coder.variances)}, log size "
@@ -216,7 +216,7 @@ def _show_decode(spec: DetectorSpec, out: Output) -> None:
 
 
 def show_bundle(bundle: Bundle, out: Output) -> None:
-    """Say what a bundle holds and where it came from."""
+    """Print what a bundle holds and what it was made from."""
     manifest = bundle.manifest
     if manifest.checkpoint is not None:
         found = manifest.checkpoint
@@ -227,10 +227,10 @@ def show_bundle(bundle: Bundle, out: Output) -> None:
     onnx, ncnn = manifest.onnx, manifest.ncnn
     out.result(f"onnx: opset {onnx.opset}, batch {onnx.batch}, {onnx.nodes} nodes, {onnx.exporter}")
     if ncnn is not None:
-        carried = ", ".join(f"{level.level}: {level.layer}" for level in ncnn.priors)
+        stored = ", ".join(f"{level.level}: {level.layer}" for level in ncnn.priors)
         out.result(f"ncnn: {ncnn.layers} layers, {ncnn.storage}, outputs {ncnn.outputs}")
-        if carried:
-            out.result(f"  priors by level: {carried}")
+        if stored:
+            out.result(f"  priors by level: {stored}")
     rows = [(name, size_format(f.bytes), f.sha256[:16]) for name, f in manifest.files.items()]
     out.table("Files", ("file", "size", "sha256"), rows)
     for line in manifest.commands:
@@ -240,7 +240,7 @@ def show_bundle(bundle: Bundle, out: Output) -> None:
 
 
 def show_graph(graph: NcnnGraph, out: Output) -> None:
-    """Print the census of an ncnn graph."""
+    """Print how many layers of each type an ncnn graph has, and comments on its masks."""
     from collections import Counter
 
     counts = Counter(layer.type for layer in graph.layers)

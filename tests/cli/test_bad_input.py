@@ -131,8 +131,8 @@ def test_a_template_is_written_though_the_heads_contradict_the_family(place):
 
 def test_the_families_are_named_in_the_help(place):
     assert tuple(family.name for family in FAMILIES) == FAMILY_NAMES
-    said = " ".join(place.run("export", "--help").stdout.split())
-    assert f"do not guess: {', '.join(FAMILY_NAMES)}." in said
+    text = " ".join(place.run("export", "--help").stdout.split())
+    assert f"instead of recognising it: {', '.join(FAMILY_NAMES)}." in text
 
 
 def test_half_a_checkpoint(place):
@@ -174,7 +174,7 @@ def test_flags_that_contradict_the_checkpoint(place, flags, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a\n\nb\n", "labels.txt:2"), ("a\na\nb\n", "twice"), ("\n", "no name")],
+    [("a\n\nb\n", "labels.txt:2"), ("a\na\nb\n", "twice"), ("\n", "a class name is missing")],
 )
 def test_labels_that_cannot_be(place, text, words):
     (place.folder / "labels.txt").write_text(text)

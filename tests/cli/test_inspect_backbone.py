@@ -38,8 +38,8 @@ def test_it_names_the_family_and_what_it_feeds(weights):
 
     assert result.exit_code == 0, result.output
     assert "backbone weights, MobileNetV3-Small (timm:" in result.stdout
-    assert "it is no detector" in result.stdout
-    assert "its backbone feeds detectors of width 1 and layout torchvision" in result.stdout
+    assert "not a detector" in result.stdout
+    assert "it can initialise detectors of width 1 and layout torchvision" in result.stdout
     assert "conv_stem.weight" in result.stdout
     command = f"train --data voc:PHOTOS --arch small --backbone {path}"
     assert result.stdout.splitlines()[-1] == f"next: mbv3ssd-deploy {command}"
@@ -55,7 +55,7 @@ def test_it_says_why_nothing_is_fed_and_gives_json(weights):
     said, plain = inspect(path), inspect(path, "--json")
 
     assert "next:" not in said.stdout
-    assert "its backbone feeds no detector: its blocks activate after the addition" in said.stdout
+    assert "it can initialise no detector: its blocks activate after the addition" in said.stdout
     found = json.loads(plain.stdout)
     assert (found["kind"], found["family"], found["feeds"]) == ("backbone", "xiaolai-act3", [])
     assert found["path"] == str(path)
