@@ -24,9 +24,10 @@ from emulated_arm import Arm, relative_error
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.boxes import decode_boxes
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
-from mbv3ssd_deploy.ncnn_graph.guards import Guards, misread_layers
+from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks, fp16_unsafe_layers
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
 BEST = 100
 ROWS = {
@@ -69,14 +70,14 @@ def _print_network(arm: Arm, body: Body) -> None:
 
 
 def _model(body: Body, *, is_guarded: bool) -> NcnnModel:
-    guards = Guards(fp16=is_guarded)
+    guards = PrecisionMasks(fp16=is_guarded)
     request = NcnnRequest(storage=Storage.FLOAT32, outputs=Outputs.CONCAT, guards=guards)
     return build_ncnn(body.simple, request)
 
 
 def _misread(body: Body) -> int:
     """How many layers the faulty kernel would compute."""
-    return len(misread_layers(_model(body, is_guarded=True).graph))
+    return len(fp16_unsafe_layers(_model(body, is_guarded=True).graph))
 
 
 def _heads(arm: Arm, body: Body, arithmetic: str, *, is_guarded: bool) -> dict[str, F32]:

@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 from peer_nets import THRESHOLD, Body
 
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs, build_ncnn
-from mbv3ssd_deploy.ncnn_graph.codes import BinaryOpType
-from mbv3ssd_deploy.ncnn_graph.edit import int_param, without_dead_layers
-from mbv3ssd_deploy.ncnn_graph.fuse.activation import fuse_activations
-from mbv3ssd_deploy.ncnn_graph.fuse.batch_norm import fold_batch_norms
-from mbv3ssd_deploy.ncnn_graph.fuse.scalar_operand import fold_scalar_operands
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.edit import without_dead_layers
+from mbv3ssd_deploy.ncnn_graph.fuse.activations import fold_scalar_operands, fuse_activations
+from mbv3ssd_deploy.ncnn_graph.fuse.linear import fold_batch_norms
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Storage, Weight
-from mbv3ssd_deploy.ncnn_graph.layers import param_of
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.layers import BinaryOpType, int_param, param_of
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body
 from mbv3ssd_deploy.ncnn_graph.param_text import inspect_param, render_param
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
 from mbv3ssd_deploy.onnx_body.body import bytes_from_body
 

@@ -15,9 +15,9 @@ from mbv3ssd_deploy.bundle.bundle import MANIFEST, Bundle, read_bundle
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, FormatError
 from mbv3ssd_deploy.io.files import write_file
-from mbv3ssd_deploy.ncnn_graph.edit import float_param, int_param
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
-from mbv3ssd_deploy.ncnn_graph.read import read_param
+from mbv3ssd_deploy.ncnn_graph.layers import float_param, int_param
+from mbv3ssd_deploy.ncnn_graph.param_text import read_param
 from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.runtimes.bench_job import BenchRow

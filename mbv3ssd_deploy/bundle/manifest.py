@@ -15,8 +15,9 @@ from typing import Any
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
 from mbv3ssd_deploy.io.records import Json, json_from_record, parse_json, record_from_json
-from mbv3ssd_deploy.ncnn_graph.guards import ALL_GUARDS, Guards
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
+from mbv3ssd_deploy.ncnn_graph.precision import ALL_MASKS, PrecisionMasks
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
 SCHEMA = 1
 PRIOR_ORDER = "level, row, column, box within the cell"
@@ -87,7 +88,7 @@ class NcnnRecord:
     nms_top_k: int
     keep_top_k: int
     layers: int
-    guards: Guards = ALL_GUARDS
+    guards: PrecisionMasks = ALL_MASKS
 
 
 @dataclass(frozen=True, slots=True)

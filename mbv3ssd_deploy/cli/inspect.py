@@ -164,10 +164,11 @@ def _inspect_body(path: Path, out: Output) -> DetectorSpec:
 
 def _inspect_param(path: Path, out: Output) -> None:
     from mbv3ssd_deploy.cli.render import show_graph
-    from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
-    from mbv3ssd_deploy.ncnn_graph.read import read_param
+    from mbv3ssd_deploy.ncnn_graph.param_text import read_param
+    from mbv3ssd_deploy.ncnn_graph.precision import masked_and_unmasked
 
     parsed = read_param(path)
+    masked, unmasked = masked_and_unmasked(parsed.graph)
     show_graph(parsed.graph, out)
     for finding in parsed.findings:
         out.result(f"{path}:{finding.line}: {finding.message}")
@@ -179,8 +180,8 @@ def _inspect_param(path: Path, out: Output) -> None:
             "path": str(path),
             "layers": len(parsed.graph.layers),
             "blobs": parsed.graph.blob_count,
-            "fp16_guarded": list(guarded_layers(parsed.graph)),
-            "fp16_unguarded": list(unguarded_layers(parsed.graph)),
+            "fp16_guarded": list(masked),
+            "fp16_unguarded": list(unmasked),
             "findings": [{"line": f.line, "message": f.message} for f in parsed.findings],
         }
     )

@@ -92,10 +92,11 @@ def request_from_flags(
     bf16_guard: bool,
 ) -> NcnnRequest:
     """Return the request that the flags describe; a threshold not given is the family's."""
-    from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+    from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
     from mbv3ssd_deploy.ncnn_graph.graph import Storage
-    from mbv3ssd_deploy.ncnn_graph.guards import Guards
-    from mbv3ssd_deploy.ncnn_graph.prior_plan import PriorMode
+    from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks
+    from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
+    from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
     return NcnnRequest(
         storage=Storage.FLOAT32 if fp32 else Storage.FLOAT16,
@@ -105,5 +106,5 @@ def request_from_flags(
         iou_threshold=nms,
         nms_top_k=top_k,
         keep_top_k=keep_top_k,
-        guards=Guards(fp16=fp16_guard, bf16=bf16_guard),
+        guards=PrecisionMasks(fp16=fp16_guard, bf16=bf16_guard),
     )

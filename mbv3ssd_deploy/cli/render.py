@@ -252,16 +252,16 @@ def show_graph(graph: NcnnGraph, out: Output) -> None:
 
 
 def _comments_on_masks(graph: NcnnGraph) -> Iterator[str]:
-    from mbv3ssd_deploy.ncnn_graph.guards import guarded_layers, unguarded_layers
+    from mbv3ssd_deploy.ncnn_graph.precision import masked_and_unmasked
 
     why = "where ncnn reads wrong columns on ARM (docs/formats/ncnn-param.md)"
-    guarded, unguarded = guarded_layers(graph), unguarded_layers(graph)
-    if guarded:
-        yield f"31=1 keeps {len(guarded)} stride-2 depthwise out of float16 arithmetic, {why}"
-    if unguarded:
+    masked, unmasked = masked_and_unmasked(graph)
+    if masked:
+        yield f"31=1 keeps {len(masked)} stride-2 depthwise out of float16 arithmetic, {why}"
+    if unmasked:
         yield (
-            f"31=1 is missing on {len(unguarded)} stride-2 depthwise, which would keep them out of"
-            f" float16 arithmetic, {why}, unless it is mended: {', '.join(unguarded)}"
+            f"31=1 is missing on {len(unmasked)} stride-2 depthwise, which would keep them out of"
+            f" float16 arithmetic, {why}, unless it has been fixed: {', '.join(unmasked)}"
         )
 
 

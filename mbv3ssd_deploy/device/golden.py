@@ -16,7 +16,7 @@ from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.device.fields import real, sealed, text, whole
-from mbv3ssd_deploy.ncnn_graph.prior_plan import PRIOR_TOLERANCE
+from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
 GOLDEN = "golden.mbv3g"

@@ -21,8 +21,8 @@ from mbv3ssd_deploy.device.golden import GoldenBoxes, GoldenImage
 from mbv3ssd_deploy.errors import BundleError, DatasetError
 from mbv3ssd_deploy.io.progress import Progress
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
-from mbv3ssd_deploy.ncnn_graph.graph import Storage
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import DETECTION_OUT, Outputs
+from mbv3ssd_deploy.ncnn_graph.graph import DETECTION_OUT, Storage
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
 

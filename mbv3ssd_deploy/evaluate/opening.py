@@ -23,8 +23,9 @@ from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, DeployError
 from mbv3ssd_deploy.evaluate.subjects import Subject, heads_and_boxes_of, heads_of
-from mbv3ssd_deploy.ncnn_graph.build import Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.types import Runtime

@@ -1,6 +1,6 @@
 """From an ONNX body to a whole ncnn network: lower, fuse, attach the tail, split, store.
 
-One function, so that `verify` can make the same network again and hold the shipped one against it.
+One function, so that `verify` can make the same network again and compare the shipped one with it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,23 @@ from typing import Final
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
-from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import fuse_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage
-from mbv3ssd_deploy.ncnn_graph.guards import ALL_GUARDS, Guards, with_guards
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
+from mbv3ssd_deploy.ncnn_graph.precision import ALL_MASKS, PrecisionMasks, with_precision_masks
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode, PriorPlan
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
     Outputs,
-    PriorMode,
-    PriorPlan,
     TailOptions,
     attach_raw_heads,
     attach_ssd_tail,
 )
-from mbv3ssd_deploy.ncnn_graph.storage import with_storage
-from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
+from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin, with_storage
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 
-__all__ = ["NcnnModel", "NcnnRequest", "Outputs", "build_ncnn", "tail_options"]
-
-LARGEST_LIMIT = 2**31 - 1
+LARGEST_LIMIT: Final = 2**31 - 1
 """Of a top-k: ncnn reads 32 bits."""
 
 LEAST_SCORE_THRESHOLD: Final = 1e-6
@@ -41,7 +37,7 @@ LEAST_SCORE_THRESHOLD: Final = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class NcnnRequest:
-    """What somebody wants of the ncnn network. None takes the family's own evaluation setting."""
+    """How an ncnn network is to be built. None takes the family's own evaluation setting."""
 
     storage: Storage = Storage.FLOAT16
     outputs: Outputs = Outputs.DETECTIONS
@@ -50,7 +46,7 @@ class NcnnRequest:
     iou_threshold: float | None = None
     nms_top_k: int | None = None
     keep_top_k: int | None = None
-    guards: Guards = ALL_GUARDS
+    guards: PrecisionMasks = ALL_MASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +85,7 @@ def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
         )
     if not 1 <= min(top_k, keep) <= max(top_k, keep) <= LARGEST_LIMIT:
         raise SpecError(f"--top-k and --keep-top-k must lie within 1..{LARGEST_LIMIT}")
-    return TailOptions(
-        priors=request.priors,
-        score_threshold=score,
-        iou_threshold=iou,
-        nms_top_k=top_k,
-        keep_top_k=keep,
-    )
+    return TailOptions(request.priors, score, iou, nms_top_k=top_k, keep_top_k=keep)
 
 
 def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
@@ -104,7 +94,7 @@ def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
     Raises:
         UnsupportedOpError: the body holds operators that have no ncnn form; all are named.
         SpecError: a batch other than 1, or priors that cannot be carried the way that was asked.
-        FormatError: our own reader refuses what our writer made; a bug, and nothing is published.
+        FormatError: our own reader refuses what our writer made; that is a bug of ours.
     """
     options = tail_options(body.spec, request)
     graph = fuse_graph(lower_body(body))
@@ -113,7 +103,7 @@ def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
         graph, plan = attach_ssd_tail(graph, body.spec, options)
     else:
         graph = attach_raw_heads(graph, request.outputs)
-    graph = with_guards(insert_splits(graph), request.guards)
+    graph = with_precision_masks(insert_splits(graph), request.guards)
     graph = with_storage(graph, request.storage)
     check_graph(graph)
     param, weights = render_param(graph).encode(), render_bin(graph)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Param = int | float | tuple[int, ...] | tuple[float, ...]
 
+# Blobs of the networks that we make: the body's, and those of the SSD tail (`ssd_tail`).
+INPUT: Final = "input"
+LOC: Final = "loc"
+CONF: Final = "conf"
+MBOX_LOC: Final = "mbox_loc"
+MBOX_CONF: Final = "mbox_conf"
+MBOX_CONF_SOFTMAX: Final = "mbox_conf_softmax"
+MBOX_PRIORBOX: Final = "mbox_priorbox"
+DETECTION_OUT: Final = "detection_out"
+TAIL_BLOBS: Final = (MBOX_LOC, MBOX_CONF, MBOX_CONF_SOFTMAX, MBOX_PRIORBOX, DETECTION_OUT)
+
 
 class Storage(enum.StrEnum):
-    """How a weight lies in the .bin file. Whether a tag precedes it is the layer table's matter."""
+    """How a weight is stored in the .bin file; whether a tag precedes it is in the layer table."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -65,18 +77,43 @@ class NcnnLayer:
     params: Mapping[str, Param] = field(default_factory=lambda: MappingProxyType({}))
     weights: tuple[Weight, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """The layer's type and name, as messages show it."""
+        return f"{self.type} {self.name!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class NcnnGraph:
     """A whole network.
 
-    While it is being edited, a blob may have several consumers; `insert_split` then gives each its
-    own copy, which ncnn requires.
+    While it is being edited, a blob may have several consumers; `edit.insert_splits` then gives
+    each its own copy, which ncnn requires.
     """
 
     layers: tuple[NcnnLayer, ...]
 
     @property
     def blob_count(self) -> int:
-        """How many blobs the layers produce; the second number of a .param file."""
+        """The number of blobs that the layers make; the second number of a .param file."""
         return len({blob for layer in self.layers for blob in layer.outputs})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault, and the index of the layer that has it."""
+
+    layer: int
+    message: str
+
+
+def joined_messages(problems: Sequence[str]) -> str:
+    """Return the problems as one sentence, or as a counted list."""
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join((f"{len(problems)} problems:", *problems))
+
+
+def titled_messages(graph: NcnnGraph, problems: Sequence[Problem]) -> tuple[str, ...]:
+    """Return each problem as a sentence that begins with its layer's title."""
+    return tuple(f"{graph.layers[p.layer].title}: {p.message}" for p in problems)

@@ -7,16 +7,22 @@ order of the weights are those of `load_param` and `load_model` in ncnn's src/la
 
 A parameter that a release of ncnn knows and this table does not (the string expressions of Crop,
 Interp and Reshape, the batch axes of 2026) is refused by name when a file is read.
+
+Above the table stand the values of enumerated parameters by name. Source: the enums in ncnn's
+`layer/binaryop.h` and `layer/pooling.h`, the cases in `layer/fused_activation.h`,
+`layer/normalize.cpp`, and the comment on `order_type` in `layer/permute.cpp`.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
+from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.schema import (
     ONE,
@@ -34,16 +40,93 @@ FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 AUTO: Final = -233
 
 
-def _f32(value: float) -> float:
-    return float(np.float32(value))
+LINEAR_TYPES: Final = frozenset({"Convolution", "ConvolutionDepthWise", "InnerProduct"})
+"""The layers with a flagged weight and a bias, linear but for an activation fused into them."""
+
+
+class BinaryOpType(enum.IntEnum):
+    """`BinaryOp.op_type`. R-forms swap the operands: RSUB is b - a."""
+
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    MAX = 4
+    MIN = 5
+    POW = 6
+    RSUB = 7
+    RDIV = 8
+    RPOW = 9
+
+
+class ActivationType(enum.IntEnum):
+    """`activation_type` of Convolution, ConvolutionDepthWise and InnerProduct."""
+
+    NONE = 0
+    RELU = 1
+    LEAKY_RELU = 2
+    CLIP = 3
+    SIGMOID = 4
+    MISH = 5
+    HARD_SWISH = 6
+
+
+class PoolingType(enum.IntEnum):
+    """`Pooling.pooling_type`."""
+
+    MAX = 0
+    AVERAGE = 1
+
+
+class PadMode(enum.IntEnum):
+    """`Pooling.pad_mode`: how the output size is rounded."""
+
+    FULL = 0
+    """Up, as PyTorch's ceil_mode."""
+    VALID = 1
+    """Down."""
+
+
+class EpsMode(enum.IntEnum):
+    """`Normalize.eps_mode`: how `eps` keeps the divisor from being 0."""
+
+    ADDED_TO_SQUARES = 0
+    LEAST_LENGTH = 1
+    LEAST_SQUARES = 2
+
+
+PERMUTE_ORDERS = {
+    "wh": 0,
+    "hw": 1,
+    "whc": 0,
+    "hwc": 1,
+    "wch": 2,
+    "cwh": 3,
+    "hcw": 4,
+    "chw": 5,
+}
+"""`Permute.order_type` by the input axes that become the output's w, h(, c): innermost first."""
+
+
+class FeatMask(enum.IntFlag):
+    """`featmask` of any layer: what ncnn's options may not switch on for it."""
+
+    NO_FP16_ARITHMETIC = 1
+    NO_FP16_STORAGE = 2
+    NO_BF16_STORAGE = 4
 
 
 def _int(number: int, name: str, default: int | Same = 0) -> ParamField:
     return ParamField(number, name, default, Kind.INT)
 
 
+def _zeros(**numbers: int) -> tuple[ParamField, ...]:
+    """Return integer parameters, name=number, whose default is 0."""
+    return tuple(_int(number, name) for name, number in numbers.items())
+
+
 def _float(number: int, name: str, default: float = 0.0) -> ParamField:
-    return ParamField(number, name, _f32(default), Kind.FLOAT)
+    return ParamField(number, name, float(np.float32(default)), Kind.FLOAT)
 
 
 def _ints(number: int, name: str) -> ParamField:
@@ -64,8 +147,7 @@ COMMON_PARAMS: Final = frozenset(field.name for field in _COMMON)
 
 _ACTIVATION = (_int(9, "activation_type"), _floats(10, "activation_params"))
 _CONVOLUTION = (
-    _int(0, "num_output"),
-    _int(1, "kernel_w"),
+    *_zeros(num_output=0, kernel_w=1),
     _int(11, "kernel_h", Same("kernel_w")),
     _int(2, "dilation_w", 1),
     _int(12, "dilation_h", Same("dilation_w")),
@@ -76,8 +158,7 @@ _CONVOLUTION = (
     _int(14, "pad_top", Same("pad_left")),
     _int(16, "pad_bottom", Same("pad_top")),
     _float(18, "pad_value"),
-    _int(5, "bias_term"),
-    _int(6, "weight_data_size"),
+    *_zeros(bias_term=5, weight_data_size=6),
 )
 _CONVOLUTION_END = (_int(8, "int8_scale_term"), *_ACTIVATION, _int(19, "dynamic_weight"))
 
@@ -96,7 +177,12 @@ def _flagged(role: str, *factors: str, when: tuple[When, ...] = ()) -> WeightFie
     return WeightField(role, flagged=True, factors=factors, when=when)
 
 
-_MEMORY_DIMENSIONS = ("w", "h", "d", "c")
+_SIZES = _zeros(w=0, h=1, d=11, c=2)
+
+
+def _variances(first: int) -> tuple[ParamField, ...]:
+    values = enumerate((0.1, 0.1, 0.2, 0.2))
+    return tuple(_float(first + i, f"variances_{i}", value) for i, value in values)
 
 
 def _schema(
@@ -111,29 +197,16 @@ def _schema(
 
 
 _TABLE = (
-    _schema("Input", _int(0, "w"), _int(1, "h"), _int(11, "d"), _int(2, "c"), inputs=NONE),
+    _schema("Input", *_SIZES, inputs=NONE),
     _schema(
         "MemoryData",
-        _int(0, "w"),
-        _int(1, "h"),
-        _int(11, "d"),
-        _int(2, "c"),
+        *_SIZES,
         _int(21, "load_type", 1),
-        weights=(
+        weights=tuple(
             WeightField(
-                "data",
-                flagged=False,
-                factors=_MEMORY_DIMENSIONS,
-                when=(When("load_type", (1,)),),
-                zero_is_one=True,
-            ),
-            WeightField(
-                "data",
-                flagged=True,
-                factors=_MEMORY_DIMENSIONS,
-                when=(When("load_type", (0,)),),
-                zero_is_one=True,
-            ),
+                "data", not kind, tuple("whdc"), (When("load_type", (kind,)),), zero_is_one=True
+            )
+            for kind in (1, 0)
         ),
         inputs=NONE,
     ),
@@ -167,10 +240,7 @@ _TABLE = (
     ),
     _schema(
         "InnerProduct",
-        _int(0, "num_output"),
-        _int(1, "bias_term"),
-        _int(2, "weight_data_size"),
-        _int(8, "int8_scale_term"),
+        *_zeros(num_output=0, bias_term=1, weight_data_size=2, int8_scale_term=8),
         *_ACTIVATION,
         weights=(
             _flagged("weight", "weight_data_size"),
@@ -181,8 +251,7 @@ _TABLE = (
     ),
     _schema(
         "Pooling",
-        _int(0, "pooling_type"),
-        _int(1, "kernel_w"),
+        *_zeros(pooling_type=0, kernel_w=1),
         _int(11, "kernel_h", Same("kernel_w")),
         _int(2, "stride_w", 1),
         _int(12, "stride_h", Same("stride_w")),
@@ -190,20 +259,11 @@ _TABLE = (
         _int(14, "pad_right", Same("pad_left")),
         _int(13, "pad_top", Same("pad_left")),
         _int(15, "pad_bottom", Same("pad_top")),
-        _int(4, "global_pooling"),
-        _int(5, "pad_mode"),
-        _int(6, "avgpool_count_include_pad"),
-        _int(7, "adaptive_pooling"),
+        *_zeros(global_pooling=4, pad_mode=5, avgpool_count_include_pad=6, adaptive_pooling=7),
         _int(8, "out_w"),
         _int(18, "out_h", Same("out_w")),
     ),
-    _schema(
-        "BinaryOp",
-        _int(0, "op_type"),
-        _int(1, "with_scalar"),
-        _float(2, "b"),
-        inputs=Arity(1, 2),
-    ),
+    _schema("BinaryOp", *_zeros(op_type=0, with_scalar=1), _float(2, "b"), inputs=Arity(1, 2)),
     _schema("Eltwise", _int(0, "op_type"), _floats(1, "coeffs"), inputs=Arity(2, None)),
     _schema("HardSwish", _float(0, "alpha", 0.2), _float(1, "beta", 0.5), explicit=True),
     _schema("HardSigmoid", _float(0, "alpha", 0.2), _float(1, "beta", 0.5), explicit=True),
@@ -218,13 +278,7 @@ _TABLE = (
     _schema("Softmax", _int(0, "axis"), _int(1, "fixbug0"), explicit=True),
     _schema("Permute", _int(0, "order_type")),
     _schema("Flatten"),
-    _schema(
-        "Reshape",
-        _int(0, "w", AUTO),
-        _int(1, "h", AUTO),
-        _int(11, "d", AUTO),
-        _int(2, "c", AUTO),
-    ),
+    _schema("Reshape", *(_int(field.id, field.name, AUTO) for field in _SIZES)),
     _schema("Concat", _int(0, "axis"), inputs=SOME),
     _schema("Split", outputs=SOME),
     _schema("Slice", _ints(0, "slices"), _int(1, "axis"), outputs=SOME),
@@ -244,19 +298,13 @@ _TABLE = (
         _floats(0, "min_sizes"),
         _floats(1, "max_sizes"),
         _floats(2, "aspect_ratios"),
-        _float(3, "variances_0", 0.1),
-        _float(4, "variances_1", 0.1),
-        _float(5, "variances_2", 0.2),
-        _float(6, "variances_3", 0.2),
+        *_variances(3),
         _int(7, "flip", 1),
-        _int(8, "clip"),
-        _int(9, "image_width"),
-        _int(10, "image_height"),
+        *_zeros(clip=8, image_width=9, image_height=10),
         _float(11, "step_width", AUTO),
         _float(12, "step_height", AUTO),
         _float(13, "offset"),
-        _int(14, "step_mmdetection"),
-        _int(15, "center_mmdetection"),
+        *_zeros(step_mmdetection=14, center_mmdetection=15),
         inputs=Arity(1, 2),
         explicit=True,
     ),
@@ -267,10 +315,7 @@ _TABLE = (
         _int(2, "nms_top_k", 300),
         _int(3, "keep_top_k", 100),
         _float(4, "confidence_threshold", 0.5),
-        _float(5, "variances_0", 0.1),
-        _float(6, "variances_1", 0.1),
-        _float(7, "variances_2", 0.2),
-        _float(8, "variances_3", 0.2),
+        *_variances(5),
         inputs=Arity(3, 3),
         explicit=True,
     ),
@@ -278,18 +323,8 @@ _TABLE = (
     _schema("Dropout", _float(0, "scale", 1.0)),
     _schema(
         "Crop",
-        _int(0, "woffset"),
-        _int(1, "hoffset"),
-        _int(13, "doffset"),
-        _int(2, "coffset"),
-        _int(3, "outw"),
-        _int(4, "outh"),
-        _int(14, "outd"),
-        _int(5, "outc"),
-        _int(6, "woffset2"),
-        _int(7, "hoffset2"),
-        _int(15, "doffset2"),
-        _int(8, "coffset2"),
+        *_zeros(woffset=0, hoffset=1, doffset=13, coffset=2, outw=3, outh=4, outd=14, outc=5),
+        *_zeros(woffset2=6, hoffset2=7, doffset2=15, coffset2=8),
         _ints(9, "starts"),
         _ints(10, "ends"),
         _ints(11, "axes"),
@@ -300,22 +335,14 @@ _TABLE = (
         _int(0, "resize_type"),
         _float(1, "height_scale", 1.0),
         _float(2, "width_scale", 1.0),
-        _int(3, "output_height"),
-        _int(4, "output_width"),
-        _int(5, "dynamic_target_size"),
-        _int(6, "align_corner"),
+        *_zeros(output_height=3, output_width=4, dynamic_target_size=5, align_corner=6),
         inputs=Arity(1, 2),
     ),
     _schema(
         "Padding",
-        _int(0, "top"),
-        _int(1, "bottom"),
-        _int(2, "left"),
-        _int(3, "right"),
-        _int(4, "type"),
+        *_zeros(top=0, bottom=1, left=2, right=3, type=4),
         _float(5, "value"),
-        _int(6, "per_channel_pad_data_size"),
-        _int(7, "front"),
+        *_zeros(per_channel_pad_data_size=6, front=7),
         _int(8, "behind", Same("front")),
         weights=(
             _raw(
@@ -327,8 +354,7 @@ _TABLE = (
     ),
     _schema(
         "Scale",
-        _int(0, "scale_data_size"),
-        _int(1, "bias_term"),
+        *_zeros(scale_data_size=0, bias_term=1),
         weights=(
             _raw("scale", "scale_data_size"),
             _raw("bias", "scale_data_size", when=(_BIASED,)),
@@ -338,12 +364,7 @@ _TABLE = (
         "BatchNorm",
         _int(0, "channels"),
         _float(1, "eps"),
-        weights=(
-            _raw("slope", "channels"),
-            _raw("mean", "channels"),
-            _raw("var", "channels"),
-            _raw("bias", "channels"),
-        ),
+        weights=tuple(_raw(role, "channels") for role in ("slope", "mean", "var", "bias")),
     ),
     _schema(
         "Reduction",
@@ -383,18 +404,42 @@ def build_layer(  # noqa: PLR0913 -- the columns of a .param line
         raise ValueError(f"the layer table has no {type_!r}")
     known = {field.name: field for field in schema.fields}
     given = params or {}
-    strange = sorted(set(given) - set(known))
-    if strange:
-        raise ValueError(f"{type_} has no parameter {', '.join(strange)}")
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(f"{type_} has no parameter {', '.join(unknown)}")
     stored = {key: known[key].stored(value) for key, value in given.items()}
     kept = MappingProxyType(schema.without_defaults(stored))
     return NcnnLayer(type_, name, inputs, outputs, kept, weights)
 
 
 def param_of(layer: NcnnLayer, name: str) -> Param:
-    """Return a parameter of `layer` as ncnn sees it, its default included.
+    """Return a parameter of `layer` as ncnn reads it, its default included.
 
     Raises:
         KeyError: the layer type, or the parameter, is not in the table.
     """
     return LAYERS[layer.type].value(layer.params, name)
+
+
+def int_param(layer: NcnnLayer, name: str) -> int:
+    """Return an integer parameter of `layer`, its default included.
+
+    Raises:
+        FormatError: the file that `layer` was read from has another kind of number there.
+    """
+    value = param_of(layer, name)
+    if not isinstance(value, int):
+        raise FormatError(f"{layer.title}: {name} = {value} is not an integer")
+    return value
+
+
+def float_param(layer: NcnnLayer, name: str) -> float:
+    """Return a float parameter of `layer`, its default included.
+
+    Raises:
+        FormatError: the file that `layer` was read from has another kind of number there.
+    """
+    value = param_of(layer, name)
+    if not isinstance(value, float):
+        raise FormatError(f"{layer.title}: {name} = {value} is not a float")
+    return value

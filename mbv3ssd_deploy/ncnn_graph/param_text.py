@@ -15,18 +15,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.check import structure_problems
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
+from mbv3ssd_deploy.ncnn_graph.check import spelling_problems, structure_problems
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, joined_messages
 from mbv3ssd_deploy.ncnn_graph.layers import COMMON_PARAMS, LAYERS
-from mbv3ssd_deploy.ncnn_graph.problems import one_message, title
 from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema
-from mbv3ssd_deploy.ncnn_graph.spelling import spelling_problems
 
 MAGIC: Final = "7767517"
 # ncnn marks "this key is an array" by counting down from here instead of up from 0.
@@ -35,15 +34,19 @@ PARAM_COUNT: Final = 32
 # Releases before 2026-10 read a number into 16 bytes, and the digits behind its point into 32 bits.
 NUMBER_LENGTH: Final = 15
 FRACTION_DIGITS: Final = 9
+# Python parses no integer of more than 4300 digits.
+LONGEST_INTEGER: Final = 40
 
-_PAIR = re.compile(r"(-?\d+)=(\S*)")
-_INTEGER = re.compile(r"[+-]?\d+")
-_FLOAT = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:[eE][+-]?\d+)?")
+# Nine digits fit in 32 bits; ncnn reads no larger count or key.
+_COUNT = re.compile(r"[0-9]{1,9}")
+_PAIR = re.compile(r"(-?[0-9]{1,9})=(\S*)")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?([0-9]*)|\.([0-9]+))(?:[eE][+-]?[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong in a .param file; lines count from 1."""
+    """One fault of a .param file; lines count from 1."""
 
     line: int
     message: str
@@ -54,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ParsedParam:
-    """What a .param file says, as far as it can be understood, and all that is wrong with it."""
+    """The part of a .param file that can be understood, and all its faults."""
 
     graph: NcnnGraph
     findings: tuple[Finding, ...]
@@ -66,13 +69,9 @@ def render_param(graph: NcnnGraph) -> str:
     Raises:
         FormatError: a name, a type or a parameter cannot be spelt; all of them are named.
     """
-    problems = tuple(
-        f"{title(layer)}: {problem}"
-        for layer in graph.layers
-        for problem in spelling_problems(layer)
-    )
+    problems = [f"{x.title}: {problem}" for x in graph.layers for problem in spelling_problems(x)]
     if problems:
-        raise FormatError(one_message(problems))
+        raise FormatError(joined_messages(problems))
     lines = [MAGIC, f"{len(graph.layers)} {graph.blob_count}"]
     lines += [_render_layer(layer) for layer in graph.layers]
     return "\n".join(lines) + "\n"
@@ -87,7 +86,7 @@ def _render_params(layer: NcnnLayer) -> Iterator[str]:
     schema = LAYERS[layer.type]
     for field in schema.fields:
         value = schema.value(layer.params, field.name)
-        # an empty list is no list; older ncnn was never asked to read one
+        # older releases of ncnn were never given an empty list to read
         is_wanted = schema.explicit and field.name not in COMMON_PARAMS and value != ()
         if is_wanted or field.name in layer.params:
             yield _render_value(field.id, value)
@@ -103,24 +102,48 @@ def _render_number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.8e}"
 
 
-def parse_param(text: str, *, source: str = "<text>") -> NcnnGraph:
-    """Read .param text into a graph without weights; nothing that is wrong is let through.
+def read_param(path: Path) -> ParsedParam:
+    """Read any .param file for display, as far as it can be understood, with all its faults.
 
     Raises:
-        FormatError: with `source:line` of the first thing that is wrong, and all of them.
+        FormatError: the file is missing, is not text, or does not begin as a .param does.
+    """
+    return inspect_param(text_of_param(path), source=str(path))
+
+
+def text_of_param(path: Path) -> str:
+    """Return the text of a .param file.
+
+    Raises:
+        FormatError: the file cannot be read, or is not text.
+    """
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        hint = "a .param.bin and a .bin are binary; give the text .param"
+        raise FormatError(f"byte {error.start} is not text", where=str(path), hint=hint) from error
+
+
+def parse_param(text: str, *, source: str = "<text>") -> NcnnGraph:
+    """Parse .param text into a graph without weights; any fault is an error.
+
+    Raises:
+        FormatError: with `source:line` of the first fault, and all of them.
     """
     parsed = inspect_param(text, source=source)
     findings = parsed.findings
     if len(findings) == 1:
         raise FormatError(findings[0].message, where=f"{source}:{findings[0].line}")
     if findings:
-        message = one_message(tuple(map(str, findings)))
+        message = joined_messages(tuple(map(str, findings)))
         raise FormatError(message, where=f"{source}:{findings[0].line}")
     return parsed.graph
 
 
 def inspect_param(text: str, *, source: str = "<text>") -> ParsedParam:
-    """Read the .param text of a stranger as far as it can be understood.
+    """Parse any .param text as far as it can be understood.
 
     Lines that cannot be split into their parts, and parameters that cannot be named, are missing
     from the graph and among the findings; a number of the wrong kind stays as it was written.
@@ -129,20 +152,26 @@ def inspect_param(text: str, *, source: str = "<text>") -> ParsedParam:
         FormatError: the text does not begin as a .param file does.
     """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    counts = _parse_head(lines, source)
+    layer_count, blob_count = _parse_head(lines, source)
     findings: list[Finding] = []
     layers: list[NcnnLayer] = []
     numbers: list[int] = []
     for number, line in lines[2:]:
-        slips: list[str] = []
-        layer = _parse_layer(line, slips)
-        findings += [Finding(number, slip) for slip in slips]
+        faults: list[str] = []
+        layer = _parse_layer(line, faults)
+        findings += [Finding(number, fault) for fault in faults]
         if layer is not None:
             layers.append(layer)
             numbers.append(number)
     graph = NcnnGraph(tuple(layers))
     findings += [Finding(numbers[p.layer], p.message) for p in structure_problems(graph)]
-    findings += _count_findings(counts, len(lines) - 2, graph.blob_count, lines[1][0])
+    follow, made = len(lines) - 2, graph.blob_count
+    if layer_count != follow:
+        message = f"{layer_count} layers are promised, {follow} follow"
+        findings.append(Finding(lines[1][0], message))
+    if blob_count != made:
+        message = f"{blob_count} blobs are promised, the layers make {made}"
+        findings.append(Finding(lines[1][0], message))
     return ParsedParam(graph, tuple(sorted(findings, key=lambda finding: finding.line)))
 
 
@@ -155,98 +184,92 @@ def _parse_head(lines: list[tuple[int, str]], source: str) -> tuple[int, int]:
             f"the file {shown}; an ncnn .param begins with {MAGIC}", where=f"{source}:1", hint=hint
         )
     words = lines[1][1].split() if len(lines) > 1 else []
-    if len(words) != 2 or not all(word.isdecimal() for word in words):
+    if len(words) != 2 or not all(map(_COUNT.fullmatch, words)):
         where = f"{source}:{lines[1][0] if len(lines) > 1 else 2}"
         raise FormatError("the second line must hold the layer and the blob count", where=where)
     return int(words[0]), int(words[1])
 
 
-def _count_findings(
-    counts: tuple[int, int], layers: int, blobs: int, line: int
-) -> Iterator[Finding]:
-    if counts[0] != layers:
-        yield Finding(line, f"{counts[0]} layers are promised, {layers} follow")
-    if counts[1] != blobs:
-        yield Finding(line, f"{counts[1]} blobs are promised, the layers make {blobs}")
-
-
-def _parse_layer(line: str, slips: list[str]) -> NcnnLayer | None:
+def _parse_layer(line: str, faults: list[str]) -> NcnnLayer | None:
     words = line.split()
     if words[0].startswith("#"):
-        slips.append("a comment; ncnn knows none and fails here")
+        faults.append("a comment; ncnn does not know comments and fails here")
         return None
-    if len(words) < 4 or not all(word.isdecimal() for word in words[2:4]):
-        slips.append("a layer line begins with type, name, input count and output count")
+    if len(words) < 4 or not all(map(_COUNT.fullmatch, words[2:4])):
+        faults.append("a layer line begins with type, name, input count and output count")
         return None
     type_, name, inputs, outputs = words[0], words[1], int(words[2]), int(words[3])
     blobs, pairs = words[4 : 4 + inputs + outputs], words[4 + inputs + outputs :]
     swallowed = next((blob for blob in blobs if _PAIR.fullmatch(blob)), "")
     if len(blobs) < inputs + outputs or swallowed:
         more = f"; {swallowed!r} would be one" if swallowed else ""
-        slips.append(f"{type_} {name!r} promises {inputs} + {outputs} blobs and names fewer{more}")
+        faults.append(f"{type_} {name!r} promises {inputs} + {outputs} blobs and names fewer{more}")
         return None
     params: dict[str, Param] = {}
     if type_ in LAYERS:
-        given = _parse_pairs(pairs, LAYERS[type_], slips)
-        params = LAYERS[type_].without_defaults(given)
+        params = LAYERS[type_].without_defaults(_parse_pairs(pairs, LAYERS[type_], faults))
     return NcnnLayer(
         type_, name, tuple(blobs[:inputs]), tuple(blobs[inputs:]), MappingProxyType(params)
     )
 
 
-def _parse_pairs(pairs: list[str], schema: LayerSchema, slips: list[str]) -> dict[str, Param]:
+def _parse_pairs(pairs: list[str], schema: LayerSchema, faults: list[str]) -> dict[str, Param]:
     params: dict[str, Param] = {}
     for pair in pairs:
         match = _PAIR.fullmatch(pair)
         if match is None:
-            slips.append(f"{pair!r} is no parameter")
+            faults.append(f"{_shown(pair)!r} is not a parameter")
             continue
         key = int(match[1])
         number = ARRAY_KEY - key if key <= ARRAY_KEY else key
         field = schema.field_with_id(number)
         if not 0 <= number < PARAM_COUNT:
-            slips.append(f"parameter {number} is not within 0..{PARAM_COUNT - 1}")
+            faults.append(f"parameter {number} is not within 0..{PARAM_COUNT - 1}")
         elif field is None:
-            slips.append(f"{schema.type} has no parameter {number}")
+            faults.append(f"{schema.type} has no parameter {number}")
         elif field.name in params:
-            slips.append(f"{field.name} (parameter {number}) stands twice")
+            faults.append(f"{field.name} (parameter {number}) is given twice")
         else:
-            value = _parse_value(match[2], slips, has_length=key <= ARRAY_KEY)
+            value = _parse_value(match[2], faults, has_length=key <= ARRAY_KEY)
             if value is not None:
                 params[field.name] = value
     return params
 
 
-def _parse_value(text: str, slips: list[str], *, has_length: bool) -> Param | None:
+def _parse_value(text: str, faults: list[str], *, has_length: bool) -> Param | None:
     words = text.split(",")
     if not has_length and len(words) == 1:
-        return _parse_number(text, slips)
+        return _parse_number(text, faults)
     if has_length:
         length, *words = words
         if length != str(len(words)):
-            slips.append(f"a list promises {length} numbers and has {len(words)}")
+            faults.append(f"a list promises {_shown(length)} numbers and has {len(words)}")
             return None
     elif words[-1] == "":
         words.pop()
-    numbers = [_parse_number(word, slips) for word in words]
+    numbers = [_parse_number(word, faults) for word in words]
     return tuple(number for number in numbers if number is not None)
 
 
-def _parse_number(text: str, slips: list[str]) -> int | float | None:
+def _parse_number(text: str, faults: list[str]) -> int | float | None:
     if _INTEGER.fullmatch(text):
-        value = int(text)
+        value = int(text) if len(text) <= LONGEST_INTEGER else 2**31
         if -(2**31) <= value < 2**31:
             return value
-        slips.append(f"{text} does not fit in 32 bits")
+        faults.append(f"{_shown(text)} does not fit in 32 bits")
         return None
     match = _FLOAT.fullmatch(text)
     if match is None:
-        slips.append(f"{text!r} is not a number that ncnn reads")
+        faults.append(f"{_shown(text)!r} is not a number that ncnn reads")
         return None
     if len(text) > NUMBER_LENGTH or len(match[1] or match[2] or "") > FRACTION_DIGITS:
-        slips.append(
-            f"{text} is longer than {NUMBER_LENGTH} characters or {FRACTION_DIGITS} digits behind "
-            "the point, and misread by releases of ncnn before 2026-10"
+        faults.append(
+            f"{_shown(text)} is longer than {NUMBER_LENGTH} characters or {FRACTION_DIGITS} digits "
+            "behind the point, and misread by releases of ncnn before 2026-10"
         )
     with np.errstate(over="ignore"):
         return float(np.float32(text))
+
+
+def _shown(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -1,6 +1,6 @@
-"""What can be said about an ncnn layer type: its numbered parameters, its weights, its blobs.
+"""The parts of a layer's schema: numbered parameters, weights, how many blobs it takes and makes.
 
-`ncnn_graph.layers` says it, for every type we know.
+`ncnn_graph.layers` fills them in for every layer type that we know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mbv3ssd_deploy.ncnn_graph.graph import Param
 
 
 class Kind(enum.StrEnum):
-    """What a parameter holds. ncnn tells an integer from a float by its spelling alone."""
+    """The type of a parameter. ncnn tells an integer from a float by its spelling alone."""
 
     INT = "int"
     FLOAT = "float"
@@ -43,7 +43,7 @@ class Same:
 
 @dataclass(frozen=True, slots=True)
 class ParamField:
-    """One numbered parameter of a layer: its number, our name for it (ncnn's own), its default."""
+    """One numbered parameter of a layer: its number, ncnn's own name for it, its default."""
 
     id: int
     name: str
@@ -51,7 +51,7 @@ class ParamField:
     kind: Kind
 
     def fits(self, value: Param) -> bool:
-        """Return whether `value` is of the kind that this parameter holds, bit for bit."""
+        """Return whether `value` is of this parameter's kind; an int is not a float here."""
         if self.kind.is_array != isinstance(value, tuple):
             return False
         numbers = value if isinstance(value, tuple) else (value,)
@@ -60,10 +60,10 @@ class ParamField:
     def stored(self, value: Param) -> Param:
         """Return `value` as ncnn will hold it: a Python int, or a float that is a float32.
 
-        An integer is taken for a float slot, and a single number never for an array.
+        An integer is accepted for a float, a single number never for an array.
 
         Raises:
-            TypeError: the value cannot stand in this parameter.
+            TypeError: the value is of another kind than this parameter.
             ValueError: a float is not finite in 32 bits, an integer needs more than 32 bits.
         """
         if self.kind.is_array:
@@ -75,32 +75,19 @@ class ParamField:
         return self._number(value)
 
     def _number(self, value: object) -> int | float:
-        if isinstance(value, int | np.integer):
-            if not self.kind.is_float:
-                return _checked_int(self.name, int(value))
-            value = float(value)
-        if self.kind.is_float and isinstance(value, float | np.floating):
-            return _checked_float(self.name, float(value))
+        if isinstance(value, int | np.integer) and not self.kind.is_float:
+            if not -(2**31) <= value < 2**31:
+                raise ValueError(f"{self.name} = {value} does not fit in 32 bits")
+            return int(value)
+        if self.kind.is_float and isinstance(value, int | float | np.integer | np.floating):
+            with np.errstate(over="ignore"):
+                rounded = float(np.float32(value))
+            if not math.isfinite(rounded):
+                raise ValueError(
+                    f"{self.name} = {value} is not a finite float32; ncnn cannot read it"
+                )
+            return rounded
         raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
-
-
-def _is_alike(a: Param, b: Param) -> bool:
-    # The integer -233 is not the float -233.0: in a float slot it is a slip, which must stay seen.
-    return type(a) is type(b) and a == b
-
-
-def _checked_int(name: str, value: int) -> int:
-    if not -(2**31) <= value < 2**31:
-        raise ValueError(f"{name} = {value} does not fit in 32 bits")
-    return value
-
-
-def _checked_float(name: str, value: float) -> float:
-    with np.errstate(over="ignore"):
-        rounded = float(np.float32(value))
-    if not math.isfinite(rounded):
-        raise ValueError(f"{name} = {value} is not a finite float32; ncnn cannot read it")
-    return rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +98,7 @@ class When:
     values: tuple[int, ...] = ()
 
     def holds(self, params: Mapping[str, Param]) -> bool:
-        """Return whether it is met by `params`, which must hold every parameter."""
+        """Return whether `params`, which must hold every parameter, meet the condition."""
         value = params[self.name]
         return value in self.values if self.values else value != 0
 
@@ -122,9 +109,9 @@ class WeightField:
 
     Attributes:
         role: what the numbers are for.
-        flagged: a word before the blob tells its storage (ncnn's load type 0); otherwise the blob
+        flagged: a word before the blob gives its storage (ncnn's load type 0); otherwise the blob
             is bare float32 (load type 1).
-        factors: the blob's length is the product of these parameters; no factor, one number.
+        factors: the blob's length is the product of these parameters; without factors it is 1.
         when: all must hold, or the blob is absent.
         zero_is_one: a factor of 0 counts as 1 (MemoryData leaves out the dimensions it lacks).
     """
@@ -135,26 +122,21 @@ class WeightField:
     when: tuple[When, ...] = ()
     zero_is_one: bool = False
 
-    def is_present(self, params: Mapping[str, Param]) -> bool:
-        """Return whether a layer with `params` (every parameter) has this blob."""
-        return all(condition.holds(params) for condition in self.when)
-
     def length(self, params: Mapping[str, Param]) -> int:
         """Return how many numbers the blob has in a layer with `params` (every parameter)."""
-        sizes = [params[name] for name in self.factors]
-        integers = [size for size in sizes if isinstance(size, int)]
-        return math.prod(max(size, 1) if self.zero_is_one else size for size in integers)
+        sizes = [size for name in self.factors if isinstance(size := params[name], int)]
+        return math.prod(max(size, 1) if self.zero_is_one else size for size in sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class Arity:
-    """How many blobs a layer may take or give; `most` None means no limit."""
+    """How many blobs a layer may take or make; `most` None means no limit."""
 
     least: int
     most: int | None
 
     def allows(self, count: int) -> bool:
-        """Return whether `count` blobs are right."""
+        """Return whether `count` blobs are within the limits."""
         return self.least <= count and (self.most is None or count <= self.most)
 
     def __str__(self) -> str:
@@ -197,31 +179,35 @@ class LayerSchema:
         return next((field for field in self.fields if field.id == number), None)
 
     def value(self, params: Mapping[str, Param], name: str) -> Param:
-        """Return the parameter `name` as ncnn sees it: from `params`, or its default."""
+        """Return the parameter `name` as ncnn reads it: from `params`, or its default."""
         if name in params:
             return params[name]
         default = self.field(name).default
         return self.value(params, default.name) if isinstance(default, Same) else default
 
     def resolved(self, params: Mapping[str, Param]) -> dict[str, Param]:
-        """Return every parameter of the layer type, the defaults filled in, in table order."""
+        """Return every parameter of the layer type, defaults included, in table order."""
         return {field.name: self.value(params, field.name) for field in self.fields}
 
     def without_defaults(self, params: Mapping[str, Param]) -> dict[str, Param]:
-        """Return the parameters that differ from what ncnn would take by itself, in table order.
+        """Return the parameters that differ from ncnn's defaults, in table order.
 
-        Equal layers then have equal parameters.
+        Equal layers then have equal parameters. An integer -233 where the default is -233.0 stays:
+        it is a fault of the file that must be reported.
         """
         kept: dict[str, Param] = {}
         for field in self.fields:
             if field.name not in params:
                 continue
-            others = {name: value for name, value in params.items() if name != field.name}
-            if not _is_alike(params[field.name], self.value(others, field.name)):
-                kept[field.name] = params[field.name]
+            value = params[field.name]
+            others = {name: other for name, other in params.items() if name != field.name}
+            default = self.value(others, field.name)
+            if type(value) is not type(default) or value != default:
+                kept[field.name] = value
         return kept
 
     def weights_of(self, params: Mapping[str, Param]) -> tuple[tuple[WeightField, int], ...]:
         """Return the blobs that a layer with `params` has in the .bin file, with their lengths."""
         full = self.resolved(params)
-        return tuple((w, w.length(full)) for w in self.weights if w.is_present(full))
+        present = (w for w in self.weights if all(when.holds(full) for when in w.when))
+        return tuple((weight, weight.length(full)) for weight in present)

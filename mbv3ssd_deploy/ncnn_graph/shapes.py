@@ -5,26 +5,24 @@ and runs on with whatever lies in memory. Shapes are written outermost first, as
 (w,), (h, w), (c, h, w) or (c, d, h, w).
 
 What starts from an Input without sizes, or passes a layer type that has no rule here, is unknown,
-and nothing is said about it.
+and no problem is reported for it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, cast
 
-from mbv3ssd_deploy.ncnn_graph.codes import PERMUTE_ORDERS
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
-from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
-from mbv3ssd_deploy.ncnn_graph.problems import Problem
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Problem
+from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS, PERMUTE_ORDERS
 
 Shape = tuple[int, ...]
 Params = Mapping[str, Param]
 Rule = Callable[[Params, tuple[Shape, ...]], Shape | None]
-"""Takes every parameter and the input shapes; returns the output shape, None where it is unknown.
+"""Maps every parameter and the input shapes to the output shape, None where it is unknown.
 
 Raises ValueError with the reason when the inputs do not fit the layer."""
 
@@ -40,21 +38,27 @@ class Shapes:
     problems: tuple[Problem, ...]
 
 
-def infer_shapes(graph: NcnnGraph) -> Shapes:
-    """Return the shapes of all blobs of `graph` that follow from its Inputs and constants."""
+def infer_shapes(graph: NcnnGraph, unsound: Collection[int] = ()) -> Shapes:
+    """Return the shapes of all blobs of `graph` that follow from its Inputs and constants.
+
+    Layers whose index is in `unsound` are passed over: their own parameters contradict each other.
+    """
     blobs: dict[str, Shape] = {}
     problems: list[Problem] = []
     for index, layer in enumerate(graph.layers):
         inputs = tuple(blobs[blob] for blob in layer.inputs if blob in blobs)
-        if layer.type not in RULES and layer.type != "Slice":
-            continue
-        if len(inputs) < len(layer.inputs):
-            continue
-        try:
-            blobs |= dict(zip(layer.outputs, _outputs(layer, inputs), strict=False))
-        except ValueError as reason:
-            problems.append(Problem(index, str(reason)))
+        is_known = layer.type in RULES or layer.type == "Slice"
+        if is_known and index not in unsound and len(inputs) == len(layer.inputs):
+            try:
+                blobs |= dict(zip(layer.outputs, _outputs(layer, inputs), strict=False))
+            except ValueError as reason:
+                problems.append(Problem(index, str(reason)))
     return Shapes(MappingProxyType(blobs), tuple(problems))
+
+
+def int_of(params: Params, name: str) -> int:
+    """Return an integer of `params`, which must hold every parameter."""
+    return cast(int, params[name])
 
 
 def _outputs(layer: NcnnLayer, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
@@ -65,12 +69,8 @@ def _outputs(layer: NcnnLayer, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
     return () if shape is None else (shape,) * len(layer.outputs)
 
 
-def _int(params: Params, name: str) -> int:
-    return cast(int, params[name])
-
-
 def _axis(params: Params, shape: Shape) -> int:
-    axis = _int(params, "axis")
+    axis = int_of(params, "axis")
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"axis {axis} does not exist in {shape}")
     return axis % len(shape)
@@ -81,7 +81,7 @@ def _ceil(value: int, divisor: int) -> int:
 
 
 def _source(params: Params, _: tuple[Shape, ...]) -> Shape | None:
-    w, h, d, c = (_int(params, name) for name in "whdc")
+    w, h, d, c = (int_of(params, name) for name in "whdc")
     if d:
         return (c, d, h, w)
     if c:
@@ -100,19 +100,16 @@ def _softmax(params: Params, inputs: tuple[Shape, ...]) -> Shape:
 
 def _window(params: Params, shape: Shape, *, up: bool) -> Shape:
     """Return rows and columns after a sliding window; `up` rounds as ceil_mode does."""
+    sides = (("h", "top", "bottom", shape[1]), ("w", "left", "right", shape[2]))
     sizes: list[int] = []
-    for side, before, after, size in (
-        ("h", "top", "bottom", shape[1]),
-        ("w", "left", "right", shape[2]),
-    ):
-        pads = _int(params, f"pad_{before}"), _int(params, f"pad_{after}")
-        stride = _int(params, f"stride_{side}")
-        reach = (
-            cast(int, params.get(f"dilation_{side}", 1)) * (_int(params, f"kernel_{side}") - 1) + 1
-        )
+    for side, before, after, size in sides:
+        pads = int_of(params, f"pad_{before}"), int_of(params, f"pad_{after}")
+        stride = int_of(params, f"stride_{side}")
         if set(pads) <= {AUTO, SAME_LOWER}:
             sizes.append(_ceil(size, stride))
             continue
+        dilation = cast(int, params.get(f"dilation_{side}", 1))
+        reach = dilation * (int_of(params, f"kernel_{side}") - 1) + 1
         room = size + sum(pads) - reach
         if room < 0:
             raise ValueError(
@@ -132,12 +129,12 @@ def _convolution(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     if len(inputs) > 1:
         return None
     shape = _image(inputs)
-    outputs, group = _int(params, "num_output"), cast(int, params.get("group", 1))
+    outputs, group = int_of(params, "num_output"), cast(int, params.get("group", 1))
     if shape[0] % group:
         raise ValueError(f"{shape[0]} channels cannot be cut into {group} groups")
-    kernel = (_int(params, "kernel_h"), _int(params, "kernel_w"))
+    kernel = (int_of(params, "kernel_h"), int_of(params, "kernel_w"))
     needed = outputs * (shape[0] // group) * math.prod(kernel)
-    if needed != _int(params, "weight_data_size"):
+    if needed != int_of(params, "weight_data_size"):
         raise ValueError(
             f"weight_data_size {params['weight_data_size']} does not fit an input of {shape[0]} "
             f"channels, which takes {needed} numbers"
@@ -146,8 +143,8 @@ def _convolution(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 
 def _inner_product(params: Params, inputs: tuple[Shape, ...]) -> Shape:
-    outputs, shape = _int(params, "num_output"), inputs[0]
-    features = _int(params, "weight_data_size") // outputs
+    outputs, shape = int_of(params, "num_output"), inputs[0]
+    features = int_of(params, "weight_data_size") // outputs
     if len(shape) == 2 and shape[1] == features:
         return (shape[0], outputs)
     if math.prod(shape) != features:
@@ -160,13 +157,10 @@ def _pooling(params: Params, inputs: tuple[Shape, ...]) -> Shape:
     if params["global_pooling"]:
         return (channels,)
     if params["adaptive_pooling"]:
-        out = (_int(params, "out_h"), _int(params, "out_w"))
-        return (
-            channels,
-            *(had if n == AUTO else n for n, had in zip(out, (rows, cols), strict=True)),
-        )
-    if _int(params, "pad_mode") in {2, 3}:
-        strides = _int(params, "stride_h"), _int(params, "stride_w")
+        height, width = int_of(params, "out_h"), int_of(params, "out_w")
+        return (channels, rows if height == AUTO else height, cols if width == AUTO else width)
+    if int_of(params, "pad_mode") in {2, 3}:
+        strides = int_of(params, "stride_h"), int_of(params, "stride_w")
         return (channels, _ceil(rows, strides[0]), _ceil(cols, strides[1]))
     return (channels, *_window(params, inputs[0], up=params["pad_mode"] == 0))
 
@@ -195,7 +189,7 @@ def _eltwise(_: Params, inputs: tuple[Shape, ...]) -> Shape:
 
 def _by_channel(name: str) -> Rule:
     def rule(params: Params, inputs: tuple[Shape, ...]) -> Shape:
-        if _int(params, name) != inputs[0][0]:
+        if int_of(params, name) != inputs[0][0]:
             raise ValueError(f"{name} {params[name]} does not fit an input {inputs[0]}")
         return inputs[0]
 
@@ -204,13 +198,13 @@ def _by_channel(name: str) -> Rule:
 
 def _normalize(params: Params, inputs: tuple[Shape, ...]) -> Shape:
     channels = 1 if params["channel_shared"] else _image(inputs)[0]
-    if _int(params, "scale_data_size") != channels:
+    if int_of(params, "scale_data_size") != channels:
         raise ValueError(f"scale_data_size {params['scale_data_size']} is not {channels}")
     return inputs[0]
 
 
 def _permute(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
-    shape, order = inputs[0], _int(params, "order_type")
+    shape, order = inputs[0], int_of(params, "order_type")
     if len(shape) == 2 and order in {0, 1}:
         return shape[::-1] if order else shape
     if len(shape) != 3 or order not in _MAP_ORDERS:
@@ -225,7 +219,7 @@ def _flatten(_: Params, inputs: tuple[Shape, ...]) -> Shape:
 
 def _reshape(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     had = dict(zip({1: "w", 2: "hw", 3: "chw", 4: "cdhw"}[len(inputs[0])], inputs[0], strict=True))
-    wanted = [(axis, _int(params, axis)) for axis in "cdhw" if _int(params, axis) != AUTO]
+    wanted = [(axis, int_of(params, axis)) for axis in "cdhw" if int_of(params, axis) != AUTO]
     sizes = [had.get(axis, 1) if size == 0 else size for axis, size in wanted]
     total, known = math.prod(inputs[0]), math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or known < 1 or total % known or (-1 not in sizes and total != known):
@@ -269,7 +263,7 @@ def _crop(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 
 def _interp(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
-    size = (_int(params, "output_height"), _int(params, "output_width"))
+    size = (int_of(params, "output_height"), int_of(params, "output_width"))
     return (inputs[0][0], *size) if len(inputs) == 1 and len(inputs[0]) == 3 and all(size) else None
 
 
@@ -286,7 +280,7 @@ def _prior_box(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 def _detection_output(params: Params, inputs: tuple[Shape, ...]) -> None:
     loc, conf, priors = inputs
-    classes, count = _int(params, "num_class"), priors[-1] // 4
+    classes, count = int_of(params, "num_class"), priors[-1] // 4
     if classes == AUTO:
         return
     if len(priors) != 2 or priors[0] != 2:

@@ -8,29 +8,45 @@ mbox_loc (w 4, h P), mbox_conf and mbox_conf_softmax (w C, h P) are prior-major;
 (w 4P, h 2) holds normalised corners over variances. A row of detection_out is label, score, x1, y1,
 x2, y2; without detections the blob is empty. Source: ncnn, `layer/priorbox.cpp` and
 `layer/detectionoutput.cpp`.
+
+The levels of the heads are found by walking back from the two outputs of the body:
+
+    feature map -> ... -> head convolution -> Permute (h, w, c) -> Reshape (n, 4) -> Concat -> loc
+    feature map -> ... -> head convolution -> Permute -> Flatten -> Concat -> Reshape (P, 4) -> loc
+
+The second is what `fuse.shape.join_flat` makes of the first. A single level has no Concat, and a
+map of one cell no Permute. The walk reads a graph without Splits.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final
 
 import numpy as np
 
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed, without_dead_layers
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Weight
-from mbv3ssd_deploy.ncnn_graph.head_levels import (
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.ncnn_graph.edit import GraphView, with_blobs_renamed, without_dead_layers
+from mbv3ssd_deploy.ncnn_graph.graph import (
     CONF,
+    DETECTION_OUT,
     LOC,
-    HeadLevel,
-    check_head_levels,
-    find_head_levels,
+    MBOX_CONF,
+    MBOX_CONF_SOFTMAX,
+    MBOX_LOC,
+    MBOX_PRIORBOX,
+    NcnnGraph,
+    NcnnLayer,
+    Param,
+    Weight,
 )
-from mbv3ssd_deploy.ncnn_graph.layers import build_layer
-from mbv3ssd_deploy.ncnn_graph.prior_plan import (
+from mbv3ssd_deploy.ncnn_graph.layers import LINEAR_TYPES, PERMUTE_ORDERS, build_layer, int_param
+from mbv3ssd_deploy.ncnn_graph.priors import (
     PRIOR_BOX,
     LevelPlan,
     PriorMode,
@@ -38,23 +54,9 @@ from mbv3ssd_deploy.ncnn_graph.prior_plan import (
     level_corners,
     plan_priors,
 )
+from mbv3ssd_deploy.ncnn_graph.shapes import Shape, infer_shapes
 
-__all__ = [
-    "LevelPlan",
-    "Outputs",
-    "PriorMode",
-    "PriorPlan",
-    "TailOptions",
-    "attach_raw_heads",
-    "attach_ssd_tail",
-    "plan_priors",
-]
-
-MBOX_LOC: Final = "mbox_loc"
-MBOX_CONF: Final = "mbox_conf"
-MBOX_CONF_SOFTMAX: Final = "mbox_conf_softmax"
-MBOX_PRIORBOX: Final = "mbox_priorbox"
-DETECTION_OUT: Final = "detection_out"
+_POINTWISE: Final = frozenset({"ReLU", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "BatchNorm"})
 
 
 class Outputs(enum.StrEnum):
@@ -87,16 +89,35 @@ class TailOptions:
     keep_top_k: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeadLevel:
+    """The blobs of one level, and how its part of the outputs is shaped.
+
+    Attributes:
+        loc: output of the box head's last convolution, (4 A, rows, cols) for A boxes a cell.
+        conf: output of the class head's, (C A, rows, cols).
+        feature_map: a blob of the same rows and cols that both heads read.
+        loc_shape: rows and columns of its part of `loc`: priors, 4.
+        conf_shape: of its part of `conf`: priors, C.
+    """
+
+    loc: str
+    conf: str
+    feature_map: str
+    loc_shape: tuple[int, int]
+    conf_shape: tuple[int, int]
+
+
 def attach_ssd_tail(
     graph: NcnnGraph, spec: DetectorSpec, options: TailOptions
 ) -> tuple[NcnnGraph, PriorPlan]:
-    """Return `graph` with blobs `loc` and `conf` led on to `detection_out`, and the prior plan.
+    """Return `graph` from blobs `loc` and `conf` on to `detection_out`, and the prior plan.
 
     Raises:
         SpecError: the heads are not those of `spec`, or a level's priors cannot travel as asked.
     """
     levels = find_head_levels(graph)
-    check_head_levels(levels, spec)
+    _check_head_levels(levels, spec)
     plan = plan_priors(spec, options.priors)
     body = with_blobs_renamed(graph, {LOC: MBOX_LOC, CONF: MBOX_CONF})
     maps = [level.feature_map for level in levels]
@@ -110,24 +131,20 @@ def attach_raw_heads(graph: NcnnGraph, outputs: Outputs) -> NcnnGraph:
     Args:
         graph: with blobs `loc` and `conf`.
         outputs: CONCAT keeps `loc` (w 4, h P) and `conf` (w C, h P); LEVELS ends in `loc_0`.. and
-            `conf_0`.., what the head convolutions make: (4 A, rows, cols), (C A, rows, cols).
+            `conf_0`.., the outputs of the head convolutions: (4 A, rows, cols), (C A, rows, cols).
 
     Raises:
-        SpecError: the heads are built otherwise than `find_head_levels` knows them.
-        ValueError: `outputs` are no raw heads.
+        SpecError: the heads have another structure than `find_head_levels` knows.
+        ValueError: `outputs` is DETECTIONS.
     """
     if outputs is Outputs.CONCAT:
         return without_dead_layers(graph, (LOC, CONF))
     if outputs is not Outputs.LEVELS:
         raise ValueError(f"raw heads are CONCAT or LEVELS, not {outputs!r}")
-    names = _level_names(find_head_levels(graph))
-    renamed = with_blobs_renamed(graph, names)
-    return without_dead_layers(renamed, names.values())
-
-
-def _level_names(levels: tuple[HeadLevel, ...]) -> dict[str, str]:
-    names = {level.loc: f"loc_{i}" for i, level in enumerate(levels)}
-    return names | {level.conf: f"conf_{i}" for i, level in enumerate(levels)}
+    levels = find_head_levels(graph)
+    names = {level.loc: f"{LOC}_{i}" for i, level in enumerate(levels)}
+    names |= {level.conf: f"{CONF}_{i}" for i, level in enumerate(levels)}
+    return without_dead_layers(with_blobs_renamed(graph, names), names.values())
 
 
 def _prior_layers(spec: DetectorSpec, plan: PriorPlan, maps: list[str]) -> Iterator[NcnnLayer]:
@@ -135,14 +152,10 @@ def _prior_layers(spec: DetectorSpec, plan: PriorPlan, maps: list[str]) -> Itera
     if len(runs) == 1:
         yield _prior_source(spec, runs[0], maps, MBOX_PRIORBOX)
         return
-    blobs = tuple(f"{MBOX_PRIORBOX}_{_level_text(run)}" for run in runs)
+    blobs = tuple("_".join((MBOX_PRIORBOX, *(str(p.level) for p in run))) for run in runs)
     for run, blob in zip(runs, blobs, strict=True):
         yield _prior_source(spec, run, maps, blob)
     yield build_layer("Concat", MBOX_PRIORBOX, blobs, (MBOX_PRIORBOX,), {"axis": 1})
-
-
-def _level_text(run: tuple[LevelPlan, ...]) -> str:
-    return "_".join(str(plan.level) for plan in run)
 
 
 def _prior_source(
@@ -175,3 +188,102 @@ def _detection_layers(spec: DetectorSpec, options: TailOptions) -> Iterator[Ncnn
     }
     inputs = (MBOX_LOC, MBOX_CONF_SOFTMAX, MBOX_PRIORBOX)
     yield build_layer("DetectionOutput", DETECTION_OUT, inputs, (DETECTION_OUT,), params)
+
+
+def find_head_levels(graph: NcnnGraph) -> tuple[HeadLevel, ...]:
+    """Return the levels of a body whose blobs `loc` and `conf` are as `lower_body` makes them.
+
+    Raises:
+        SpecError: the heads have another structure.
+    """
+    view = GraphView(graph, (LOC, CONF))
+    loc, conf = _level_maps(view, LOC), _level_maps(view, CONF)
+    if len(loc) != len(conf):
+        raise SpecError(f"the box head has {len(loc)} levels, the class head {len(conf)}")
+    return tuple(
+        HeadLevel(a, b, _common_map(view, a, b), a_shape, b_shape)
+        for (a, a_shape), (b, b_shape) in zip(loc, conf, strict=True)
+    )
+
+
+def _check_head_levels(levels: tuple[HeadLevel, ...], spec: DetectorSpec) -> None:
+    found = [(level.loc_shape, level.conf_shape) for level in levels]
+    counts = [level.count for level in spec.priors.levels]
+    expected = [((count, 4), (count, spec.num_classes)) for count in counts]
+    wrong = [
+        f"level {i}: the network has {_shapes_text(a)}, the spec {_shapes_text(b)}"
+        for i, (a, b) in enumerate(zip_longest(found, expected))
+        if a != b
+    ]
+    if wrong:
+        raise SpecError("; ".join(wrong), where=spec.name, hint="export the checkpoint again")
+
+
+def _shapes_text(shapes: tuple[tuple[int, int], tuple[int, int]] | None) -> str:
+    return "none" if shapes is None else f"loc {shapes[0]} and conf {shapes[1]}"
+
+
+def _level_maps(view: GraphView, output: str) -> list[tuple[str, tuple[int, int]]]:
+    if not view.has_blob(output):
+        raise SpecError(f"the graph makes no blob {output!r}")
+    shapes = infer_shapes(view.graph).blobs
+    width = shapes.get(output, (0,))[-1]
+    return [_level_map(view, shapes, blob, width) for blob in _parts(view, output)]
+
+
+def _parts(view: GraphView, output: str) -> tuple[str, ...]:
+    """Return the blobs that are joined into `output`, or `output` alone."""
+    last = view.producer(output)
+    before = view.producer(last.inputs[0]) if last.type == "Reshape" else last
+    joins = before.type == "Concat" and int_param(before, "axis") == 0
+    return before.inputs if joins else (output,)
+
+
+def _level_map(
+    view: GraphView, shapes: Mapping[str, Shape], blob: str, width: int
+) -> tuple[str, tuple[int, int]]:
+    """Return the head convolution's blob behind `blob`, and its part of the output as (h, w)."""
+    last = view.producer(blob)
+    if last.type in {"Reshape", "Flatten"} and len(shapes.get(blob, ())) < 3:
+        before = view.producer(last.inputs[0])
+        is_permute = before.type == "Permute"
+        source = before.inputs[0] if is_permute else last.inputs[0]
+        channels, *cells = shapes.get(source, (0,))
+        is_cell = cells == [1, 1] or (not cells and before.type == "InnerProduct")
+        is_turned = is_permute and int_param(before, "order_type") == PERMUTE_ORDERS["cwh"]
+        if channels and width and channels % width == 0 and (is_turned or is_cell):
+            return source, (channels * math.prod(cells) // width, width)
+    raise SpecError(
+        "a head of one level is a map whose axes are put in the order rows, columns, channels, and "
+        f"cut into priors; this one ends in {last.type}",
+        where=blob,
+    )
+
+
+def _common_map(view: GraphView, loc: str, conf: str) -> str:
+    """Return the nearest blob behind both maps, of their size; `loc` where there is none."""
+    behind_conf = set(_same_size_chain(view, conf))
+    return next((blob for blob in _same_size_chain(view, loc) if blob in behind_conf), loc)
+
+
+def _same_size_chain(view: GraphView, blob: str) -> Iterator[str]:
+    """Yield `blob` and those before it, as long as rows and columns do not change."""
+    while True:
+        yield blob
+        layer = view.producer(blob)
+        if len(layer.inputs) != 1 or not _keeps_map_size(layer):
+            return
+        blob = layer.inputs[0]
+
+
+def _keeps_map_size(layer: NcnnLayer) -> bool:
+    if layer.type in _POINTWISE or layer.type == "BinaryOp":
+        return True
+    if layer.type not in LINEAR_TYPES or layer.type == "InnerProduct":
+        return False
+    return all(
+        int_param(layer, f"stride_{axis}") == 1
+        and int_param(layer, f"pad_{before}") + int_param(layer, f"pad_{after}")
+        == (int_param(layer, f"kernel_{axis}") - 1) * int_param(layer, f"dilation_{axis}")
+        for axis, before, after in (("w", "left", "right"), ("h", "top", "bottom"))
+    )

@@ -1,7 +1,7 @@
 """The .bin weight format, both ways. docs/formats/ncnn-bin.md describes it in prose.
 
 Layer by layer, in the order of the .param lines, each layer's weights one after the other as the
-layer table lists them. A flagged weight begins with a word that tells its storage; a raw one is
+layer table lists them. A flagged weight begins with a word that gives its storage; a raw one is
 float32. Every weight is padded with zeros to a multiple of four bytes. Little-endian. There is no
 header and no index: without the parameters the file cannot be read.
 """
@@ -10,16 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.check import weight_problems
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Storage, Weight
-from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
-from mbv3ssd_deploy.ncnn_graph.problems import one_message, title
+from mbv3ssd_deploy.ncnn_graph.check import FLOAT16_MAX, weight_problems
+from mbv3ssd_deploy.ncnn_graph.graph import (
+    NcnnGraph,
+    NcnnLayer,
+    Storage,
+    Weight,
+    joined_messages,
+    titled_messages,
+)
+from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, LINEAR_TYPES
+from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, text_of_param
 from mbv3ssd_deploy.ncnn_graph.schema import WeightField
 
 WORD: Final = 4
@@ -39,18 +47,62 @@ _STORAGES: Final[Mapping[int, Storage]] = MappingProxyType(
 )
 BFLOAT16_FLAG: Final = 0x01348B83
 
+# ncnn's own tools write smaller weights as 0: denormal numbers slow arithmetic down.
+SMALLEST_WEIGHT: Final = 1e-30
+FLOAT16_SMALLEST_NORMAL: Final = 2.0**-14
+
+
+def with_storage(graph: NcnnGraph, storage: Storage) -> NcnnGraph:
+    """Return `graph` with the weights of convolutions and inner products stored as `storage`.
+
+    Biases, scales and constants have no storage word in the file and stay float32. Weights below
+    1e-30 become 0. A blob with a number that float16 cannot hold (beyond 65504) stays float32, and
+    so does one whose numbers are all below 6.1e-5, where float16 loses digits and then everything;
+    int8 weights are left as they are.
+
+    Raises:
+        ValueError: for INT8, which needs the scales of a calibration.
+    """
+    if storage is Storage.INT8:
+        raise ValueError("int8 weights come from calibration, with their scales")
+    return NcnnGraph(tuple(_layer_with(layer, storage) for layer in graph.layers))
+
+
+def _layer_with(layer: NcnnLayer, storage: Storage) -> NcnnLayer:
+    if layer.type not in LINEAR_TYPES:
+        return layer
+    flagged = {field.role for field in LAYERS[layer.type].weights if field.flagged}
+    weights = tuple(_weight_with(w, storage) if w.role in flagged else w for w in layer.weights)
+    return replace(layer, weights=weights)
+
+
+def _weight_with(weight: Weight, storage: Storage) -> Weight:
+    if weight.storage is Storage.INT8:
+        return weight
+    small = np.abs(weight.data) < SMALLEST_WEIGHT
+    data = np.where(small, np.float32(0), weight.data).astype(np.float32)
+    largest = float(np.abs(data).max(initial=0))
+    fits = largest == 0 or FLOAT16_SMALLEST_NORMAL <= largest <= FLOAT16_MAX
+    if storage is Storage.FLOAT16 and not fits:
+        storage = Storage.FLOAT32
+    return Weight(weight.role, data, storage)
+
 
 def render_bin(graph: NcnnGraph) -> bytes:
     """Return the .bin bytes of `graph`.
 
     Raises:
-        FormatError: weights that are missing, too long, not finite, or stored as they cannot be;
-            all of them are named.
+        FormatError: weights are missing, too long, not finite, or stored as they cannot be; all of
+            them are named.
     """
-    problems = tuple(f"{title(graph.layers[p.layer])}: {p.message}" for p in weight_problems(graph))
-    if problems:
-        raise FormatError(one_message(problems))
+    _check_weights(graph)
     return b"".join(_render_weight(field, weight) for field, weight in _blobs(graph))
+
+
+def _check_weights(graph: NcnnGraph, source: str = "") -> None:
+    problems = titled_messages(graph, weight_problems(graph))
+    if problems:
+        raise FormatError(joined_messages(problems), where=source)
 
 
 def _blobs(graph: NcnnGraph) -> Iterator[tuple[WeightField, Weight]]:
@@ -65,32 +117,43 @@ def _render_weight(field: WeightField, weight: Weight) -> bytes:
     return flag + payload + bytes(-len(payload) % WORD)
 
 
+def read_ncnn(param_path: Path, bin_path: Path) -> NcnnGraph:
+    """Read a .param and its .bin, strictly: exact counts, exact length, nothing unknown.
+
+    Raises:
+        FormatError: a file is missing or broken; `where` gives the file and the line.
+    """
+    graph = parse_param(text_of_param(param_path), source=str(param_path))
+    try:
+        data = bin_path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", where=str(bin_path)) from error
+    return parse_bin(graph, data, source=str(bin_path))
+
+
 def parse_bin(graph: NcnnGraph, data: bytes, *, source: str = "<bytes>") -> NcnnGraph:
-    """Return `graph` with the weights that `data` holds for it; weights come out one-dimensional.
+    """Return `graph` with its weights from `data`; they come out one-dimensional.
 
     Float16 numbers are widened to float32, which is exact.
 
     Args:
         graph: the network, whose parameters decide how `data` is cut.
         data: the whole .bin file.
-        source: what messages call the file.
+        source: the name of the file in messages.
 
     Raises:
         FormatError: `data` is shorter or longer than the parameters say, a weight is stored in a
             way we do not read, or its numbers are not finite.
     """
     cursor = _Cursor(data, source)
-    layers = tuple(_layer_with_weights(layer, cursor) for layer in graph.layers)
+    full = NcnnGraph(tuple(_layer_with_weights(layer, cursor) for layer in graph.layers))
     if cursor.offset != len(data):
         raise FormatError(
             f"{len(data) - cursor.offset} bytes follow the last weight, at byte {cursor.offset}",
             where=source,
             hint="the .param and the .bin do not belong to the same network",
         )
-    full = NcnnGraph(layers)
-    problems = tuple(f"{title(layers[p.layer])}: {p.message}" for p in weight_problems(full))
-    if problems:
-        raise FormatError(one_message(problems), where=source)
+    _check_weights(full, source)
     return full
 
 
@@ -119,7 +182,7 @@ class _Cursor:
 
 def _layer_with_weights(layer: NcnnLayer, cursor: _Cursor) -> NcnnLayer:
     weights = tuple(
-        _parse_weight(field, length, f"{field.role} of {title(layer)}", cursor)
+        _parse_weight(field, length, f"{field.role} of {layer.title}", cursor)
         for field, length in LAYERS[layer.type].weights_of(layer.params)
     )
     return replace(layer, weights=weights)

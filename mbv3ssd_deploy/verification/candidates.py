@@ -25,11 +25,11 @@ from mbv3ssd_deploy.core.detections import (
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.build import Outputs
 from mbv3ssd_deploy.ncnn_graph.detection_output import (
     detections_from_detection_output,
     detections_from_rows,
 )
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.runtimes.types import Runtime
 from mbv3ssd_deploy.verification.detections import Cut

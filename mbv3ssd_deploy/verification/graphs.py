@@ -13,8 +13,8 @@ from mbv3ssd_deploy.bundle.bundle import MANIFEST
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Storage
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import PriorPlan
-from mbv3ssd_deploy.ncnn_graph.storage import with_storage
+from mbv3ssd_deploy.ncnn_graph.priors import PriorPlan
+from mbv3ssd_deploy.ncnn_graph.weight_bin import with_storage
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 
 _NAMED = 3

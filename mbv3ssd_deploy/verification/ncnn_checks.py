@@ -10,8 +10,8 @@ from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import RuntimeFailedError
-from mbv3ssd_deploy.ncnn_graph.build import Outputs
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 from mbv3ssd_deploy.verification.candidates import (
     PRIOR_BLOB,

@@ -10,12 +10,12 @@ from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.errors import DeployError, FormatError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, Outputs, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Param, Storage
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
-from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
+from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.verification.candidates import PRIOR_BLOB, TAIL_BLOBS, raw_blobs
 from mbv3ssd_deploy.verification.contract import compare_detection_output

@@ -11,7 +11,7 @@ from mbv3ssd_deploy.core.arrays import F32, F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre, iou_matrix
 from mbv3ssd_deploy.core.priors import build_priors, level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.ncnn_graph.prior_plan import PRIOR_TOLERANCE
+from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 
 __all__ = ["PRIOR_TOLERANCE", "PriorDiff", "PriorLevelDiff", "compare_priors"]

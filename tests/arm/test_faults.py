@@ -17,9 +17,9 @@ from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
-from mbv3ssd_deploy.ncnn_graph.guards import Guards, misread_layers
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import PriorMode
+from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks, fp16_unsafe_layers
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 DEPTHWISE = """7767517
@@ -76,7 +76,7 @@ def test_the_kernel_reads_a_wrong_column_where_2_or_3_are_left_over_4(arm, tmp_p
 
     assert layer.wrong_columns(arm) == WRONG[width]
     if WRONG[width]:
-        assert misread_layers(parse_param(layer.text)) == {"conv"}
+        assert fp16_unsafe_layers(parse_param(layer.text)) == {"conv"}
 
 
 @pytest.mark.parametrize("width", [12, 13])
@@ -114,7 +114,7 @@ def heads_error(arm, bench, bundle, arithmetic):
 def unguarded(bench):
     """What everybody's converter writes: no mask against the kernel."""
     directory = bench.copy("unguarded").directory
-    lower_to_ncnn(directory, NcnnRequest(guards=Guards(fp16=False)))
+    lower_to_ncnn(directory, NcnnRequest(guards=PrecisionMasks(fp16=False)))
     return read_bundle(directory)
 
 

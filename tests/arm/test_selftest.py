@@ -5,7 +5,7 @@ import selftests
 
 from mbv3ssd_deploy.bundle.bundle import read_bundle
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
-from mbv3ssd_deploy.ncnn_graph.guards import Guards
+from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 
@@ -23,7 +23,7 @@ def good(bench, tmp_path_factory):
 @pytest.fixture(scope="module")
 def unguarded(bench, tmp_path_factory):
     directory = bench.copy("unguarded").directory
-    lower_to_ncnn(directory, NcnnRequest(guards=Guards(fp16=False)))
+    lower_to_ncnn(directory, NcnnRequest(guards=PrecisionMasks(fp16=False)))
     folder = tmp_path_factory.mktemp("unguarded")
     return selftests.pack(read_bundle(directory), folder, bench.folder)
 

@@ -7,7 +7,8 @@ from mbv3ssd_deploy.bench.plan import BenchRequest
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 QUICK = {"rounds": 5, "warmup": 1, "threads": (1,)}

@@ -7,7 +7,8 @@ import pytest
 
 from mbv3ssd_deploy.bench.targets import read_target
 from mbv3ssd_deploy.errors import BundleError, FormatError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 STRANGER = """7767517

@@ -23,10 +23,11 @@ from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.matching import match_detections
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.data.scenes import render_scene
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
-from mbv3ssd_deploy.ncnn_graph.prior_plan import PriorMode
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
 

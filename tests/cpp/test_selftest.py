@@ -17,8 +17,9 @@ from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.device.fields import real
 from mbv3ssd_deploy.device.golden import LIMITS
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
-from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs, PriorMode
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
+from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 
 ROWS = (

@@ -11,7 +11,7 @@ from mbv3ssd_deploy.core.detections import softmax
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, build_layer, param_of
-from mbv3ssd_deploy.ncnn_graph.storage import with_storage
+from mbv3ssd_deploy.ncnn_graph.weight_bin import with_storage
 
 RANDOM = np.random.default_rng(5)
 IMAGE = RANDOM.standard_normal((8, 7, 6)).astype(np.float32)

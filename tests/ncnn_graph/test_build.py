@@ -6,7 +6,8 @@ import builders
 import pytest
 
 from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs, tail_options
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, tail_options
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
 SPEC = builders.tiny_spec()
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
-from mbv3ssd_deploy.ncnn_graph.layer_page import render_layer_page
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.weight_bin import BFLOAT16_FLAG, FLAGS
 
@@ -12,12 +11,8 @@ PAGES = Path(__file__).parents[2] / "docs" / "formats"
 SECTION = re.compile(r"^## (\w+)\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_of_layers_is_fresh():
-    assert (PAGES / "ncnn-layers.md").read_text() == render_layer_page(), "run `make docs`"
-
-
 def test_the_page_of_layers_has_every_parameter_and_weight():
-    sections = dict(SECTION.findall(render_layer_page()))
+    sections = dict(SECTION.findall((PAGES / "ncnn-layers.md").read_text()))
 
     assert list(sections) == list(LAYERS)
     for type_, schema in LAYERS.items():

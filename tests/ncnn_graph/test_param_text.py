@@ -110,14 +110,14 @@ BROKEN = {
         4,
         r"promises 2 \+ 1 blobs and names fewer; '0=0.1' would be one",
     ),
-    "names too many": (HEAD.format(2, 2) + "ReLU r 1 1 input b c\n", 4, "'c' is no parameter"),
+    "names too many": (HEAD.format(2, 2) + "ReLU r 1 1 input b c\n", 4, "'c' is not a parameter"),
     "unknown type": (HEAD.format(2, 2) + "Relu r 1 1 input b\n", 4, "unknown layer type 'Relu'"),
     "unknown parameter": (HEAD.format(2, 2) + "ReLU r 1 1 input b 1=2\n", 4, "no parameter 1$"),
     "parameter 32": (HEAD.format(2, 2) + "ReLU r 1 1 input b 32=2\n", 4, "32 is not within 0..31"),
     "parameter twice": (
         HEAD.format(2, 2) + "ReLU r 1 1 input b 0=0.1 0=0.2\n",
         4,
-        "slope .* stands twice",
+        "slope .* is given twice",
     ),
     "a word for a number": (HEAD.format(2, 2) + "ReLU r 1 1 input b 0=nan\n", 4, "'nan' is not"),
     "a text parameter": (HEAD.format(2, 2) + 'Reshape r 1 1 input b 6="0w,1"\n', 4, "parameter 6"),
@@ -153,7 +153,7 @@ BROKEN = {
         5,
         "'input' is already used by ReLU 'r'; a Split is missing",
     ),
-    "name twice": (HEAD.format(2, 2) + "ReLU input 1 1 input b\n", 4, "the name stands twice"),
+    "name twice": (HEAD.format(2, 2) + "ReLU input 1 1 input b\n", 4, "duplicate name, of layers 0 and 1"),
 }
 
 

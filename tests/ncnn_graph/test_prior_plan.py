@@ -18,14 +18,14 @@ from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_level_priors, build_priors
 from mbv3ssd_deploy.core.spec import ClipRule, PriorLevel, PriorSpec
 from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.ncnn_graph.prior_plan import (
+from mbv3ssd_deploy.ncnn_graph.priors import (
     MEMORY_DATA,
     PRIOR_BOX,
     PriorMode,
     level_corners,
     plan_priors,
+    priors_from_priorbox,
 )
-from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
 
 
 def layers(plan):

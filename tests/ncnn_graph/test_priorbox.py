@@ -5,10 +5,11 @@ from ncnn_graphs import SAMPLES
 
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
-from mbv3ssd_deploy.ncnn_graph.priorbox import blob_from_priorbox, priors_from_priorbox
+from mbv3ssd_deploy.ncnn_graph.priors import priors_from_priorbox
 
 # 1e-6 normalised is the tolerance that the priors of a bundle are held to.
 TOLERANCE = 5e-7
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
 
 
 def random_case(seed):
@@ -63,11 +64,12 @@ def test_the_mirror_equals_ncnn(from_ncnn, index):
     params, (cols, rows), data = CASES[index]
     expected = from_ncnn[f"out{index}"]
 
-    found = blob_from_priorbox(params, cols, rows, data)
+    found = priors_from_priorbox(params, cols, rows, data)
+    variances = [params.get(f"variances_{i}", default) for i, default in enumerate(VARIANCES)]
 
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=TOLERANCE)
-    np.testing.assert_array_equal(found[1], expected[1])
+    assert expected.shape == (2, *found.shape)
+    np.testing.assert_allclose(found, expected[0], rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(np.resize(np.float32(variances), found.shape), expected[1])
 
 
 def test_the_cases_cover_every_switch():

@@ -14,8 +14,8 @@ from onnx_text import input_of, lowered, onnx_outputs
 from random_onnx import onnx_models
 
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
-from mbv3ssd_deploy.ncnn_graph.fuse import PASSES, fuse_graph
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import PASSES, fuse_graph
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 # making a failure small takes minutes: FUZZ_SHRINK=1 does it

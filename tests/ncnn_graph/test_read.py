@@ -2,9 +2,8 @@ import pytest
 from ncnn_graphs import closed_graph, sample_layer
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.param_text import render_param
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn, read_param
-from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
+from mbv3ssd_deploy.ncnn_graph.param_text import read_param, render_param
+from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin
 
 GRAPH = closed_graph(sample_layer("Convolution"))
 

@@ -14,19 +14,19 @@ from mbv3ssd_deploy.core.spec import BoxCoder
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_detection_output
-from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import fuse_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Weight
-from mbv3ssd_deploy.ncnn_graph.head_levels import find_head_levels
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer, param_of
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
+from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import (
     Outputs,
-    PriorMode,
     TailOptions,
     attach_raw_heads,
     attach_ssd_tail,
+    find_head_levels,
 )
 from mbv3ssd_deploy.ncnn_graph.weight_bin import parse_bin, render_bin
 from mbv3ssd_deploy.onnx_body.export import export_body

@@ -4,8 +4,8 @@ from ncnn_graphs import closed_graph, sample_layer
 
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage, Weight
-from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, build_layer
-from mbv3ssd_deploy.ncnn_graph.storage import CONVERTED, with_storage
+from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, LINEAR_TYPES, build_layer
+from mbv3ssd_deploy.ncnn_graph.weight_bin import with_storage
 
 
 def storages(graph):
@@ -78,4 +78,4 @@ def test_int8_is_not_this_functions_work():
 
 
 def test_the_converted_types_have_a_flagged_weight():
-    assert all(LAYERS[type_].weights[0].flagged for type_ in CONVERTED)
+    assert all(LAYERS[type_].weights[0].flagged for type_ in LINEAR_TYPES)

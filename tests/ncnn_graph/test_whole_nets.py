@@ -14,9 +14,9 @@ from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import Backbone, Tap, TapPlace
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, tail_options
-from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import attach_ssd_tail
 from mbv3ssd_deploy.nets import layouts
 from mbv3ssd_deploy.onnx_body.export import export_body

@@ -3,9 +3,9 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from mbv3ssd_deploy.ncnn_graph.check import ACTIVATIONS
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Storage, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, build_layer
-from mbv3ssd_deploy.ncnn_graph.rules import ACTIVATIONS
 
 # What each layer type needs at least, so that ncnn and our checker accept it.
 SAMPLES = {

@@ -13,10 +13,10 @@ import onnx.parser
 import onnxruntime
 
 from mbv3ssd_deploy.ncnn_graph.check import check_graph
-from mbv3ssd_deploy.ncnn_graph.fuse import fuse_graph
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import fuse_graph
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
-from mbv3ssd_deploy.ncnn_graph.lower import lower_model
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_model
 
 
 def onnx_model(text, weights=None, *, opset=17, seed=0):

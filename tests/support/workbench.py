@@ -12,8 +12,7 @@ from mbv3ssd_deploy.data.images import write_image
 from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.param_text import render_param
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
-from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
+from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 from mbv3ssd_deploy.verification.verify import verify_bundle
 

@@ -16,7 +16,7 @@ from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.core.spec import ChannelOrder
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Weight
 from mbv3ssd_deploy.ncnn_graph.param_text import render_param
-from mbv3ssd_deploy.ncnn_graph.read import read_ncnn
+from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn
 from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict

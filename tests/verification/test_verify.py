@@ -15,9 +15,10 @@ from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.data.images import write_image
 from mbv3ssd_deploy.errors import BundleError, DatasetError, RuntimeUnavailableError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, Outputs
+from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
-from mbv3ssd_deploy.ncnn_graph.guards import Guards
+from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks
+from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
@@ -99,7 +100,7 @@ def test_full_precision_storage_has_the_stricter_rule(workbench):
 
 
 def test_a_bundle_without_guards_is_held_against_its_own_record(workbench):
-    bare = lowered(workbench, "unguarded", guards=Guards(fp16=False, bf16=False))
+    bare = lowered(workbench, "unguarded", guards=PrecisionMasks(fp16=False, bf16=False))
 
     assert "31=" not in bare.param_path.read_text()
     assert read_files(bare, bare.manifest.ncnn).layout == ()

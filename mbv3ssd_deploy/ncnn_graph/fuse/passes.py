@@ -6,22 +6,25 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from mbv3ssd_deploy.ncnn_graph.edit import without_dead_layers
-from mbv3ssd_deploy.ncnn_graph.fuse.activation import fuse_activations
-from mbv3ssd_deploy.ncnn_graph.fuse.batch_norm import fold_batch_norms
-from mbv3ssd_deploy.ncnn_graph.fuse.channel_affine import fold_channel_affines
-from mbv3ssd_deploy.ncnn_graph.fuse.clip import merge_clips
-from mbv3ssd_deploy.ncnn_graph.fuse.flat_concat import join_flat
-from mbv3ssd_deploy.ncnn_graph.fuse.gate import fuse_gates
-from mbv3ssd_deploy.ncnn_graph.fuse.hard_sigmoid import recognise_hard_sigmoids
-from mbv3ssd_deploy.ncnn_graph.fuse.hard_swish import recognise_hard_swishes
-from mbv3ssd_deploy.ncnn_graph.fuse.leading_norm import fold_leading_norms
-from mbv3ssd_deploy.ncnn_graph.fuse.pooled_linear import flatten_pooled_branches
-from mbv3ssd_deploy.ncnn_graph.fuse.reshape import merge_reshapes
-from mbv3ssd_deploy.ncnn_graph.fuse.scalar_operand import fold_scalar_operands
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
+from mbv3ssd_deploy.ncnn_graph.fuse.activations import (
+    fold_scalar_operands,
+    fuse_activations,
+    fuse_gates,
+    merge_clips,
+    recognise_hard_sigmoids,
+    recognise_hard_swishes,
+)
+from mbv3ssd_deploy.ncnn_graph.fuse.linear import (
+    flatten_pooled_branches,
+    fold_batch_norms,
+    fold_channel_affines,
+    fold_leading_norms,
+)
+from mbv3ssd_deploy.ncnn_graph.fuse.shape import join_flat, merge_reshapes
+from mbv3ssd_deploy.ncnn_graph.graph import CONF, LOC, NcnnGraph
 
 Pass = Callable[[NcnnGraph, frozenset[str]], NcnnGraph]
-"""Takes a graph and the blobs wanted of it; returns the same object when it changes nothing."""
+"""Rewrites a graph whose outputs are given; returns the same object when it changes nothing."""
 
 PASSES: Final[tuple[Pass, ...]] = (
     without_dead_layers,  # first, so that dead readers hold nothing back
@@ -40,7 +43,7 @@ PASSES: Final[tuple[Pass, ...]] = (
 )
 
 
-def fuse_graph(graph: NcnnGraph, outputs: Iterable[str] = ("loc", "conf")) -> NcnnGraph:
+def fuse_graph(graph: NcnnGraph, outputs: Iterable[str] = (LOC, CONF)) -> NcnnGraph:
     """Return `graph` rewritten by every pass; `outputs` are the blobs that must stay.
 
     Every blob name that is still there holds the same numbers as before, up to rounding.

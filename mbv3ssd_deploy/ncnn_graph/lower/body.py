@@ -2,21 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Final
 
 import onnx
 
 from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
 from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, facts_of_model
-from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import CONF_BLOB, INPUT_BLOB, LOC_BLOB, Scope
-from mbv3ssd_deploy.ncnn_graph.lower.table import LOWERINGS
+from mbv3ssd_deploy.ncnn_graph.graph import INPUT, NcnnGraph
+from mbv3ssd_deploy.ncnn_graph.lower.elementwise import (
+    lower_binary,
+    lower_clip,
+    lower_hard_sigmoid,
+    lower_hard_swish,
+    lower_leaky_relu,
+    lower_pow,
+    lower_relu,
+    lower_sigmoid,
+    lower_softmax,
+)
+from mbv3ssd_deploy.ncnn_graph.lower.linear import (
+    lower_batch_normalization,
+    lower_gemm,
+    lower_matmul,
+    lower_reduce_l2,
+)
+from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, OnnxNode, facts_of_model
+from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope
+from mbv3ssd_deploy.ncnn_graph.lower.shape import (
+    lower_cast,
+    lower_concat,
+    lower_dropout,
+    lower_identity,
+    lower_reshape,
+    lower_slice,
+    lower_split,
+    lower_transpose,
+)
+from mbv3ssd_deploy.ncnn_graph.lower.windows import (
+    lower_average_pool,
+    lower_conv,
+    lower_global_average_pool,
+    lower_global_max_pool,
+    lower_max_pool,
+    lower_reduce_mean,
+)
 from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 from mbv3ssd_deploy.onnx_body.body import POST_PROCESSING, OnnxBody
+
+Lowering = Callable[[OnnxNode, Scope], None]
+
+LOWERINGS: Final[Mapping[str, Lowering]] = MappingProxyType(
+    {
+        "Add": lower_binary,
+        "AveragePool": lower_average_pool,
+        "BatchNormalization": lower_batch_normalization,
+        "Cast": lower_cast,
+        "Clip": lower_clip,
+        "Concat": lower_concat,
+        "Conv": lower_conv,
+        "Div": lower_binary,
+        "Dropout": lower_dropout,
+        "Flatten": lower_reshape,
+        "Gemm": lower_gemm,
+        "GlobalAveragePool": lower_global_average_pool,
+        "GlobalMaxPool": lower_global_max_pool,
+        "HardSigmoid": lower_hard_sigmoid,
+        "HardSwish": lower_hard_swish,
+        "Identity": lower_identity,
+        "LeakyRelu": lower_leaky_relu,
+        "MatMul": lower_matmul,
+        "Max": lower_binary,
+        "MaxPool": lower_max_pool,
+        "Min": lower_binary,
+        "Mul": lower_binary,
+        "Pow": lower_pow,
+        "ReduceL2": lower_reduce_l2,
+        "ReduceMean": lower_reduce_mean,
+        "Relu": lower_relu,
+        "Reshape": lower_reshape,
+        "Sigmoid": lower_sigmoid,
+        "Slice": lower_slice,
+        "Softmax": lower_softmax,
+        "Split": lower_split,
+        "Squeeze": lower_reshape,
+        "Sub": lower_binary,
+        "Transpose": lower_transpose,
+        "Unsqueeze": lower_reshape,
+    }
+)
+"""Which function lowers which ONNX operator, in the order of the alphabet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +121,7 @@ def lower_body(body: OnnxBody) -> NcnnGraph:
             message names all of them.
         SpecError: a batch other than 1, an open input shape, or outputs that are missing.
     """
-    return lower_with_names(body).graph
-
-
-def lower_with_names(body: OnnxBody) -> LoweredBody:
-    """Return what `lower_body` returns, and the blob of every ONNX tensor.
-
-    Raises:
-        UnsupportedOpError, SpecError: as `lower_body`.
-    """
-    return lower_model(body.model, {LOC_BLOB: LOC_BLOB, CONF_BLOB: CONF_BLOB})
+    return lower_model(body.model, {name: name for name in body.output_names}).graph
 
 
 def lower_model(model: onnx.ModelProto, outputs: Mapping[str, str]) -> LoweredBody:
@@ -71,36 +139,52 @@ def lower_model(model: onnx.ModelProto, outputs: Mapping[str, str]) -> LoweredBo
             hint="export the body with mbv3ssd-deploy export",
         )
     scope = Scope(facts, outputs)
-    _raise_whole([_unknown(node) for node in facts.nodes if node.op_type not in LOWERINGS])
-    _raise_whole(_with_strange_attributes(facts))
-    _raise_whole(_lower_nodes(facts, scope))
-    _raise_whole(_without_blob(facts, scope, outputs))
-    _raise_whole(_misshapen(facts, scope))
+    _raise_all(_unknown_operators(facts))
+    _raise_all(_unknown_attributes(facts))
+    _raise_all(_lower_nodes(facts, scope))
+    _raise_all(_without_blob(facts, scope, outputs))
+    _raise_all(_misshapen(facts, scope))
     graph = _with_output_names(scope, outputs)
     return LoweredBody(graph, MappingProxyType(scope.blob_of))
 
 
-def _unknown(node: OnnxNode) -> UnsupportedOpError:
-    if node.op_type in POST_PROCESSING:
-        return node.refusal(
-            "this ONNX file still holds the post-processing",
-            hint="export the body with mbv3ssd-deploy export",
-        )
-    return node.refusal("there is no lowering for this operator")
+def _unknown_operators(facts: OnnxFacts) -> list[UnsupportedOpError]:
+    hint = "export the body with mbv3ssd-deploy export"
+    return [
+        node.refusal("this ONNX file still holds the post-processing", hint=hint)
+        if node.op_type in POST_PROCESSING
+        else node.refusal("there is no lowering for this operator")
+        for node in facts.nodes
+        if node.op_type not in LOWERINGS
+    ]
 
 
-def _with_strange_attributes(facts: OnnxFacts) -> list[UnsupportedOpError]:
-    """Refuse nodes with an attribute that ONNX does not know: nobody can tell what it changes."""
+def _unknown_attributes(facts: OnnxFacts) -> list[UnsupportedOpError]:
+    """Refuse nodes with an attribute that ONNX does not know, so that its effect is unknown."""
     refused = []
     for node in facts.nodes:
         known = onnx.defs.get_schema(node.op_type, facts.opset).attributes
-        strange = sorted(set(node.attributes) - set(known))
-        if strange:
-            refused.append(
-                node.refusal(
-                    f"in opset {facts.opset} the operator has no attribute {', '.join(strange)}"
-                )
-            )
+        unknown = ", ".join(sorted(set(node.attributes) - set(known)))
+        if unknown:
+            place = f"in opset {facts.opset}"
+            refused.append(node.refusal(f"{place} the operator has no attribute {unknown}"))
+    return refused
+
+
+def _lower_nodes(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
+    """Lower every node; what depends on a refused one is passed over, and not refused again."""
+    refused = []
+    for node in facts.nodes:
+        reads = [t for t in node.inputs if t and scope.constant(t) is None]
+        if all(tensor in scope.blob_of for tensor in reads):
+            try:
+                LOWERINGS[node.op_type](node, scope)
+            except UnsupportedOpError as error:
+                refused.append(error)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # numbers that contradict each other, which ONNX's checker lets pass
+                reason = f"its attributes or constants do not fit together ({error})"
+                refused.append(node.refusal(reason))
     return refused
 
 
@@ -123,21 +207,8 @@ def _without_blob(
             refused.append(reader.refusal(f"{tensor!r} has no ncnn form"))
         elif tensor not in scope.blob_of:
             raise SpecError(f"the output {output!r} does not depend on the input")
-        elif scope.blob_of[output] == INPUT_BLOB:
+        elif scope.blob_of[output] == INPUT:
             raise SpecError(f"the output {output!r} is the input itself")
-    return refused
-
-
-def _lower_nodes(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
-    """Lower every node; what depends on a refused one is passed over, and not refused again."""
-    refused = []
-    for node in facts.nodes:
-        reads = [t for t in node.inputs if t and scope.constant(t) is None]
-        if all(tensor in scope.blob_of for tensor in reads):
-            try:
-                LOWERINGS[node.op_type](node, scope)
-            except UnsupportedOpError as error:
-                refused.append(error)
     return refused
 
 
@@ -154,8 +225,8 @@ def _misshapen(facts: OnnxFacts, scope: Scope) -> list[UnsupportedOpError]:
     ]
 
 
-def _raise_whole(refused: list[UnsupportedOpError]) -> None:
-    """Raise one error that tells of all `refused`, with the hint of the first."""
+def _raise_all(refused: list[UnsupportedOpError]) -> None:
+    """Raise one error that names all of `refused`, with the hint of the first."""
     if not refused:
         return
     first, *others = refused

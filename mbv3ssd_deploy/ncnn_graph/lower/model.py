@@ -13,8 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode, node_from_proto
+from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
+from mbv3ssd_deploy.onnx_body.body import DEFAULT_DOMAINS, opset_of
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,46 @@ LARGEST_CONSTANT: Final = 64 * 2**20
 """Bytes. The largest weight of a MobileNetV3-SSD takes less than a tenth of it."""
 
 _RANDOM: Final = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
-"""They give other numbers each time, of whatever they are fed with."""
+"""They give other numbers each time, whatever their input."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxNode:
+    """One node, its attributes as plain Python values.
+
+    Attributes:
+        name: the node's own name, or, where it has none, its op type and first output.
+        op_type: the operator; one of a foreign domain carries it, `domain::Op`.
+        inputs: tensor names; an input that was left out is "".
+        outputs: tensor names.
+        attributes: as plain values: int, float, str, tuples of them, or a protobuf for the rest.
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def integer(self, name: str, default: int) -> int:
+        """Return the integer attribute `name`, or `default`."""
+        return int(self.attributes.get(name, default))
+
+    def number(self, name: str, default: float) -> float:
+        """Return the float attribute `name`, or `default`."""
+        return float(self.attributes.get(name, default))
+
+    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the list-of-integers attribute `name`, or `default`."""
+        return tuple(int(value) for value in self.attributes.get(name, default))
+
+    def optional_input(self, index: int) -> str:
+        """Return the input at `index`, or "" where the node leaves it out."""
+        return self.inputs[index] if index < len(self.inputs) else ""
+
+    def refusal(self, reason: str, *, hint: str = "") -> UnsupportedOpError:
+        """Return the error that says why this node has no ncnn form."""
+        return UnsupportedOpError(self.name, self.op_type, reason, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +92,8 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
 
     Raises:
         SpecError: not exactly one input, or an input whose shape is open or whose batch is not 1.
-        UnsupportedOpError: a computed constant is larger than `LARGEST_CONSTANT`.
+        UnsupportedOpError: a constant cannot be computed, or is larger than `LARGEST_CONSTANT`.
     """
-    opset = next(o.version for o in model.opset_import if o.domain in {"", "ai.onnx"})
     constants = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1:
@@ -64,6 +102,7 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
     _check_input(inputs[0])
     inferred = _inferred(model).graph
     shapes, types = _shapes_and_types([*inferred.input, *inferred.value_info, *inferred.output])
+    opset = opset_of(model)
     nodes = _fold_constants(model, opset, constants)
     return OnnxFacts(
         nodes=nodes,
@@ -74,6 +113,24 @@ def facts_of_model(model: onnx.ModelProto) -> OnnxFacts:
         input_name=inputs[0].name,
         output_names=tuple(value.name for value in model.graph.output),
     )
+
+
+def _node_of(proto: onnx.NodeProto) -> OnnxNode:
+    foreign = proto.domain not in DEFAULT_DOMAINS
+    attributes = {a.name: _plain(onnx.helper.get_attribute_value(a)) for a in proto.attribute}
+    return OnnxNode(
+        name=proto.name or f"{proto.op_type}_{proto.output[0]}",
+        op_type=f"{proto.domain}::{proto.op_type}" if foreign else proto.op_type,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes=MappingProxyType(attributes),
+    )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 -- whatever an ONNX attribute may hold
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -123,19 +180,8 @@ def _fold_constants(
             values = _computed(proto, opset, {name: constants[name] for name in given})
             constants.update(zip(proto.output, values, strict=False))
         else:
-            rest.append(node_from_proto(proto))
+            rest.append(_node_of(proto))
     return tuple(rest)
-
-
-def _computed(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> list[Array]:
-    """Return what a node makes of constants."""
-    if proto.op_type == "Constant" and proto.attribute[0].name == "value":
-        return [numpy_helper.to_array(proto.attribute[0].t)]
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 -- loads every operator there is
-
-    _refuse_huge(proto, opset, given)
-    evaluator = ReferenceEvaluator(proto, opsets={"": opset})
-    return [np.asarray(value) for value in evaluator.run(None, dict(given))]
 
 
 def _is_constant(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
@@ -153,6 +199,20 @@ def _is_training_dropout(proto: onnx.NodeProto, constants: Mapping[str, Array]) 
     return mode in constants and bool(constants[mode].any())
 
 
+def _computed(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> list[Array]:
+    if proto.op_type == "Constant" and proto.attribute[0].name == "value":
+        return [numpy_helper.to_array(proto.attribute[0].t)]
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 -- loads every operator there is
+
+    _refuse_huge(proto, opset, given)
+    try:
+        evaluator = ReferenceEvaluator(proto, opsets={"": opset})
+        return [np.asarray(value) for value in evaluator.run(None, dict(given))]
+    except Exception as error:
+        reason = f"its value cannot be computed: {str(error) or type(error).__name__}"
+        raise _node_of(proto).refusal(reason) from error
+
+
 def _refuse_huge(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> None:
     """Raise before a few bytes of file become gigabytes of memory, as ConstantOfShape can."""
     tensors = [numpy_helper.from_array(value, name) for name, value in given.items()]
@@ -164,7 +224,7 @@ def _refuse_huge(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) 
     for name, shape in shapes.items():
         size = math.prod(shape) * onnx.helper.tensor_dtype_to_np_dtype(types[name]).itemsize
         if size > LARGEST_CONSTANT:
-            raise node_from_proto(proto).refusal(
+            raise _node_of(proto).refusal(
                 f"the constant {name!r} {list(shape)} would take {size / 2**20:.0f} MiB;"
                 f" at most {LARGEST_CONSTANT / 2**20:.0f} are computed"
             )

@@ -1,4 +1,4 @@
-"""Scope: what a lowering may ask about the ONNX graph, and where it puts its ncnn layers.
+"""Scope: what a lowering reads of the ONNX graph, and where it puts its ncnn layers.
 
 The rule that every lowering keeps: an ncnn blob has exactly the shape of its ONNX tensor without
 the batch axis, outermost axis first: [N, C, H, W] is (c, h, w), [N, P, 4] is (h, w), [N, C] is (w).
@@ -13,23 +13,11 @@ import numpy as np
 import onnx
 
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param, Weight
+from mbv3ssd_deploy.ncnn_graph.check import layer_problems
+from mbv3ssd_deploy.ncnn_graph.edit import UniqueNames
+from mbv3ssd_deploy.ncnn_graph.graph import INPUT, TAIL_BLOBS, NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
-from mbv3ssd_deploy.ncnn_graph.lower.model import Array, OnnxFacts
-from mbv3ssd_deploy.ncnn_graph.lower.node import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.names import UniqueNames
-
-INPUT_BLOB = "input"
-LOC_BLOB = "loc"
-CONF_BLOB = "conf"
-# What ssd_tail adds; no tensor of a body may be called so.
-_TAIL_BLOBS = (
-    "mbox_loc",
-    "mbox_conf",
-    "mbox_conf_softmax",
-    "mbox_priorbox",
-    "detection_out",
-)
+from mbv3ssd_deploy.ncnn_graph.lower.model import Array, OnnxFacts, OnnxNode
 
 
 class Scope:
@@ -37,19 +25,13 @@ class Scope:
 
     def __init__(self, facts: OnnxFacts, outputs: Mapping[str, str]) -> None:
         self.facts = facts
-        self.layers: list[NcnnLayer] = []
-        self.blob_of: dict[str, str] = {}
-        fixed = (INPUT_BLOB, *outputs.values())
-        self._blob_names = UniqueNames((*fixed, *_TAIL_BLOBS))
-        self._layer_names = UniqueNames(("input",))
+        self.blob_of: dict[str, str] = {facts.input_name: INPUT}
+        shape = facts.shapes[facts.input_name][1:]
+        self.layers = [build_layer("Input", INPUT, (), (INPUT,), sizes_of(shape))]
+        # no tensor of a body may have the name of a blob of the tail
+        self._blob_names = UniqueNames((INPUT, *outputs.values(), *TAIL_BLOBS))
+        self._layer_names = UniqueNames((INPUT,))
         self._wanted = dict(outputs)
-        self._open_input()
-
-    def _open_input(self) -> None:
-        shape = self.facts.shapes[self.facts.input_name][1:]
-        sizes = dict(zip("whc", reversed(shape), strict=False))
-        self.blob_of[self.facts.input_name] = INPUT_BLOB
-        self.layers.append(build_layer("Input", "input", (), (INPUT_BLOB,), sizes))
 
     def constant(self, tensor: str) -> Array | None:
         """Return the value of `tensor` if it depends on no input."""
@@ -65,6 +47,20 @@ class Scope:
         if value is None:
             raise node.refusal(f"its {what} {tensor!r} is not a constant")
         return np.asarray(value, dtype=np.float32)
+
+    def integers(self, node: OnnxNode, index: int, name: str) -> tuple[int, ...]:
+        """Return the input at `index`, in older opsets the attribute `name`; () when absent.
+
+        Raises:
+            UnsupportedOpError: it is computed from the input.
+        """
+        tensor = node.optional_input(index)
+        if not tensor:
+            return node.integers(name, ())
+        value = self.constant(tensor)
+        if value is None:
+            raise node.refusal(f"its {name} are computed from the input")
+        return tuple(int(number) for number in value.ravel())
 
     def dims(self, node: OnnxNode, tensor: str) -> tuple[int, ...]:
         """Return the shape of `tensor` without its batch axis, outermost first.
@@ -88,63 +84,56 @@ class Scope:
             raise node.refusal(f"{tensor!r} holds {kind}; only FLOAT tensors run in ncnn")
         return shape[1:]
 
-    def blob(self, tensor: str) -> str:
-        """Return the blob that holds `tensor`."""
-        return self.blob_of[tensor]
-
     def alias(self, node: OnnxNode) -> None:
         """Let the node's first output be the very blob of its first input."""
         self.blob_of[node.outputs[0]] = self.blob_of[node.inputs[0]]
 
-    def emit(
+    def emit(  # noqa: PLR0913 -- the columns of a .param line
         self,
-        type_: str,
         node: OnnxNode,
-        inputs: tuple[str, ...],
+        type_: str,
         params: Mapping[str, Param] | None = None,
         weights: tuple[Weight, ...] = (),
-    ) -> None:
-        """Add the layer that makes the node's first output."""
-        self.emit_all(type_, node, inputs, params, weights, tensors=node.outputs[:1])
-
-    def emit_all(  # noqa: PLR0913 -- the columns of a .param line
-        self,
-        type_: str,
-        node: OnnxNode,
-        inputs: tuple[str, ...],
-        params: Mapping[str, Param] | None,
-        weights: tuple[Weight, ...],
         *,
-        tensors: tuple[str, ...],
+        blobs: tuple[str, ...] | None = None,
+        tensors: tuple[str, ...] | None = None,
     ) -> None:
-        """Add the layer that makes `tensors`."""
-        outputs = tuple(self._blob_for(tensor) for tensor in tensors)
-        self.blob_of.update(zip(tensors, outputs, strict=True))
+        """Add the layer from `blobs` (the node's first input) to `tensors` (its first output)."""
+        inputs = (self.blob_of[node.inputs[0]],) if blobs is None else blobs
+        made = node.outputs[:1] if tensors is None else tensors
+        outputs = tuple(self._wanted.get(t) or self._blob_names.take(t) for t in made)
+        self.blob_of.update(zip(made, outputs, strict=True))
         name = self._layer_names.take(node.name)
         self._append(node, build_layer(type_, name, inputs, outputs, params, weights=weights))
 
     def emit_between(
         self,
-        type_: str,
         node: OnnxNode,
-        inputs: tuple[str, ...],
-        params: Mapping[str, Param] | None = None,
+        type_: str,
+        params: Mapping[str, Param],
         weights: tuple[Weight, ...] = (),
+        *,
+        blobs: tuple[str, ...],
     ) -> str:
-        """Add a layer whose result no ONNX tensor holds; return its blob."""
+        """Add a layer whose result is not an ONNX tensor; return its blob."""
         wish = f"{node.name}/{type_}"
         blob, name = self._blob_names.take(wish), self._layer_names.take(wish)
-        self._append(node, build_layer(type_, name, inputs, (blob,), params, weights=weights))
+        self._append(node, build_layer(type_, name, blobs, (blob,), params, weights=weights))
         return blob
 
     def _append(self, node: OnnxNode, layer: NcnnLayer) -> None:
+        problems = layer_problems(layer)
+        if problems:
+            raise node.refusal(f"as ncnn's {layer.type} its numbers are wrong: {problems[0]}")
         for weight in layer.weights:
             if not np.isfinite(weight.data).all():
                 raise node.refusal(f"its {weight.role} holds numbers that are NaN or infinite")
         self.layers.append(layer)
 
-    def _blob_for(self, tensor: str) -> str:
-        return self._wanted.get(tensor) or self._blob_names.take(tensor)
+
+def sizes_of(dims: tuple[int, ...]) -> dict[str, Param]:
+    """Return the parameters w, h, c of a blob of shape `dims`."""
+    return dict(zip("whc", reversed(dims), strict=False))
 
 
 def checked_axis(node: OnnxNode, axis: int, rank: int) -> int:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from onnx_text import Table, assert_lowers, fused, onnx_model, types
 
-from mbv3ssd_deploy.ncnn_graph.codes import ActivationType
-from mbv3ssd_deploy.ncnn_graph.layers import param_of
+from mbv3ssd_deploy.ncnn_graph.layers import ActivationType, param_of
 
 VARIANCE = np.float32([0.5, 1.0, 2.0, 0.1, 0.9, 4.0])
 NORM = {"s": (6,), "t": (6,), "m": (6,), "v": VARIANCE}

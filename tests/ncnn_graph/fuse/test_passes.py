@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from onnx_text import assert_lowers, fused, lowered, onnx_model, run_ncnn, type_counts, types
 
-from mbv3ssd_deploy.ncnn_graph.fuse import PASSES, fuse_graph
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body, lower_with_names
+from mbv3ssd_deploy.ncnn_graph.fuse.passes import PASSES, fuse_graph
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body, lower_model
 from mbv3ssd_deploy.onnx_body.export import export_body
 
 TEXT = (
@@ -87,7 +87,7 @@ def test_a_net_has_no_more_than_it_needs(opset):
 
 
 def test_surviving_blobs_hold_the_same_numbers(body):
-    found = lower_with_names(body)
+    found = lower_model(body.model, {"loc": "loc", "conf": "conf"})
     graph = fuse_graph(found.graph)
     made = {blob for layer in graph.layers for blob in layer.outputs}
     blobs = sorted(set(found.blob_of.values()) & made)

@@ -38,10 +38,10 @@ def test_the_axes_as_an_input():
 REFUSED = {
     "over rows": ({"axes": "axes=[2]"}, "a map's channels are lowered"),
     "over all": ({"axes": "axes=[1,2,3]"}, "a map's channels are lowered"),
-    "another tensor": ({"divided": "scale"}, "divides something else"),
+    "another tensor": ({"divided": "scale"}, "divides another tensor"),
     "a large epsilon": (
         {"weights": WEIGHTS | {"epsilon": np.array(0.1, np.float32)}},
-        "no epsilon of at most 1e-06",
+        "not an epsilon of at most 1e-06",
     ),
     "read twice": (
         {"text": TEXT.replace("Mul(unit, scale)", "Mul(unit, sum)")},

@@ -7,8 +7,8 @@ import pytest
 from onnx_text import assert_lowers, fused, lowered, onnx_model, types
 
 from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
-from mbv3ssd_deploy.ncnn_graph.lower import lower_body, lower_model, lower_with_names
-from mbv3ssd_deploy.ncnn_graph.names import UniqueNames
+from mbv3ssd_deploy.ncnn_graph.edit import UniqueNames
+from mbv3ssd_deploy.ncnn_graph.lower.body import lower_body, lower_model
 from mbv3ssd_deploy.onnx_body.export import export_body
 
 
@@ -145,7 +145,7 @@ def body():
 
 
 def test_every_tensor_knows_its_blob(body):
-    found = lower_with_names(body)
+    found = lower_model(body.model, {"loc": "loc", "conf": "conf"})
     blobs = {blob for layer in found.graph.layers for blob in layer.outputs}
     computed = {t for node in body.model.graph.node for t in node.output}
     constants = {i.name for i in body.model.graph.initializer}

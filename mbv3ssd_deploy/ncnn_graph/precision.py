@@ -14,73 +14,67 @@ releases ignore it). Two places need one:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from mbv3ssd_deploy.ncnn_graph.codes import FeatMask
-from mbv3ssd_deploy.ncnn_graph.edit import int_param
+from mbv3ssd_deploy.ncnn_graph.check import layer_problems
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
+from mbv3ssd_deploy.ncnn_graph.layers import FeatMask, int_param
 from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 
-_MISREAD: Final = frozenset({2, 3})
+_UNSAFE_REMAINDERS: Final = frozenset({2, 3})
 """What the output width leaves over 4 where the kernel's remainder loop runs for two columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guards:
-    """From which modes the network is guarded; off is for an ncnn that has been mended."""
+class PrecisionMasks:
+    """Against which 16-bit modes a network is masked; off is for an ncnn that has been fixed."""
 
     fp16: bool = True
     bf16: bool = True
 
 
-ALL_GUARDS: Final = Guards()
+ALL_MASKS: Final = PrecisionMasks()
 
 
-def with_guards(graph: NcnnGraph, guards: Guards) -> NcnnGraph:
-    """Return `graph` with the masks that `guards` ask for, and no other."""
-    misread = misread_layers(graph) if guards.fp16 else frozenset()
-    joined = _prior_joins(graph)
-    prior_mask = FeatMask(0)
-    if guards.fp16:
-        prior_mask |= FeatMask.NO_FP16_STORAGE
-    if guards.bf16:
+def with_precision_masks(graph: NcnnGraph, masks: PrecisionMasks) -> NcnnGraph:
+    """Return `graph` with the masks that `masks` asks for, and no other."""
+    unsafe = fp16_unsafe_layers(graph) if masks.fp16 else frozenset()
+    prior_mask = FeatMask.NO_FP16_STORAGE if masks.fp16 else FeatMask(0)
+    if masks.bf16:
         prior_mask |= FeatMask.NO_BF16_STORAGE
-    masks = dict.fromkeys(misread, FeatMask.NO_FP16_ARITHMETIC) | dict.fromkeys(joined, prior_mask)
-    return NcnnGraph(tuple(_masked(layer, masks.get(layer.name, 0)) for layer in graph.layers))
+    by_name = dict.fromkeys(unsafe, FeatMask.NO_FP16_ARITHMETIC)
+    by_name |= dict.fromkeys(_prior_joins(graph), prior_mask)
+    return NcnnGraph(tuple(_masked(layer, by_name.get(layer.name, 0)) for layer in graph.layers))
 
 
-def misread_layers(graph: NcnnGraph) -> frozenset[str]:
+def fp16_unsafe_layers(graph: NcnnGraph) -> frozenset[str]:
     """Return the names of the layers that the faulty aarch64 kernel would compute wrongly.
 
     A layer whose width is unknown counts as one: the mask costs little, wrong columns a detection.
+    A layer whose own parameters contradict each other, in a file of another tool, is left out.
     """
-    shapes = infer_shapes(graph).blobs
+    unsound = {i for i, layer in enumerate(graph.layers) if layer_problems(layer)}
+    shapes = infer_shapes(graph, unsound).blobs
     return frozenset(
         layer.name
-        for layer in graph.layers
-        if _is_stride_2_depthwise(layer) and shapes.get(layer.outputs[0], (2,))[-1] % 4 in _MISREAD
+        for index, layer in enumerate(graph.layers)
+        if index not in unsound
+        and _is_stride_2_depthwise(layer)
+        and shapes.get(layer.outputs[0], (2,))[-1] % 4 in _UNSAFE_REMAINDERS
     )
 
 
-def guarded_layers(graph: NcnnGraph) -> tuple[str, ...]:
-    """Return the names of those among them that a mask keeps out of float16 arithmetic."""
-    return tuple(name for name, is_masked in _misread_and_masked(graph) if is_masked)
-
-
-def unguarded_layers(graph: NcnnGraph) -> tuple[str, ...]:
-    """Return the names of those among them that nothing keeps out of float16 arithmetic."""
-    return tuple(name for name, is_masked in _misread_and_masked(graph) if not is_masked)
-
-
-def _misread_and_masked(graph: NcnnGraph) -> Iterator[tuple[str, bool]]:
-    misread = misread_layers(graph)
-    for layer in graph.layers:
-        if layer.name in misread:
-            mask = int_param(layer, "featmask")
-            yield layer.name, bool(mask & FeatMask.NO_FP16_ARITHMETIC)
+def masked_and_unmasked(graph: NcnnGraph) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the unsafe layers with a mask against float16 arithmetic, and without."""
+    unsafe = fp16_unsafe_layers(graph)
+    masked: dict[str, bool] = {
+        layer.name: bool(int_param(layer, "featmask") & FeatMask.NO_FP16_ARITHMETIC)
+        for layer in graph.layers
+        if layer.name in unsafe
+    }
+    return tuple(n for n in masked if masked[n]), tuple(n for n in masked if not masked[n])
 
 
 def _is_stride_2_depthwise(layer: NcnnLayer) -> bool:

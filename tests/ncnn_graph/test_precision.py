@@ -5,15 +5,14 @@ import pytest
 
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
-from mbv3ssd_deploy.ncnn_graph.guards import (
-    Guards,
-    guarded_layers,
-    misread_layers,
-    unguarded_layers,
-    with_guards,
-)
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer, param_of
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param
+from mbv3ssd_deploy.ncnn_graph.precision import (
+    PrecisionMasks,
+    fp16_unsafe_layers,
+    masked_and_unmasked,
+    with_precision_masks,
+)
 from mbv3ssd_deploy.onnx_body.export import export_body
 
 
@@ -36,10 +35,10 @@ WIDTHS = {150: 3, 300: 2, 75: 2, 38: 3, 19: 2, 10: 1, 20: 2, 40: 0, 80: 0, 160: 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_mask_follows_the_width(width):
-    graph = with_guards(graph_of(width), Guards())
+    graph = with_precision_masks(graph_of(width), PrecisionMasks())
 
     masked = WIDTHS[width] in (2, 3)
-    assert misread_layers(graph) == ({"conv"} if masked else set())
+    assert fp16_unsafe_layers(graph) == ({"conv"} if masked else set())
     assert param_of(graph.layers[1], "featmask") == int(masked)
 
 
@@ -55,20 +54,20 @@ OTHERS = {
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_kernels_are_left_alone(case):
     for width in range(20, 28):
-        assert not misread_layers(graph_of(width, **OTHERS[case]))
+        assert not fp16_unsafe_layers(graph_of(width, **OTHERS[case]))
 
 
 def test_a_mask_that_is_not_needed_goes_and_a_graph_without_is_the_same():
     graph = graph_of(40, featmask=1)
 
-    assert "featmask" not in with_guards(graph, Guards()).layers[1].params
-    assert with_guards(graph_of(40), Guards()) == graph_of(40)
+    assert "featmask" not in with_precision_masks(graph, PrecisionMasks()).layers[1].params
+    assert with_precision_masks(graph_of(40), PrecisionMasks()) == graph_of(40)
 
 
-def test_foreign_graphs_tell_which_layers_are_guarded():
-    assert guarded_layers(graph_of(75, featmask=3)) == ("conv",)
-    assert unguarded_layers(graph_of(75, featmask=2)) == ("conv",)
-    assert guarded_layers(graph_of(40)) == unguarded_layers(graph_of(40)) == ()
+def test_layers_of_foreign_graphs_are_masked_or_unmasked():
+    assert masked_and_unmasked(graph_of(75, featmask=3)) == (("conv",), ())
+    assert masked_and_unmasked(graph_of(75, featmask=2)) == ((), ("conv",))
+    assert masked_and_unmasked(graph_of(40)) == ((), ())
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def body():
     return export_body(builders.tiny_net(spec=spec), spec)
 
 
-# which guards are up -> the mask of the priors' Concat
+# which modes are masked -> the mask of the priors' Concat
 MODES = {
     (True, True): 6,
     (True, False): 2,
@@ -88,11 +87,11 @@ MODES = {
 
 @pytest.mark.parametrize(("fp16", "bf16"), MODES)
 def test_a_whole_file_has_the_masks_that_were_asked_for(body, fp16, bf16):
-    model = build_ncnn(body, NcnnRequest(guards=Guards(fp16=fp16, bf16=bf16)))
+    model = build_ncnn(body, NcnnRequest(guards=PrecisionMasks(fp16=fp16, bf16=bf16)))
     graph = parse_param(model.param.decode())
     masks = {layer.name: param_of(layer, "featmask") for layer in graph.layers}
 
-    assert misread_layers(graph)
+    assert fp16_unsafe_layers(graph)
     assert masks.pop("mbox_priorbox") == MODES[fp16, bf16]
-    expected = misread_layers(graph) if fp16 else set()
+    expected = fp16_unsafe_layers(graph) if fp16 else set()
     assert {name for name, mask in masks.items() if mask} == expected

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from ncnn_graphs import closed_graph, graphs
 
 from mbv3ssd_deploy.ncnn_graph.check import check_graph, find_problems
+from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
-from mbv3ssd_deploy.ncnn_graph.insert_split import insert_splits
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
 
 

@@ -1,10 +1,14 @@
 """How the priors of each level travel in an ncnn network: as a PriorBox layer, or as constants.
 
 PriorBox clips corners; most families clip in centre form, or sizes, and PriorBox then computes
-other boxes on some levels. So nothing is believed: the layer's parameters are solved from the
-level, its arithmetic is repeated in float32 (`ncnn_graph.priorbox`), and every corner of every
-prior is compared with `core.priors` in float64. Where the worst is within `PRIOR_TOLERANCE`, the
-layer is right.
+other boxes on some levels. So nothing is assumed: the layer's parameters are solved from the level,
+its arithmetic is repeated in float32, operation by operation, and every corner of every prior is
+compared with `core.priors` in float64. Where the worst is within `PRIOR_TOLERANCE`, the layer is
+right.
+
+Source: ncnn's src/layer/priorbox.cpp, the branch for image sizes in pixels. (With one input blob,
+automatic image sizes and no max_sizes, ncnn computes MXNet's normalised priors instead, which no
+network of ours asks for.)
 """
 
 from __future__ import annotations
@@ -14,20 +18,20 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
-from mbv3ssd_deploy.core.arrays import F64
+from mbv3ssd_deploy.core.arrays import F32, F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_level_priors
 from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel, PriorRounding
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.graph import Param
-from mbv3ssd_deploy.ncnn_graph.priorbox import priors_from_priorbox
+from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
 
 PRIOR_TOLERANCE: Final = 1e-6
-"""Of the image: the largest distance of a corner that counts as the same prior."""
+"""In units of the image: the largest distance of a corner that counts as the same prior."""
 
 PRIOR_BOX: Final = "PriorBox"
 MEMORY_DATA: Final = "MemoryData"
@@ -90,36 +94,19 @@ class PriorPlan:
         """Return the levels in groups: each PriorBox alone, neighbouring constants together."""
         groups: list[list[LevelPlan]] = []
         for plan in self.levels:
-            joins = groups and groups[-1][-1].layer == plan.layer == MEMORY_DATA
-            if joins:
+            if groups and groups[-1][-1].layer == plan.layer == MEMORY_DATA:
                 groups[-1].append(plan)
             else:
                 groups.append([plan])
         return tuple(map(tuple, groups))
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """A PriorBox, and how far each corner of its priors (n, 4) is from where it should be."""
-
-    params: Mapping[str, Param]
-    distances: F64
-
-    @property
-    def worst_error(self) -> float:
-        return float(self.distances.max())
-
-
 def plan_priors(spec: DetectorSpec, mode: PriorMode = PriorMode.AUTO) -> PriorPlan:
     """Return how the priors of `spec` travel in an ncnn network.
 
-    Args:
-        spec: the detector.
-        mode: who decides between PriorBox and constants.
-
     Raises:
         SpecError: in LAYER mode, naming every level that PriorBox cannot express, with its error.
-        ValueError: `mode` is none.
+        ValueError: an unknown `mode`.
     """
     wanted = PriorMode(mode)
     levels = tuple(_plan_level(spec, i, wanted) for i in range(len(spec.priors.levels)))
@@ -140,31 +127,26 @@ def level_corners(spec: DetectorSpec, index: int) -> F64:
 
 
 def _plan_level(spec: DetectorSpec, index: int, mode: PriorMode) -> LevelPlan:
-    level, best = spec.priors.levels[index], _best_fit(spec, index)
+    params, distances = _best_fit(spec, index)
+    worst = distances.max(axis=1)
     size = (spec.input.width, spec.input.height) * 2
     plan = LevelPlan(
         level=index,
         layer=PRIOR_BOX,
-        count=level.count,
-        params=MappingProxyType(dict(best.params)),
-        worst_error=best.worst_error,
-        worst_error_px=float((best.distances * size).max()),
-        worst_prior=int(best.distances.max(axis=1).argmax()),
-        inexact=int(np.count_nonzero(best.distances.max(axis=1) > PRIOR_TOLERANCE)),
-        reason="",
+        count=spec.priors.levels[index].count,
+        params=MappingProxyType(params),
+        worst_error=float(worst.max()),
+        worst_error_px=float((distances * size).max()),
+        worst_prior=int(worst.argmax()),
+        inexact=int(np.count_nonzero(worst > PRIOR_TOLERANCE)),
+        reason=f"exact, worst corner {worst.max():.1e} of the image",
     )
-    return _decided(plan, mode, spec)
-
-
-def _decided(plan: LevelPlan, mode: PriorMode, spec: DetectorSpec) -> LevelPlan:
     if mode is PriorMode.CONSTANT:
-        layer, reason = MEMORY_DATA, "constants were asked for"
-    elif plan.inexact:
-        layer = MEMORY_DATA
-        reason = f"PriorBox would miss {_error_text(plan)}: {_cause(spec, plan.level)}"
-    else:
-        layer, reason = PRIOR_BOX, f"exact, worst corner {plan.worst_error:.1e} of the image"
-    return replace(plan, layer=layer, reason=reason)
+        return replace(plan, layer=MEMORY_DATA, reason="constants were asked for")
+    if plan.inexact:
+        reason = f"PriorBox would miss {_error_text(plan)}: {_cause(spec, index)}"
+        return replace(plan, layer=MEMORY_DATA, reason=reason)
+    return plan
 
 
 def _cause(spec: DetectorSpec, index: int) -> str:
@@ -173,7 +155,7 @@ def _cause(spec: DetectorSpec, index: int) -> str:
     if priors.rounding is PriorRounding.PIXEL_CORNERS:
         return "the family rounds corners to whole pixels, ncnn rounds nothing"
     bare = replace(spec, priors=replace(priors, clip=ClipRule.NONE))
-    if _best_fit(bare, index).worst_error <= PRIOR_TOLERANCE:
+    if _best_fit(bare, index)[1].max() <= PRIOR_TOLERANCE:
         return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
     frame = priors.frame_width, priors.frame_height
     if not math.isclose(frame[0] * height, frame[1] * width, rel_tol=1e-12):
@@ -188,19 +170,23 @@ def _error_text(plan: LevelPlan) -> str:
     )
 
 
-def _best_fit(spec: DetectorSpec, index: int) -> _Fit:
+def _best_fit(spec: DetectorSpec, index: int) -> tuple[dict[str, Param], F64]:
+    """Return the PriorBox that comes nearest, and how far off each corner of it is (n, 4)."""
     level, truth = spec.priors.levels[index], level_corners(spec, index)
-    fits = [_fit(params, level, truth) for params in _candidates(spec, level)]
+    fits = []
+    for params in _possible_params(spec, level):
+        found = priors_from_priorbox(params, level.cols, level.rows).astype(np.float64)
+        fits.append((params, np.abs(found.reshape(truth.shape) - truth)))
+
+    def error(fit: tuple[dict[str, Param], F64]) -> float:
+        worst = float(fit[1].max())
+        return worst if worst > PRIOR_TOLERANCE else 0.0
+
     # min() keeps the first of equals: without clipping, which ncnn computes with less rounding
-    return min(fits, key=lambda fit: fit.worst_error > PRIOR_TOLERANCE and fit.worst_error)
+    return min(fits, key=error)
 
 
-def _fit(params: Mapping[str, Param], level: PriorLevel, truth: F64) -> _Fit:
-    found = priors_from_priorbox(params, level.cols, level.rows).astype(np.float64)
-    return _Fit(params, np.abs(found.reshape(truth.shape) - truth))
-
-
-def _candidates(spec: DetectorSpec, level: PriorLevel) -> Iterator[dict[str, Param]]:
+def _possible_params(spec: DetectorSpec, level: PriorLevel) -> Iterator[dict[str, Param]]:
     """Yield the PriorBox parameters that could make `level`: without clipping, and with."""
     unit, width, height = _whole_frame(spec)
     ratios, flip = _ratios_and_flip(level.ratios)
@@ -222,7 +208,7 @@ def _candidates(spec: DetectorSpec, level: PriorLevel) -> Iterator[dict[str, Par
 
 
 def _whole_frame(spec: DetectorSpec) -> tuple[float, int, int]:
-    """Return a unit in which the prior frame has whole sizes, which PriorBox asks for, and these.
+    """Return a unit in which the prior frame has whole sizes, as PriorBox requires, and these.
 
     A frame that cannot be whole is rounded; the comparison then says how wrong that is.
     """
@@ -242,3 +228,83 @@ def _ratios_and_flip(ratios: tuple[float, ...]) -> tuple[tuple[float, ...], int]
     if ratios and is_paired:
         return tuple(a for a, _ in pairs), 1
     return ratios, 0
+
+
+def priors_from_priorbox(
+    params: Mapping[str, Param], cols: int, rows: int, image_size: tuple[int, int] | None = None
+) -> F32:
+    """Return the corners (4n,) that PriorBox computes for a feature map of `cols` x `rows` cells.
+
+    Normalised x1, y1, x2, y2 of each prior; order: row, column, then in a cell for each min size
+    the square, the square of its max size if there are any, and the ratios, wide before tall.
+
+    Args:
+        params: the layer's parameters by name; what is missing has ncnn's default.
+        cols: width of the feature map in cells.
+        rows: height of the feature map in cells.
+        image_size: width and height of the second blob, used where a size is automatic (-233).
+
+    Raises:
+        ValueError: no image size, no min sizes, or fewer max sizes than min sizes.
+    """
+    full = LAYERS[PRIOR_BOX].resolved(params)
+    given = (cast(int, full["image_width"]), cast(int, full["image_height"]))
+    width, height = (
+        blob if size == AUTO else size
+        for size, blob in zip(given, image_size or given, strict=True)
+    )
+    if min(width, height) < 1:
+        raise ValueError(f"an image of {width} x {height} pixels has no priors")
+    sizes = _cell_sizes(full)
+    x = _centres(full, "step_width", width, cols)[None, :, None]
+    y = _centres(full, "step_height", height, rows, accumulated=False)[:, None, None]
+    half = sizes * np.float32(0.5)
+    corners = np.empty((rows, cols, len(sizes), 4), dtype=np.float32)
+    corners[..., 0] = (x - half[:, 0]) / np.float32(width)
+    corners[..., 1] = (y - half[:, 1]) / np.float32(height)
+    corners[..., 2] = (x + half[:, 0]) / np.float32(width)
+    corners[..., 3] = (y + half[:, 1]) / np.float32(height)
+    if full["clip"]:
+        corners = corners.clip(np.float32(0), np.float32(1))
+    return corners.ravel()
+
+
+def _cell_sizes(full: Mapping[str, Param]) -> F32:
+    """Return width and height (n, 2) of the priors of one cell, in pixels."""
+    smallest, largest, ratios = (
+        np.array(full[name], dtype=np.float32)
+        for name in ("min_sizes", "max_sizes", "aspect_ratios")
+    )
+    if not smallest.size or 0 < largest.size < smallest.size:
+        raise ValueError(f"{smallest.size} min sizes have {largest.size} max sizes")
+    sizes: list[tuple[np.float32, np.float32]] = []
+    for index, size in enumerate(smallest):
+        sizes.append((size, size))
+        if largest.size:
+            side = np.sqrt(size * largest[index])
+            sizes.append((side, side))
+        for root in np.sqrt(ratios):
+            wide = (size * root, size / root)
+            sizes += [wide, wide[::-1]] if full["flip"] else [wide]
+    return np.array(sizes, dtype=np.float32)
+
+
+def _centres(
+    full: Mapping[str, Param], step_name: str, size: int, cells: int, *, accumulated: bool = True
+) -> F32:
+    """Return the centres (cells,) along one axis, in pixels.
+
+    ncnn adds step after step along a row, and multiplies from row to row; the float32 rounding
+    differs.
+    """
+    step = np.float32(cast(float, full[step_name]))
+    if step == AUTO:
+        step = np.float32(size) / np.float32(cells)
+        step = np.ceil(step) if full["step_mmdetection"] else step
+    reach = step - np.float32(1) if full["center_mmdetection"] else step
+    start = np.float32(cast(float, full["offset"])) * reach
+    if accumulated:
+        steps = np.full(cells, step, dtype=np.float32)
+        steps[0] = start
+        return np.cumsum(steps, dtype=np.float32)
+    return start + np.arange(cells, dtype=np.float32) * step
