@@ -153,7 +153,11 @@ BROKEN = {
         5,
         "'input' is already used by ReLU 'r'; a Split is missing",
     ),
-    "name twice": (HEAD.format(2, 2) + "ReLU input 1 1 input b\n", 4, "duplicate name, of layers 0 and 1"),
+    "name twice": (
+        HEAD.format(2, 2) + "ReLU input 1 1 input b\n",
+        4,
+        "duplicate name, of layers 0 and 1",
+    ),
 }
 
 
