@@ -48,8 +48,7 @@ from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
-from mbv3ssd_deploy.onnx_body.body import OnnxBody, bytes_from_body, read_body
-from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
+from mbv3ssd_deploy.onnx_body.body import ExporterChoice, OnnxBody, bytes_from_body, read_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
 from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime

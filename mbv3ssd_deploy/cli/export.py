@@ -64,7 +64,7 @@ def command(
         mbv3ssd-deploy export model.pth -o my-bundle --labels labels.txt
     """
     from mbv3ssd_deploy.cli.render import json_from_exported, show_exported
-    from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
+    from mbv3ssd_deploy.onnx_body.body import ExporterChoice
     from mbv3ssd_deploy.pipeline import export_checkpoint
 
     with out.progress() as progress:

@@ -3,8 +3,8 @@
 The TorchScript exporter is asked first. It honours every opset from 11 to 20, is eight times
 faster, needs no further package and names nodes after modules; but PyTorch has announced its end.
 The newer exporter (`dynamo=True`) needs onnxscript and knows opset 18 and later only: asked for
-less it writes 18 without a word. So whatever comes back is checked before it is believed. Both give
-the same ncnn network, layer for layer; when the older is gone, the newer is all that is asked.
+less it silently writes 18. So every result is checked before it is used. Both give the same ncnn
+network, layer for layer; when the older is gone, the newer is all that is asked.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -27,64 +28,34 @@ from mbv3ssd_deploy.onnx_body.body import (
     INPUT,
     LOC,
     SPEC_KEY,
+    ExporterChoice,
     OnnxBody,
     body_from_model,
+    cleaned,
     metadata_from_spec,
     opset_of,
 )
-from mbv3ssd_deploy.onnx_body.clean import cleaned
-from mbv3ssd_deploy.onnx_body.exporter_choice import ExporterChoice
 
 
 @dataclass(frozen=True, slots=True)
 class _Exporter:
-    """One way out of PyTorch, the opsets that it honours, and the one that it is best asked for."""
+    """One way out of PyTorch, the opsets that it honours, and the one that suits it best."""
 
     choice: ExporterChoice
     name: str
     opsets: range
     default_opset: int
-    run: Callable[[torch.nn.Module, torch.Tensor, int], onnx.ModelProto]
-
-    @property
-    def opset_text(self) -> str:
-        return f"{self.opsets[0]} to {self.opsets[-1]}"
-
-
-def _run_torchscript(net: torch.nn.Module, sample: torch.Tensor, opset: int) -> onnx.ModelProto:
-    file = io.BytesIO()
-    torch.onnx.export(
-        net,
-        (sample,),
-        file,  # type: ignore[arg-type]  # this exporter takes a file object, the newer does not
-        input_names=[INPUT],
-        output_names=[LOC, CONF],
-        opset_version=opset,
-        dynamo=False,
-    )
-    return onnx.load_model_from_string(file.getvalue())
-
-
-def _run_dynamo(net: torch.nn.Module, sample: torch.Tensor, opset: int) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        net,
-        (sample,),
-        input_names=[INPUT],
-        output_names=[LOC, CONF],
-        opset_version=opset,
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("the exporter returned nothing")
-    return program.model_proto
 
 
 _EXPORTERS = (
-    _Exporter(ExporterChoice.TORCHSCRIPT, "TorchScript", range(11, 21), 17, _run_torchscript),
-    _Exporter(ExporterChoice.DYNAMO, "dynamo", range(18, 21), 18, _run_dynamo),
+    _Exporter(ExporterChoice.TORCHSCRIPT, "TorchScript", range(11, 21), 17),
+    _Exporter(ExporterChoice.DYNAMO, "dynamo", range(18, 21), 18),
 )
-"""In the order in which they are tried; the first that gives a sound body has made it."""
+"""In the order in which they are tried; the first sound body is used."""
+
+_SUPPORT = "PyTorch's exporters honour " + " and ".join(
+    f"{e.opsets[0]} to {e.opsets[-1]} with the {e.name} exporter" for e in _EXPORTERS
+)
 
 
 def export_body(
@@ -100,7 +71,7 @@ def export_body(
     Args:
         net: float32 [N,3,H,W] -> (loc [N,P,4] offsets, conf [N,P,C] logits); it is exported as in
             eval mode, and left as it was.
-        spec: what the net is; H, W, P and C are held against what was exported.
+        spec: describes the net; H, W, P and C are compared with the exported sizes.
         opset: the version of ONNX's operator set; the model has exactly this one. None is 17 with
             the TorchScript exporter and 18, the oldest that it knows, with the newer.
         batch: N.
@@ -108,17 +79,24 @@ def export_body(
 
     Raises:
         ExportError: PyTorch cannot export this net, cannot honour `opset`, or gave a model that is
-            no body of `spec`; says what each exporter answered.
-        RuntimeUnavailableError: the only exporter that could needs a package that is not here.
+            not a body of `spec`; the message holds each exporter's answer.
+        RuntimeUnavailableError: the only exporter that could needs a package that is missing.
     """
     if batch < 1:
         raise ValueError(f"the batch is {batch}, not 1 or more")
-    able = _able_exporters(ExporterChoice(exporter), opset)
+    choice = ExporterChoice(exporter)
+    allowed = [one for one in _EXPORTERS if choice in (ExporterChoice.AUTO, one.choice)]
+    able = [one for one in allowed if opset is None or opset in one.opsets]
+    if not able:
+        raise ExportError(
+            f"opset {opset} cannot be honoured: {_SUPPORT}",
+            hint="leave out --opset: ncnn, ONNX Runtime and OpenCV read the default",
+        )
     failures: list[tuple[_Exporter, Exception]] = []
     for one in able:
         try:
             return _exported(one, net, spec, opset or one.default_opset, batch)
-        except FormatError as error:  # it is the net that is no body, and the other says so too
+        except FormatError as error:  # the net is at fault, and the other would say so too
             failures.append((one, error))
             break
         except Exception as error:  # noqa: BLE001 -- PyTorch raises whatever went wrong inside
@@ -126,27 +104,13 @@ def export_body(
     raise _export_failure(opset, failures) from failures[-1][1]
 
 
-def _able_exporters(choice: ExporterChoice, opset: int | None) -> list[_Exporter]:
-    allowed = [one for one in _EXPORTERS if choice in (ExporterChoice.AUTO, one.choice)]
-    able = [one for one in allowed if opset is None or opset in one.opsets]
-    if not able:
-        raise ExportError(
-            f"opset {opset} cannot be honoured: {_support_text()}",
-            hint="leave out --opset: ncnn, ONNX Runtime and OpenCV read the default",
-        )
-    return able
-
-
 def _exported(
     exporter: _Exporter, net: torch.nn.Module, spec: DetectorSpec, opset: int, batch: int
 ) -> OnnxBody:
     first = next(iter(net.parameters()), torch.empty(0))
     sample = torch.zeros(batch, 3, spec.input.height, spec.input.width, device=first.device)
-    with warnings.catch_warnings(), torch.no_grad(), _eval_mode(net), _hushed():
-        # that an exporter is to go is our matter, not the user's
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        model = exporter.run(net, sample, opset)
+    with torch.no_grad(), _eval_mode(net), _quiet():
+        model = _run(exporter.choice, net, sample, opset)
     got = opset_of(model)
     if got != opset:
         raise ExportError(f"it wrote opset {got} where {opset} was asked for")
@@ -154,14 +118,32 @@ def _exported(
     return body_from_model(cleaned(model, metadata), source="the exported model")
 
 
+def _run(
+    choice: ExporterChoice, net: torch.nn.Module, sample: torch.Tensor, opset: int
+) -> onnx.ModelProto:
+    options: dict[str, Any] = {"input_names": [INPUT], "output_names": [LOC, CONF]}
+    options["opset_version"] = opset
+    if choice is ExporterChoice.TORCHSCRIPT:
+        file = io.BytesIO()
+        torch.onnx.export(net, (sample,), file, dynamo=False, **options)  # type: ignore[arg-type]
+        return onnx.load_model_from_string(file.getvalue())
+    program = torch.onnx.export(net, (sample,), dynamo=True, verbose=False, **options)
+    if program is None:
+        raise RuntimeError("the exporter returned nothing")
+    return program.model_proto
+
+
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Let the newer exporter not tell the user which packages it would look for operators in."""
+def _quiet() -> Iterator[None]:
+    """Hide what is not the user's concern: announced ends, and packages that dynamo looks for."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logger.setLevel(level)
 
@@ -182,23 +164,17 @@ def _eval_mode(net: torch.nn.Module) -> Iterator[None]:
 
 
 def _export_failure(opset: int | None, failures: list[tuple[_Exporter, Exception]]) -> DeployError:
-    """The error for all that was tried; a missing package counts where it was the last hope."""
+    """Return the error for all attempts; a missing package counts where it was the last hope."""
     answers = "; ".join(f"{exporter.name} exporter: {_first_line(e)}" for exporter, e in failures)
     place = "" if opset is None else f" at opset {opset}"
     message = f"PyTorch {torch.__version__} could not export the net{place}: {answers}"
     last = failures[-1][1]
-    if isinstance(last, ModuleNotFoundError) and not isinstance(failures[0][1], FormatError):
+    if isinstance(last, ModuleNotFoundError):
         hint = f"install it with `python -m pip install {last.name}`"
         return RuntimeUnavailableError(message, hint=hint)
-    return ExportError(message, hint=f"supported opsets: {_support_text()}")
-
-
-def _support_text() -> str:
-    parts = [f"{e.opset_text} with the {e.name} exporter" for e in _EXPORTERS]
-    return f"PyTorch's exporters honour {' and '.join(parts)}"
+    return ExportError(message, hint=f"supported opsets: {_SUPPORT}")
 
 
 def _first_line(error: Exception) -> str:
     text = error.message if isinstance(error, DeployError) else str(error)
-    lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return next(iter(text.strip().splitlines()), type(error).__name__)

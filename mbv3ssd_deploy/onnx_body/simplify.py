@@ -24,11 +24,11 @@ from mbv3ssd_deploy.onnx_body.body import (
     OnnxBody,
     body_from_model,
     bytes_from_body,
+    cleaned,
     metadata_of,
     opset_of,
     parse_model,
 )
-from mbv3ssd_deploy.onnx_body.clean import cleaned
 
 RunOnnx = Callable[[bytes, F32], Mapping[str, F32]]
 """`run(model, inputs (N,3,H,W))` -> outputs by name; ONNX Runtime, handed in from above."""
@@ -43,7 +43,7 @@ _CHILD = script_command(str(Path(__file__).with_name("simplify_child.py")))
 
 @dataclass(frozen=True, slots=True)
 class SimplifyReport:
-    """What became of a simplification.
+    """The outcome of a simplification.
 
     Attributes:
         simplifier: package and version.
@@ -68,12 +68,12 @@ class SimplifyReport:
 
     @property
     def nodes_before(self) -> int:
-        """How many nodes there were."""
+        """The number of nodes of the exported body."""
         return sum(self.ops_before.values())
 
     @property
     def nodes_after(self) -> int:
-        """How many nodes there are."""
+        """The number of nodes of the body that was returned."""
         return sum(self.ops_after.values())
 
     @property
@@ -87,7 +87,6 @@ class _NotUsed(Exception):  # noqa: N818 -- it says what happened, and no error 
 
     def __init__(self, reason: str, worst: float | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.worst = worst
 
 
@@ -112,17 +111,18 @@ def simplify_body(
         DeployError: `run` cannot run the body as it came in.
     """
     if sample.shape != body.input_shape:
-        raise ValueError(f"the sample is {sample.shape}, the body wants {body.input_shape}")
+        raise ValueError(f"the sample is {sample.shape}, the body needs {body.input_shape}")
     began = time.perf_counter()
-    before = bytes_from_body(body)
+    before = after = bytes_from_body(body)
     expected = run(before, sample)
     result, reason, worst = body, "", None
     try:
         simplified = _simplified(body, before, child, timeout_s)
-        worst = _agreement(expected, simplified, sample, run)
-        result = simplified
+        data = bytes_from_body(simplified)
+        worst = _worst_difference(expected, data, sample, run)
+        result, after = simplified, data
     except _NotUsed as refusal:
-        reason, worst = refusal.reason, refusal.worst
+        reason, worst = str(refusal), refusal.worst
     return result, SimplifyReport(
         simplifier=_simplifier(),
         applied=not reason,
@@ -130,7 +130,7 @@ def simplify_body(
         ops_before=op_counts(body),
         ops_after=op_counts(result),
         bytes_before=len(before),
-        bytes_after=len(bytes_from_body(result)),
+        bytes_after=len(after),
         worst_difference=worst,
         seconds=time.perf_counter() - began,
     )
@@ -151,8 +151,8 @@ def _simplified(body: OnnxBody, data: bytes, child: Sequence[str], timeout_s: fl
         except OSError as error:
             raise _NotUsed(f"it cannot be started: {error}") from error
         if result.returncode != 0:
-            said = f": {result.last_words}" if result.last_words else ""
-            raise _NotUsed(f"it {result.ending}{said}")
+            log = f": {result.last_words}" if result.last_words else ""
+            raise _NotUsed(f"it {result.ending}{log}")
         try:
             model = parse_model(target.read_bytes())
         except (OSError, DeployError) as error:
@@ -168,19 +168,19 @@ def _simplified(body: OnnxBody, data: bytes, child: Sequence[str], timeout_s: fl
     return simplified
 
 
-def _agreement(
-    expected: Mapping[str, F32], simplified: OnnxBody, sample: F32, run: RunOnnx
+def _worst_difference(
+    expected: Mapping[str, F32], simplified: bytes, sample: F32, run: RunOnnx
 ) -> float:
-    """Return the largest difference of any output, or refuse what differs too much."""
+    """Return the largest difference of any output, or raise where it is beyond the tolerance."""
     try:
-        actual = run(bytes_from_body(simplified), sample)
+        actual = run(simplified, sample)
     except DeployError as error:
         raise _NotUsed(f"its model does not run: {error.message}") from error
     worst, changed = 0.0, []
-    for name in simplified.output_names:
-        same = np.isclose(actual[name], expected[name], rtol=RTOL, atol=ATOL, equal_nan=True)
+    for name, reference in expected.items():
+        same = np.isclose(actual[name], reference, rtol=RTOL, atol=ATOL, equal_nan=True)
         with np.errstate(invalid="ignore"):  # infinity less infinity
-            gap = np.abs(actual[name] - expected[name])
+            gap = np.abs(actual[name] - reference)
         worst = max(worst, float(np.nanmax(gap, initial=0.0)))
         if not same.all():
             changed.append(f"{name} in {np.count_nonzero(~same)} of {same.size} numbers")

@@ -10,6 +10,7 @@ from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
 from mbv3ssd_deploy.ncnn_graph.param_text import inspect_param, parse_param, render_param
+from mbv3ssd_deploy.ncnn_graph.precision import fp16_unsafe_layers
 
 REFERENCE = SHARED / "data" / "reference" / "mobilenetv3_ssdlite_voc.param"
 SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -201,6 +202,38 @@ def test_a_strangers_file_is_shown_with_its_slips():
     assert [layer.type for layer in parsed.graph.layers] == ["Input", "Relu", "Clip"]
     assert parsed.graph.layers[2].params["min"] == 0
     assert [finding.line for finding in parsed.findings] == [4, 5]
+
+
+# each ended once with an error of Python's own
+DAMAGED = {
+    "thousands of digits": "Input input 0 1 input 0=" + 5000 * "9",
+    "thousands of zeros": "Input input 0 1 input 0=" + 5000 * "0",
+    "a count of many digits": f"Input input 0 {5000 * '9'} input",
+    "a key of many digits": f"Input input 0 1 input {5000 * '9'}=1",
+    "a list length of many digits": f"Slice s 0 1 input -23300={5000 * '9'},1",
+    "digits of another alphabet": "Input input 0 1 input 0=\N{ARABIC-INDIC DIGIT THREE}",
+    "no input": "Convolution c 0 1 y 0=8 1=3 6=216",
+    "no output": "Input input 0 0 0=4",
+    "a float for an integer": "ConvolutionDepthWise d 1 1 input y 0=8 1=3 3=2.0 6=72 7=8",
+    "a stride of 0": "ConvolutionDepthWise d 1 1 input y 0=8 1=3 3=0 6=72 7=8",
+    "no groups": "ConvolutionDepthWise d 1 1 input y 0=8 1=3 3=2 6=72 7=0",
+    "an integer for a list": "Slice s 1 1 input y 0=3",
+    "a list for an integer": "Convolution c 1 1 input y 0=8,2 1=3",
+    "a name of many bytes": f"ReLU {5000 * 'r'} 1 1 input y",
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_line_is_a_finding_and_the_rest_is_shown(case):
+    text = f"7767517\n2 2\nInput x 0 1 input 0=8 1=8 2=8\n{DAMAGED[case]}\n"
+
+    parsed = inspect_param(text)
+
+    assert 4 in [finding.line for finding in parsed.findings]
+    assert max(len(str(finding)) for finding in parsed.findings) < 500
+    assert fp16_unsafe_layers(parsed.graph) == frozenset()
+    with pytest.raises(FormatError):
+        parse_param(text)
 
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="the published reference model is not here")

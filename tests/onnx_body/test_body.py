@@ -11,10 +11,10 @@ from onnx import TensorProto, helper
 from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.onnx_body.body import (
     SPEC_KEY,
-    body_from_bytes,
     body_from_model,
     bytes_from_body,
     metadata_from_spec,
+    parse_model,
     read_body,
 )
 from mbv3ssd_deploy.onnx_body.export import export_body
@@ -99,7 +99,7 @@ def test_truncated_files_are_refused(body, share):
     data = bytes_from_body(body)
 
     with pytest.raises(FormatError):
-        body_from_bytes(data[: int(len(data) * share)])
+        body_from_model(parse_model(data[: int(len(data) * share)]))
 
 
 def test_every_truncation_of_the_last_bytes_is_refused(body):
@@ -107,7 +107,7 @@ def test_every_truncation_of_the_last_bytes_is_refused(body):
 
     for cut in range(1, 60):
         with pytest.raises(FormatError):
-            body_from_bytes(data[:-cut])
+            body_from_model(parse_model(data[:-cut]))
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
@@ -168,9 +168,9 @@ def test_sizes_must_be_those_of_the_spec(model, body):
 
     reasons = refusal(model)
 
-    assert "input is [1, 3, 96, 96], where its description wants [1, 3, 96, 128]" in reasons
+    assert "input is [1, 3, 96, 96], where its description needs [1, 3, 96, 128]" in reasons
     assert f"loc is [1, {body.spec.priors.count}, 4]" in reasons
-    assert f"wants [1, {other.priors.count}, {other.num_classes}]" in reasons
+    assert f"needs [1, {other.priors.count}, {other.num_classes}]" in reasons
 
 
 def test_a_free_batch_is_refused(model):
@@ -191,6 +191,13 @@ def test_what_onnx_itself_refuses_is_refused(model):
     assert "ONNX's checker refuses it" in refusal(model)
 
 
+def test_a_constant_of_another_size_than_its_shape_is_refused(model):
+    bias = next(t for t in model.graph.initializer if t.name.endswith(".bias"))
+    bias.raw_data += bytes(4)
+
+    assert "numbers of a constant in it do not fill its shape" in refusal(model)
+
+
 def test_half_precision_is_refused(model):
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
 
@@ -201,3 +208,14 @@ def test_the_weights_are_float32(body):
     kinds = {onnx.numpy_helper.to_array(t).dtype for t in body.model.graph.initializer}
 
     assert kinds <= {np.dtype(np.float32), np.dtype(np.int64)}
+
+
+def test_a_name_that_is_not_utf_8_is_refused(body, tmp_path):
+    name = body.model.graph.node[0].name.encode()
+    path = tmp_path / "body.onnx"
+    path.write_bytes(bytes_from_body(body).replace(name, b"\x81" * len(name)))
+
+    with pytest.raises(FormatError, match="a name in it is not UTF-8") as caught:
+        read_body(path)
+
+    assert caught.value.where == str(path)

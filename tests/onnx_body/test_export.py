@@ -166,7 +166,7 @@ def test_deprecation_warnings_do_not_get_out(small_net):
 def test_a_net_of_another_size_is_refused(small_net):
     other = replace(SMALL, class_names=tiny_spec(num_classes=5).class_names)
 
-    with pytest.raises(ExportError, match=r"conf is \[1, 32, 3\], where .* wants \[1, 32, 5\]"):
+    with pytest.raises(ExportError, match=r"conf is \[1, 32, 3\], where .* needs \[1, 32, 5\]"):
         export_body(small_net, other)
 
 

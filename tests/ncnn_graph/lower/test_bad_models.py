@@ -105,6 +105,15 @@ REFUSED = {
         "its weight holds numbers that are NaN or infinite",
     ),
     "a division by 0": ("y = Div(x, c)", {"c": np.float32([[[1]], [[0]], [[1]], [[2]]])}, "by 0"),
+    "a stride of 0": ("y = Conv<strides=[0,1]>(x, w)", {"w": (4, 4, 1, 1)}, "are below 1"),
+    "strides of one axis": ("y = Conv<strides=[1]>(x, w)", {"w": (4, 4, 1, 1)}, "of two axes"),
+    "no groups": ("y = Conv<group=0>(x, w)", {"w": (4, 4, 1, 1)}, "not a multiple of group 0"),
+    "a limit of two numbers": ("y = Clip(x, l)", {"l": np.float32([0, 1])}, "not fit together"),
+    "a constant that cannot be computed": (
+        "c = Reshape(k, n) y = Add(x, c)",
+        {"k": (4, 1, 1), "n": np.array([5])},
+        "its value cannot be computed",
+    ),
     "shapes that are computed": ("s = Shape(x) y = Reshape(x, s)", {}, "Shape"),
 }
 
