@@ -24,7 +24,7 @@ from emulated_arm import Arm, relative_error
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.boxes import decode_boxes
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks, fp16_unsafe_layers
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
@@ -69,7 +69,7 @@ def _print_network(arm: Arm, body: Body) -> None:
         told = ""
 
 
-def _model(body: Body, *, is_guarded: bool) -> NcnnModel:
+def _model(body: Body, *, is_guarded: bool) -> BuiltNcnn:
     guards = PrecisionMasks(fp16=is_guarded)
     request = NcnnRequest(storage=Storage.FLOAT32, outputs=Outputs.CONCAT, guards=guards)
     return build_ncnn(body.simple, request)

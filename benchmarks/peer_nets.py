@@ -26,7 +26,7 @@ from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 from mbv3ssd_deploy.onnx_body.export import export_body
 from mbv3ssd_deploy.onnx_body.simplify import simplify_body
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from builders import class_names, fill_weights
@@ -160,4 +160,4 @@ def _passing(conf: np.ndarray, lead: float) -> int:
 
 
 def _run_onnx(model: bytes, inputs: F32) -> dict[str, F32]:
-    return dict(OnnxRuntime(model).run(inputs).tensors)
+    return dict(OnnxModel(model).run(inputs).tensors)

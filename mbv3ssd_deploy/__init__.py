@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.core.detections import Detections
     from mbv3ssd_deploy.core.spec import DetectorSpec
     from mbv3ssd_deploy.data.images import draw_detections, read_image
-    from mbv3ssd_deploy.detect import Detector, read_bundle
+    from mbv3ssd_deploy.detect import Detector, open_detector
     from mbv3ssd_deploy.errors import DeployError
     from mbv3ssd_deploy.evaluate.run import evaluate_files
     from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
@@ -42,7 +42,7 @@ _HOME = {
     "export_checkpoint": "mbv3ssd_deploy.pipeline",
     "load_detector": "mbv3ssd_deploy.checkpoint.load",
     "lower_to_ncnn": "mbv3ssd_deploy.pipeline",
-    "read_bundle": "mbv3ssd_deploy.detect",
+    "open_detector": "mbv3ssd_deploy.detect",
     "read_image": "mbv3ssd_deploy.data.images",
     "train_detector": "mbv3ssd_deploy.train.run",
     "verify": "mbv3ssd_deploy.pipeline",
@@ -65,7 +65,7 @@ __all__ = [
     "export_checkpoint",
     "load_detector",
     "lower_to_ncnn",
-    "read_bundle",
+    "open_detector",
     "read_image",
     "train_detector",
     "verify",

@@ -47,11 +47,11 @@ from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.io.records import json_from_record
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, NcnnRequest, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import ExporterChoice, OnnxBody, bytes_from_body, read_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 from mbv3ssd_deploy.verification.device_result import read_device_result
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
@@ -77,7 +77,7 @@ class Lowered:
     """What `lower_to_ncnn` made; `priors` is None where the network ends in raw heads."""
 
     bundle: Bundle
-    model: NcnnModel
+    model: BuiltNcnn
     priors: PriorDiff | None
 
 
@@ -226,9 +226,9 @@ def _sample(spec: InputSpec, batch: int) -> F32:
 
 
 def _run_onnx(model: bytes, inputs: F32) -> dict[str, F32]:
-    from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime  # noqa: PLC0415 -- export only
+    from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel  # noqa: PLC0415 -- export only
 
-    return dict(OnnxRuntime(model).run(inputs).tensors)
+    return dict(OnnxModel(model).run(inputs).tensors)
 
 
 def _checkpoint_record(
@@ -286,7 +286,7 @@ def _manifest_without_checkpoint(body: OnnxBody, command: str) -> Manifest:
     )
 
 
-def _proven_priors(model: NcnnModel, body: OnnxBody) -> PriorDiff:
+def _proven_priors(model: BuiltNcnn, body: OnnxBody) -> PriorDiff:
     """Run the very files in the real ncnn, and compare every prior that they compute.
 
     Priors depend on the sizes of maps alone, so that any picture will do.
@@ -296,7 +296,7 @@ def _proven_priors(model: NcnnModel, body: OnnxBody) -> PriorDiff:
         param, weights = Path(scratch, PARAM), Path(scratch, BIN)
         param.write_bytes(model.param)
         weights.write_bytes(model.weights)
-        runtime = NcnnRuntime(param, weights, exact=True)
+        runtime = NcnnModel(param, weights, exact=True)
         blobs = runtime.run_blobs(nothing, ("mbox_priorbox",))
     proof = compare_priors(body.spec, blobs[0]["mbox_priorbox"])
     if not proof.passed:
@@ -307,7 +307,7 @@ def _proven_priors(model: NcnnModel, body: OnnxBody) -> PriorDiff:
     return proof
 
 
-def _ncnn_record(model: NcnnModel, request: NcnnRequest, proof: PriorDiff | None) -> NcnnRecord:
+def _ncnn_record(model: BuiltNcnn, request: NcnnRequest, proof: PriorDiff | None) -> NcnnRecord:
     planned = () if model.plan is None else model.plan.levels
     measured = () if proof is None else proof.levels
     return NcnnRecord(

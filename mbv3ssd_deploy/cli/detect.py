@@ -1,4 +1,4 @@
-"""`detect`: a bundle looks at images, videos and cameras."""
+"""`detect`: run a bundle on images, videos and cameras."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mbv3ssd_deploy.cli.detection_words import in_words, json_from_detections
+from mbv3ssd_deploy.cli.detect_video import detect_video, json_from_detections, summary_of
 from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     type=click.Choice(["ncnn", "onnx", "torch"]),
     default="ncnn",
     show_default=True,
-    help="What computes.",
+    help="The runtime.",
 )
-@click.option("--conf", type=click.FloatRange(0.0, 1.0), help="Show only scores above this.")
+@click.option("--conf", type=click.FloatRange(0.0, 1.0), help="Drop scores at or below this.")
 @click.option(
     "-o",
     "--output",
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("detections"),
     show_default=True,
-    help="Where the drawn copies of images go.",
+    help="Folder for the annotated copies of images.",
 )
-@click.option("--camera", type=click.IntRange(min=0), help="Look through camera N, from 0.")
+@click.option("--camera", type=click.IntRange(min=0), help="Read camera N, counted from 0.")
 @click.option(
-    "--every", type=click.IntRange(min=1), help="Of a video or camera, take every Nth frame."
+    "--every", type=click.IntRange(min=1), help="Use every Nth frame of a video or camera."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after N images or frames.")
 @click.option(
     "--video-out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a video or camera with what is found drawn on it to this MP4.",
+    help="Write an annotated copy of a video or camera to this MP4 file.",
 )
 @output_options
 def command(
@@ -59,32 +59,30 @@ def command(
     video_out: Path | None,
     out: Output,
 ) -> None:
-    """Run BUNDLE on IMAGES (files or folders) and draw what it finds on copies.
+    """Run BUNDLE on IMAGES (files or folders) and draw the detections on copies.
 
-    A video file in place of the images, or --camera, is looked at frame by frame; ncnn starts a
-    process for every 16 frames of a video and for every frame of a camera, so that a live camera
-    is better served by --runtime onnx. Ctrl-C stops a camera, and what was written stays.
+    A video file instead of images, or --camera, is processed frame by frame. Ctrl-C stops a
+    camera; what was written until then is kept.
 
-    PyTorch and ONNX Runtime follow the family's own rules; ncnn follows the thresholds that
-    `to-ncnn` gave its DetectionOutput. --conf can only raise these.
+    PyTorch and ONNX Runtime decode by the family's rules, ncnn by the thresholds that `to-ncnn`
+    gave its DetectionOutput layer. --conf can only raise these.
 
-    With --json nothing is drawn: one object an image in a list, of videos one object a frame on a
-    line of its own; boxes as x1, y1, x2, y2 in pixels of the image, label 0 is the background and
-    never shown, scores within 0..1.
+    --json draws nothing: it prints a list with one object per image or, for videos, one object
+    per line and frame. Boxes are x1, y1, x2, y2 in pixels of the image, scores are within 0..1,
+    and label 0 is the background, which is never listed.
 
     \b
         mbv3ssd-deploy detect deploy photos/ --conf 0.5
         mbv3ssd-deploy detect deploy photo.jpg --runtime torch --json
         mbv3ssd-deploy detect deploy film.mp4 --every 5 --video-out found.mp4
-        mbv3ssd-deploy detect deploy --camera 0 --runtime onnx --json
+        mbv3ssd-deploy detect deploy --camera 0 --json
     """
-    from mbv3ssd_deploy.cli.detect_video import detect_video
     from mbv3ssd_deploy.data.video import is_video, opened_camera, opened_video
-    from mbv3ssd_deploy.detect import read_bundle
+    from mbv3ssd_deploy.detect import open_detector
 
     is_moving = camera is not None or (len(images) == 1 and is_video(images[0]))
     _check_flags(images, camera=camera, is_moving=is_moving, every=every, video_out=video_out)
-    detector = read_bundle(bundle)
+    detector = open_detector(bundle)
     if not is_moving:
         _detect_images(
             detector, images, runtime=runtime, conf=conf, limit=limit, folder=folder, out=out
@@ -115,15 +113,15 @@ def _check_flags(
     from mbv3ssd_deploy.data.video import is_video
 
     if camera is not None and images:
-        raise click.UsageError("--camera stands in place of IMAGES")
+        raise click.UsageError("give either IMAGES or --camera, not both")
     if camera is None and not images:
         raise click.UsageError("Missing argument 'IMAGES...', or --camera N")
     if not is_moving and any(map(is_video, images)):
-        raise click.UsageError("one video at a time, and no images beside it")
+        raise click.UsageError("give one video at a time, without images")
     if not is_moving and (every is not None or video_out is not None):
         raise click.UsageError("--every and --video-out are for videos and cameras")
     if video_out is not None and images and video_out.resolve() == images[0].resolve():
-        raise click.UsageError("--video-out would replace the video itself")
+        raise click.UsageError("--video-out would overwrite the input video")
 
 
 def _detect_images(
@@ -143,7 +141,7 @@ def _detect_images(
     for path, reason in found.skipped:
         out.note(f"skipped {path}: {reason}")
     if not found.images:
-        raise DatasetError("none of the images can be read", hint="see the reasons above")
+        raise DatasetError("none of the images could be read", hint="see the reasons above")
     with out.progress() as progress:
         detections = detector.detect_all(
             [image.pixels for image in found.images],
@@ -162,28 +160,28 @@ def _detect_images(
     targets = _targets(folder, [image.path for image in found.images])
     for image, one, target in zip(found.images, detections, targets, strict=True):
         write_image(target, draw_detections(image.pixels, one, names))
-        out.result(f"{image.path}: {in_words(one, names)}  -> {target}")
+        out.result(f"{image.path}: {summary_of(one, names)}  -> {target}")
 
 
 def _targets(folder: Path, paths: list[Path]) -> list[Path]:
-    """Where the drawn copies go: a name each, and never over one of the images.
+    """Return a distinct file for each annotated copy.
 
     Raises:
-        OutputError: a copy would replace an image that was given.
+        OutputError: a copy would overwrite an input image.
     """
     from mbv3ssd_deploy.errors import OutputError
 
-    seen: Counter[str] = Counter()
+    used: Counter[str] = Counter()
     targets = []
     for path in paths:
-        seen[path.stem] += 1
-        number = "" if seen[path.stem] == 1 else f"-{seen[path.stem]}"
+        used[path.stem] += 1
+        number = "" if used[path.stem] == 1 else f"-{used[path.stem]}"
         targets.append(folder / f"{path.stem}{number}.png")
     originals = {path.resolve() for path in paths}
     for target in targets:
         if target.resolve() in originals:
             raise OutputError(
-                "the drawn copy would replace the image itself",
+                "the annotated copy would overwrite the input image",
                 where=str(target),
                 hint="choose another folder with -o",
             )

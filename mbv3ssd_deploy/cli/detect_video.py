@@ -1,4 +1,4 @@
-"""`detect` on moving pictures: a line a frame, and an annotated copy."""
+"""`detect` on videos and cameras: a line per frame, and an annotated copy."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mbv3ssd_deploy.cli.detection_words import in_words, json_from_detections
 from mbv3ssd_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.core.arrays import U8
     from mbv3ssd_deploy.core.detections import Detections
-    from mbv3ssd_deploy.data.video import Frame, VideoFile, VideoSource
+    from mbv3ssd_deploy.data.video import Frame, VideoSource
     from mbv3ssd_deploy.detect import Detector
     from mbv3ssd_deploy.io.progress import Progress
-
-_CHUNK = 16
 
 
 def detect_video(
@@ -32,46 +29,77 @@ def detect_video(
     target: Path | None,
     out: Output,
 ) -> None:
-    """Look at the frames of `source`, tell each, and draw them into `target` if there is one.
+    """Print the detections in each frame of `source`, and draw them into `target` if there is one.
 
     Raises:
-        DatasetError: not one frame could be read.
+        DatasetError: no frame could be read.
         OutputError: the annotated copy cannot be written.
     """
     from mbv3ssd_deploy.data.images import draw_detections
     from mbv3ssd_deploy.data.video import VideoFile
     from mbv3ssd_deploy.errors import DatasetError
 
-    names, seen = detector.spec.class_names, 0
+    names, count = detector.spec.class_names, 0
+    waiting: deque[Frame] = deque()
+
+    def pictures() -> Iterator[U8]:
+        for frame in source.frames(every=every, limit=limit):
+            waiting.append(frame)
+            yield frame.pixels
+
+    stream = detector.detect_stream(pictures(), runtime=runtime, score_threshold=conf)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_stopping(source, out))
+        stack.enter_context(_interrupt_stops_camera(source, out))
         file: VideoFile | None = None
         if target is not None:
             file = stack.enter_context(VideoFile(target, source.frames_per_second / every))
         progress = stack.enter_context(out.progress())
-        for frame, found in _looked_at(
-            detector, source, runtime=runtime, conf=conf, every=every, limit=limit
-        ):
-            _tell(source, frame, found, names, out)
+        for count, found in enumerate(stream, 1):
+            frame = waiting.popleft()
+            _show(source, frame, found, names, out)
             if file is not None:
                 file.write(draw_detections(frame.pixels, found, names))
-            seen += 1
-            _advance(progress, source, seen, every, limit)
-    if not seen and not source.is_camera:
-        raise DatasetError("the video holds no frame that can be read", where=source.name)
+            _advance(progress, source, count, every, limit)
+    if not count and not source.is_camera:
+        raise DatasetError("no frame of the video can be read", where=source.name)
     if source.frame_count is not None and limit is None and source.grabbed < source.frame_count:
         out.note(
             f"notice: {source.name} ends after {source.grabbed} of the {source.frame_count} frames "
-            "that it announces"
+            "that its header announces"
         )
-    out.result(f"{source.name}: {seen} frames")
+    out.result(f"{source.name}: {count} frames")
     if target is not None and target.is_file():
         out.written([target])
 
 
+def json_from_detections(detections: Detections, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the detections of one image as JSON."""
+    rows = zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
+        strict=True,
+    )
+    return [
+        {"box": box, "score": score, "label": label, "name": names[label]}
+        for box, score, label in rows
+    ]
+
+
+def summary_of(detections: Detections, names: tuple[str, ...]) -> str:
+    """Return the detections of one image in a few words: "2 dog, 1 cat (best 0.93)"."""
+    if not len(detections):
+        return "nothing"
+    counts = {
+        label: int((detections.labels == label).sum()) for label in set(detections.labels.tolist())
+    }
+    best = f"best {detections.scores.max():.2f}"
+    return ", ".join(f"{counts[k]} {names[k]}" for k in sorted(counts)) + f" ({best})"
+
+
 @contextlib.contextmanager
-def _stopping(source: VideoSource, out: Output) -> Iterator[None]:
-    """Let Ctrl-C be the way to stop a camera; a video that is broken off stays an error."""
+def _interrupt_stops_camera(source: VideoSource, out: Output) -> Iterator[None]:
+    """Let Ctrl-C end a camera normally; for a video it remains an interrupt."""
     try:
         yield
     except KeyboardInterrupt:
@@ -80,31 +108,7 @@ def _stopping(source: VideoSource, out: Output) -> Iterator[None]:
         out.note(f"{source.name}: stopped")
 
 
-def _looked_at(
-    detector: Detector,
-    source: VideoSource,
-    *,
-    runtime: str,
-    conf: float | None,
-    every: int,
-    limit: int | None,
-) -> Iterator[tuple[Frame, Detections]]:
-    """Yield each frame with what is in it."""
-    waiting: deque[Frame] = deque()
-
-    def pictures() -> Iterator[U8]:
-        for frame in source.frames(every=every, limit=limit):
-            waiting.append(frame)
-            yield frame.pixels
-
-    chunk = 1 if source.is_camera else _CHUNK
-    for found in detector.detect_stream(
-        pictures(), runtime=runtime, score_threshold=conf, chunk=chunk
-    ):
-        yield waiting.popleft(), found
-
-
-def _tell(
+def _show(
     source: VideoSource, frame: Frame, found: Detections, names: tuple[str, ...], out: Output
 ) -> None:
     out.json_line(
@@ -115,14 +119,14 @@ def _tell(
             "detections": json_from_detections(found, names),
         }
     )
-    out.result(f"frame {frame.index} ({frame.seconds:.2f} s): {in_words(found, names)}")
+    out.result(f"frame {frame.index} ({frame.seconds:.2f} s): {summary_of(found, names)}")
 
 
 def _advance(
-    progress: Progress, source: VideoSource, seen: int, every: int, limit: int | None
+    progress: Progress, source: VideoSource, count: int, every: int, limit: int | None
 ) -> None:
     total = limit
     if source.frame_count is not None:
         total = min(-(-source.frame_count // every), limit or source.frame_count)
     if total is not None:
-        progress("detect", min(seen, total), total)
+        progress("detect", min(count, total), total)

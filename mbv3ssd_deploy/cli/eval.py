@@ -120,14 +120,14 @@ def command(
 
 
 def _runtime_names(typed: str | None, *, gate: bool) -> tuple[str, ...]:
-    from mbv3ssd_deploy.evaluate.opening import RUNTIMES
+    from mbv3ssd_deploy.runtimes.open_model import MODELS
 
     names = tuple(dict.fromkeys(name.strip() for name in (typed or "").split(",") if name.strip()))
-    strange = [name for name in names if name not in RUNTIMES]
+    strange = [name for name in names if name not in MODELS]
     if strange or (typed is not None and not names):
         raise click.UsageError(
             f"--runtimes {typed!r}: {', '.join(map(repr, strange)) or 'nothing'} is none of "
-            f"{', '.join(RUNTIMES)}"
+            f"{', '.join(MODELS)}"
         )
     if gate and names and ("torch" not in names or len(names) == 1):
         raise click.UsageError("--max-drop compares with PyTorch: --runtimes wants torch and more")

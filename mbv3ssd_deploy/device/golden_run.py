@@ -23,8 +23,8 @@ from mbv3ssd_deploy.io.progress import Progress
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.ncnn_graph.graph import DETECTION_OUT, Storage
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
 HEAD_LIMITS = {Storage.FLOAT32: 1e-3, Storage.FLOAT16: 5e-2}
 """How far heads may lie from body.onnx's, of their root mean square, by the weights' storage."""
@@ -47,16 +47,18 @@ def golden_images(
         RuntimeFailedError: ncnn or ONNX Runtime refused the model.
     """
     inputs = np.stack([input_from_image(pixels, bundle.spec.input) for _, pixels in pictures])
-    runtime = NcnnRuntime(bundle.param_path, bundle.bin_path, exact=True)
+    runtime = NcnnModel(bundle.param_path, bundle.bin_path, exact=True)
     whole = record.outputs is Outputs.DETECTIONS
     progress("golden", 0, 2)
-    result, blobs = runtime.run_with(inputs, (DETECTION_OUT,) if whole else ())
+    result = runtime.run(inputs)
     progress("golden", 1, 2)
     _check_heads(bundle, record, inputs, result.tensors["loc"], result.tensors["conf"])
     progress("golden", 2, 2)
     heads = zip(result.tensors["loc"], result.tensors["conf"], strict=True)
     images = []
-    for picture, tensor, (loc, conf), extra in zip(pictures, inputs, heads, blobs, strict=True):
+    for picture, tensor, (loc, conf), extra in zip(
+        pictures, inputs, heads, result.blobs, strict=True
+    ):
         image = _image(bundle, picture, tensor, loc, conf)
         if whole:
             tail = _scaled_rows(extra[DETECTION_OUT], image)
@@ -90,7 +92,7 @@ def _boxes(found: Detections, threshold: float, most: int | None) -> GoldenBoxes
 
 
 def _check_heads(bundle: Bundle, record: NcnnRecord, inputs: F32, loc: F32, conf: F32) -> None:
-    expected = OnnxRuntime(bundle.body_path).run(inputs).tensors
+    expected = OnnxModel(bundle.body_path).run(inputs).tensors
     limit = HEAD_LIMITS[Storage(record.storage)]
     for name, actual in (("loc", loc), ("conf", conf)):
         error = _relative_error(expected[name], actual)

@@ -20,7 +20,8 @@ from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.evaluate.evaluate import Reading, reading_of
 from mbv3ssd_deploy.evaluate.report import EvaluationReport, RuntimeRow
-from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
+from mbv3ssd_deploy.runtimes.model import Output
+from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 
 NEAR_ZERO = 0.05
 """Below this mAP something is wrong, not just weak."""
@@ -87,7 +88,7 @@ MISTAKES: tuple[Mistake, ...] = (
 
 
 def with_diagnosis(
-    report: EvaluationReport, dataset: Dataset, spec: DetectorSpec, subjects: Sequence[Subject]
+    report: EvaluationReport, dataset: Dataset, spec: DetectorSpec, models: Sequence[OpenedModel]
 ) -> EvaluationReport:
     """Return the report with a sentence for each runtime whose mAP is low and can be mended.
 
@@ -98,23 +99,23 @@ def with_diagnosis(
         report: of `evaluate` on the same three.
         dataset: gives the sample.
         spec: how images are fed and heads are read.
-        subjects: in the order of the report's rows.
+        models: in the order of the report's rows.
     """
     reference = report.reference
     rows = [reference] if reference.ap.mean < LOW else report.rows
-    by_name = {subject.name: subject for subject in subjects}
+    by_name = {model.name: model for model in models}
     said = [_sentence(row, by_name[row.name], dataset, spec) for row in rows if row.ap.mean < LOW]
     return replace(report, diagnosis=tuple(filter(None, said)))
 
 
-def _sentence(row: RuntimeRow, subject: Subject, dataset: Dataset, spec: DetectorSpec) -> str:
+def _sentence(row: RuntimeRow, model: OpenedModel, dataset: Dataset, spec: DetectorSpec) -> str:
     is_near_zero = row.ap.mean < NEAR_ZERO
     low = f"{row.name}: mAP is {'near zero' if is_near_zero else 'low'} ({row.ap.mean:.4f})"
     classes = len(dataset.class_names)
-    trial = _Trial(reading_of(spec, dataset), subject, classes, *_sample(dataset))
-    seen, swapped = trial.look(), trial.look(swap_colours=True)
-    before = trial.mean(seen)
-    means = [trial.mean(swapped if one.swaps_colours else seen, one.undo) for one in MISTAKES]
+    trial = _Trial(reading_of(spec, dataset), model, classes, *_sample(dataset))
+    output, swapped = trial.run(), trial.run(swap_colours=True)
+    before = trial.mean(output)
+    means = [trial.mean(swapped if one.swaps_colours else output, one.undo) for one in MISTAKES]
     wanted = max(MENDED, TIMES * before, AS_GOOD * max(means))
     cures = sorted((-mean, index) for index, mean in enumerate(means) if mean >= wanted)
     if not cures and not is_near_zero:
@@ -152,21 +153,21 @@ class _Trial:
     """One runtime and the sample that the mistakes are tried on."""
 
     reading: Reading
-    subject: Subject
+    model: OpenedModel
     class_count: int
     samples: list[Sample]
     images: list[U8]
 
-    def look(self, *, swap_colours: bool = False) -> Seen:
+    def run(self, *, swap_colours: bool = False) -> Output:
         step = -1 if swap_colours else 1
         spec = self.reading.spec.input
         planes = [input_from_image(image[..., ::step], spec) for image in self.images]
-        return self.subject.look(np.stack(planes))
+        return self.model.model.run(np.stack(planes))
 
-    def mean(self, seen: Seen, undo: Undo = lambda conf: conf) -> float:
+    def mean(self, output: Output, undo: Undo = lambda conf: conf) -> float:
         found: list[Detections] = [
             self.reading.detections(loc, conf, sample)
-            for loc, conf, sample in zip(seen.loc, undo(seen.conf), self.samples, strict=True)
+            for loc, conf, sample in zip(output.loc, undo(output.conf), self.samples, strict=True)
         ]
         truths = [sample.truth for sample in self.samples]
         return average_precision(found, truths, self.class_count, Protocol.VOC_AREA).mean

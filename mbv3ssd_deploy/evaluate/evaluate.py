@@ -25,13 +25,14 @@ from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.evaluate.class_match import ClassMatch, match_classes
 from mbv3ssd_deploy.evaluate.report import EvaluationReport, LeftOutImage, RuntimeRow
-from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
 from mbv3ssd_deploy.io.progress import Progress, silent
+from mbv3ssd_deploy.runtimes.model import Output
+from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 
 SCORE_THRESHOLD = 0.01
 """A curve wants the unsure boxes, too; a family whose own threshold is lower keeps that."""
 CHUNK = 32
-"""How many images are in memory at once; ncnn starts a child for each so many."""
+"""How many images are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,18 +74,18 @@ class Reading:
 class _Tally:
     """What one runtime has found so far, image by image."""
 
-    subject: Subject
+    opened: OpenedModel
     found: list[Detections] = field(default_factory=list)
     deployed: list[Detections] = field(default_factory=list)
     seconds: float = 0.0
     ran: str = ""
 
-    def add(self, seen: Seen, samples: Sequence[Sample], reading: Reading) -> None:
-        self.seconds, self.ran = self.seconds + seen.seconds, seen.ran
+    def add(self, output: Output, samples: Sequence[Sample], reading: Reading) -> None:
+        self.seconds, self.ran = self.seconds + output.seconds, output.ran
         for index, sample in enumerate(samples):
-            self.found.append(reading.detections(seen.loc[index], seen.conf[index], sample))
-            if seen.deployed is not None:
-                self.deployed.append(reading.in_data(seen.deployed[index], sample))
+            self.found.append(reading.detections(output.loc[index], output.conf[index], sample))
+            if output.detections is not None:
+                self.deployed.append(reading.in_data(output.detections[index], sample))
 
     def row(
         self, truths: Sequence[GroundTruth], class_count: int, protocol: Protocol
@@ -94,30 +95,30 @@ class _Tally:
         if self.deployed:
             deployed = average_precision(self.deployed, truths, class_count, protocol)
         return RuntimeRow(
-            name=self.subject.name,
-            title=self.subject.title,
+            name=self.opened.name,
+            title=self.opened.title,
             ran=self.ran,
             ap=report,
             deployed=deployed,
             ms_per_image=1000 * self.seconds / len(truths),
-            file_bytes=self.subject.file_bytes,
+            file_bytes=self.opened.file_bytes,
         )
 
 
 def evaluate(
     dataset: Dataset,
     spec: DetectorSpec,
-    subjects: Sequence[Subject],
+    models: Sequence[OpenedModel],
     *,
     protocol: Protocol,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Return how well each of `subjects` finds what is in `dataset`.
+    """Return how well each of `models` finds what is in `dataset`.
 
     Args:
         dataset: one split.
-        spec: how images are fed and heads are read; the same for all subjects.
-        subjects: the first is the reference of all drops, unless one is called "torch".
+        spec: how images are fed and heads are read; the same for all models.
+        models: the first is the reference of all drops, unless one is called "torch".
         protocol: whose rules.
         progress: told how many images all runtimes have seen.
 
@@ -126,21 +127,21 @@ def evaluate(
             images hold no object that counts.
         RuntimeFailedError: a runtime refused the model or crashed.
         FormatError: a runtime's heads are not what the spec promises.
-        ValueError: no subject.
+        ValueError: no models.
     """
-    if not subjects:
+    if not models:
         raise ValueError("there is no runtime to evaluate")
     began = time.perf_counter()
     reading = reading_of(spec, dataset)
     samples = dataset.samples
-    tallies = [_Tally(subject) for subject in subjects]
+    tallies = [_Tally(opened) for opened in models]
     seen: list[Sample] = []
     left_out: list[LeftOutImage] = []
     progress("evaluate", 0, len(samples))
     for chunk, images in _chunks(samples, left_out):
         inputs = np.stack([input_from_image(image, spec.input) for image in images])
         for tally in tallies:
-            tally.add(tally.subject.look(inputs), chunk, reading)
+            tally.add(tally.opened.model.run(inputs), chunk, reading)
         seen += chunk
         progress("evaluate", len(seen) + len(left_out), len(samples))
     truths = [sample.truth for sample in seen]

@@ -42,7 +42,7 @@ def evaluate_files(  # noqa: PLR0913 -- one argument a decision of the user
         source: a bundle folder or a checkpoint file.
         data: as `data.sources.read_dataset` takes it.
         split: which part of it.
-        runtimes: keys of `evaluate.opening.RUNTIMES`; by default the usual ones that are there.
+        runtimes: keys of `runtimes.open_model.MODELS`; by default the usual ones that exist.
         protocol: whose rules; by default those of the data's format (`USUAL_PROTOCOL`).
         checkpoint: of the bundle, if it moved.
         options: how a checkpoint file is read.
@@ -56,8 +56,8 @@ def evaluate_files(  # noqa: PLR0913 -- one argument a decision of the user
     dataset = read_dataset(data, split, progress=progress)
     dataset = replace(dataset, samples=dataset.samples[:limit])
     with opened(source, runtimes, checkpoint=checkpoint, options=options) as ready:
-        report = evaluate(dataset, ready.spec, ready.subjects, protocol=protocol, progress=progress)
-        report = with_diagnosis(report, dataset, ready.spec, ready.subjects)
+        report = evaluate(dataset, ready.spec, ready.models, protocol=protocol, progress=progress)
+        report = with_diagnosis(report, dataset, ready.spec, ready.models)
     wrong = (*summary_of_problems(dataset.problems), *remark_on_more(dataset.problems))
     return replace(
         report,

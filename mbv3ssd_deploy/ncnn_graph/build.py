@@ -50,7 +50,7 @@ class NcnnRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class NcnnModel:
+class BuiltNcnn:
     """An ncnn network, its two files, and how its priors are carried (none with raw heads)."""
 
     graph: NcnnGraph
@@ -88,7 +88,7 @@ def tail_options(spec: DetectorSpec, request: NcnnRequest) -> TailOptions:
     return TailOptions(request.priors, score, iou, nms_top_k=top_k, keep_top_k=keep)
 
 
-def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
+def build_ncnn(body: OnnxBody, request: NcnnRequest) -> BuiltNcnn:
     """Return the ncnn network of `body`, read back once from its own bytes.
 
     Raises:
@@ -108,4 +108,4 @@ def build_ncnn(body: OnnxBody, request: NcnnRequest) -> NcnnModel:
     check_graph(graph)
     param, weights = render_param(graph).encode(), render_bin(graph)
     parse_bin(parse_param(param.decode(), source="our own .param"), weights, source="our own .bin")
-    return NcnnModel(graph, options, plan, param, weights)
+    return BuiltNcnn(graph, options, plan, param, weights)

@@ -151,7 +151,7 @@ def _simplified(body: OnnxBody, data: bytes, child: Sequence[str], timeout_s: fl
         except OSError as error:
             raise _NotUsed(f"it cannot be started: {error}") from error
         if result.returncode != 0:
-            log = f": {result.last_words}" if result.last_words else ""
+            log = f": {result.last_line}" if result.last_line else ""
             raise _NotUsed(f"it {result.ending}{log}")
         try:
             model = parse_model(target.read_bytes())

@@ -1,6 +1,6 @@
 """The networks that the measuring child runs: each loaded once, run image by image, in process.
 
-Unlike `NcnnRuntime` they keep the network loaded between images and stay in one process, because
+Unlike `NcnnModel` they keep the network loaded between images and stay in one process, because
 rows can only be compared when they take turns. Only `bench_child.py` may use them: a crash of ncnn
 takes the process down.
 """
@@ -54,9 +54,9 @@ def import_runtime(runtime: str) -> None:
     """Import what the engine needs, so that loading does not count it."""
     if runtime == "torch":
         from mbv3ssd_deploy.bundle import origin  # noqa: F401, PLC0415 -- two seconds
-        from mbv3ssd_deploy.runtimes import torch_runtime  # noqa: F401, PLC0415
+        from mbv3ssd_deploy.runtimes import torch_model  # noqa: F401, PLC0415
     elif runtime == "onnx":
-        from mbv3ssd_deploy.runtimes import onnx_runtime  # noqa: F401, PLC0415
+        from mbv3ssd_deploy.runtimes import onnx_model  # noqa: F401, PLC0415
     else:
         import ncnn  # noqa: F401, PLC0415 -- rows of other runtimes do without it
 
@@ -88,13 +88,13 @@ class _TorchEngine(_HeadsEngine):
 
         from mbv3ssd_deploy.bundle.bundle import read_bundle  # noqa: PLC0415
         from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415
-        from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime  # noqa: PLC0415
+        from mbv3ssd_deploy.runtimes.torch_model import TorchModel  # noqa: PLC0415
 
         net = load_origin(read_bundle(Path(row.files[0]))).net
         self._set_threads = torch.set_num_threads
         self._threads = row.threads
         name = f"PyTorch {torch.__version__} on {row.device}"
-        super().__init__(TorchRuntime(net, row.device), name, row.spec)
+        super().__init__(TorchModel(net, row.device), name, row.spec)
 
     def run(self, image: F32) -> tuple[F32, F32]:
         self._set_threads(self._threads)
@@ -107,9 +107,9 @@ class _OnnxEngine(_HeadsEngine):
     def __init__(self, row: BenchRow) -> None:
         import onnxruntime  # noqa: PLC0415 -- rows of other runtimes do without it
 
-        from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime  # noqa: PLC0415
+        from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel  # noqa: PLC0415
 
-        runtime = OnnxRuntime(Path(row.files[0]), row.device, threads=row.threads)
+        runtime = OnnxModel(Path(row.files[0]), row.device, threads=row.threads)
         name = f"ONNX Runtime {onnxruntime.__version__} on {row.device}"
         super().__init__(runtime, name, row.spec)
 

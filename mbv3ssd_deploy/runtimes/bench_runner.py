@@ -75,7 +75,7 @@ def _failure(result: ChildResult, step: str, job: BenchJob) -> DeployError:
         kind = _KINDS.get(told["kind"], RuntimeFailedError)
         return kind(told["message"], where=told["where"], hint=told["hint"])
     place = f" at {rest}" if rest else ""
-    words = f"; its last words: {result.last_words}" if result.last_words else ""
+    words = f"; its last words: {result.last_line}" if result.last_line else ""
     return RuntimeFailedError(
         f"the measuring process {result.ending}{place}{words}",
         where=job.rows[0].files[0] if len(job.rows) == 1 else "",

@@ -12,7 +12,7 @@ import onnxruntime
 
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.errors import RuntimeFailedError
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
 _NODE_TIME = "_kernel_time"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -37,7 +37,7 @@ def profile_nodes(
         RuntimeFailedError: ONNX Runtime refuses the model.
         RuntimeUnavailableError: it cannot run on the device.
     """
-    OnnxRuntime(model, device, threads=threads)  # raises what there is to raise
+    OnnxModel(model, device, threads=threads)  # raises what there is to raise
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector
 from mbv3ssd_deploy.errors import RuntimeFailedError, RuntimeUnavailableError
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
-from mbv3ssd_deploy.runtimes.types import Runtime
+from mbv3ssd_deploy.runtimes.model import Model
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
+from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 from mbv3ssd_deploy.verification.candidates import BodyCandidate
 from mbv3ssd_deploy.verification.checks import Checking, Settled
 from mbv3ssd_deploy.verification.reasons import Code, Reason
@@ -39,7 +39,7 @@ def body_checks(
         RuntimeUnavailableError: `device` is "cuda" and there is none.
     """
 
-    def checked(check: Check, load: Callable[[], Runtime], images: int = 1) -> Checking:
+    def checked(check: Check, load: Callable[[], Model], images: int = 1) -> Checking:
         try:
             candidate = BodyCandidate(load(), bundle.spec, images)
         except RuntimeFailedError as error:
@@ -49,16 +49,16 @@ def body_checks(
 
     if batch is not None:
         path, size = bundle.body_path, batch
-        yield checked(Check.ONNX_CPU, lambda: OnnxRuntime(path), size)
+        yield checked(Check.ONNX_CPU, lambda: OnnxModel(path), size)
         yield _on_gpu(
             Check.ONNX_CUDA,
             device,
-            lambda: checked(Check.ONNX_CUDA, lambda: OnnxRuntime(path, "cuda"), size),
+            lambda: checked(Check.ONNX_CUDA, lambda: OnnxModel(path, "cuda"), size),
         )
     yield _on_gpu(
         Check.TORCH_CUDA,
         device,
-        lambda: checked(Check.TORCH_CUDA, lambda: TorchRuntime(loaded.net, "cuda")),
+        lambda: checked(Check.TORCH_CUDA, lambda: TorchModel(loaded.net, "cuda")),
     )
 
 

@@ -25,13 +25,10 @@ from mbv3ssd_deploy.core.detections import (
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.detection_output import (
-    detections_from_detection_output,
-    detections_from_rows,
-)
+from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_detection_output
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.types import Runtime
+from mbv3ssd_deploy.runtimes.model import Model
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 from mbv3ssd_deploy.verification.detections import Cut
 from mbv3ssd_deploy.verification.reference import Chunk
 from mbv3ssd_deploy.verification.runtime_check import Answer
@@ -45,7 +42,7 @@ Blobs = Mapping[str, F32]
 class BodyCandidate:
     """A runtime that gives `loc` and `conf`; `contract` says how a user reads them."""
 
-    runtime: Runtime
+    runtime: Model
     contract: DetectorSpec
     batch: int = 1
 
@@ -61,7 +58,7 @@ class BodyCandidate:
         result = self.runtime.run(full)
         heads = {name: tensor[: len(inputs)] for name, tensor in result.tensors.items()}
         found = _read_by_family(heads, self.contract)
-        return Answer(f"{result.runtime}, {result.provider}", heads, found, result.seconds)
+        return Answer(result.ran, heads, found, result.seconds)
 
     def expected(self, chunk: Chunk) -> Answer:
         """Return the reference's heads, and its boxes by the family's own rules."""
@@ -76,7 +73,7 @@ class BodyCandidate:
 class RawNcnnCandidate:
     """An ncnn graph that ends in raw heads, joined or level by level."""
 
-    runtime: NcnnRuntime
+    runtime: NcnnModel
     contract: DetectorSpec
     blobs: tuple[str, ...]
 
@@ -87,8 +84,8 @@ class RawNcnnCandidate:
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs` and join the levels."""
-        result, images = self.runtime.run_with(inputs, self.blobs)
-        classes = self.contract.num_classes
+        result = self.runtime.run(inputs, self.blobs)
+        images, classes = result.blobs, self.contract.num_classes
         heads = {
             "loc": np.stack([_joined(blobs, "loc", 4) for blobs in images]),
             "conf": np.stack([_joined(blobs, "conf", classes) for blobs in images]),
@@ -112,7 +109,7 @@ class DetectionOutputCandidate:
     `spec` is the checkpoint's own, for the mirror; `contract` the bundle's.
     """
 
-    runtime: NcnnRuntime
+    runtime: NcnnModel
     spec: DetectorSpec
     contract: DetectorSpec
     record: NcnnRecord
@@ -124,15 +121,14 @@ class DetectionOutputCandidate:
 
     def answer(self, inputs: F32) -> Answer:
         """Run `inputs`; an empty `detection_out` is no detection, not an error."""
-        result, images = self.runtime.run_with(inputs, TAIL_BLOBS)
-        classes = self.contract.num_classes
+        result = self.runtime.run(inputs, TAIL_BLOBS)
+        images, classes = result.blobs, self.contract.num_classes
         heads = {
             "loc": np.stack([_rows(blobs, "mbox_loc", 4) for blobs in images]),
             "conf": np.stack([_rows(blobs, "mbox_conf", classes) for blobs in images]),
             "scores": np.stack([_rows(blobs, "mbox_conf_softmax", classes) for blobs in images]),
         }
-        found = tuple(_parsed(blobs["detection_out"]) for blobs in images)
-        return Answer("ncnn on cpu", heads, found, result.seconds)
+        return Answer("ncnn on cpu", heads, result.detections or (), result.seconds)
 
     def expected(self, chunk: Chunk) -> Answer:
         """Return the reference's heads, and what DetectionOutput must make of them."""
@@ -216,10 +212,3 @@ def _as_rows(numbers: F32, name: str, width: int) -> F32:
     if not numbers.size or numbers.size % width:
         raise FormatError(f"{name} has {numbers.size} numbers, which are no rows of {width}")
     return numbers.reshape(-1, width)
-
-
-def _parsed(blob: F32) -> Detections:
-    try:
-        return detections_from_rows(blob)
-    except ValueError as error:
-        raise FormatError(f"detection_out: {error}") from error

@@ -12,7 +12,7 @@ from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 from mbv3ssd_deploy.verification.candidates import (
     PRIOR_BLOB,
     DetectionOutputCandidate,
@@ -36,7 +36,7 @@ from mbv3ssd_deploy.verification.runtime_check import Candidate, RuntimeCheck
 class PriorCheck:
     """Reads all priors back from a run of the shipped files; once, they depend on no image."""
 
-    runtime: NcnnRuntime
+    runtime: NcnnModel
     spec: DetectorSpec
     record: NcnnRecord
     diff: PriorDiff | None = None
@@ -114,7 +114,7 @@ def checks_of(
     yield Settled(_weights_row(files, record))
     wanted = wanted_blobs(bundle, record)
     if PRIOR_BLOB in wanted and PRIOR_BLOB not in files.missing:
-        yield PriorCheck(NcnnRuntime(*shipped, exact=True), spec, record)
+        yield PriorCheck(NcnnModel(*shipped, exact=True), spec, record)
     half = record.storage == Storage.FLOAT16
     as_shipped = Check.NCNN_SHIPPED_FP16 if half else Check.NCNN_SHIPPED_FP32
     if files.missing:
@@ -131,7 +131,7 @@ def checks_of(
             (Check.NCNN_EXACT, full, True, weights),
             (as_shipped, shipped, False, f"{record.storage} storage"),
         ):
-            candidate = _candidate(NcnnRuntime(*paths, exact=exact), bundle, spec, record)
+            candidate = _candidate(NcnnModel(*paths, exact=exact), bundle, spec, record)
             yield RuntimeCheck(check, _TITLES[check], candidate, spec, precision)
     if Outputs(record.outputs) is Outputs.DETECTIONS:
         yield RulesCheck(spec, record)
@@ -145,7 +145,7 @@ _TITLES = {
 
 
 def _candidate(
-    runtime: NcnnRuntime, bundle: Bundle, spec: DetectorSpec, record: NcnnRecord
+    runtime: NcnnModel, bundle: Bundle, spec: DetectorSpec, record: NcnnRecord
 ) -> Candidate:
     outputs = Outputs(record.outputs)
     if outputs is Outputs.DETECTIONS:

@@ -10,7 +10,7 @@ from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord
 from mbv3ssd_deploy.errors import DeployError, FormatError
-from mbv3ssd_deploy.ncnn_graph.build import NcnnModel, build_ncnn
+from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Param, Storage
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
@@ -63,7 +63,7 @@ def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
     return NcnnFiles(graph, twin, missing, twin.reasons, layout)
 
 
-def _layout_reasons(shipped: NcnnGraph, again: NcnnModel, record: NcnnRecord) -> tuple[Reason, ...]:
+def _layout_reasons(shipped: NcnnGraph, again: BuiltNcnn, record: NcnnRecord) -> tuple[Reason, ...]:
     as_written = parse_param(again.param.decode(), source="body.onnx lowered again")
     return (
         *graph_reasons(shipped, as_written),

@@ -14,7 +14,7 @@ from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 from mbv3ssd_deploy.verification.report import LeftOut
 
 CHUNK = 8
@@ -59,7 +59,7 @@ class Reference:
 
     spec: DetectorSpec
     contract: DetectorSpec
-    runtime: TorchRuntime
+    runtime: TorchModel
     used: list[str] = field(default_factory=list)
     skipped: list[LeftOut] = field(default_factory=list)
     boxes: int = 0
@@ -101,7 +101,7 @@ class Reference:
         )
         self.used += images
         self.boxes += sum(map(len, found))
-        self.ran = f"{result.runtime} on {result.provider}"
+        self.ran = f"{result.engine} on {result.provider}"
         self.seconds += result.seconds
         return Chunk(
             names=tuple(images),

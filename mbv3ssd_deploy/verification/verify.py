@@ -19,7 +19,7 @@ from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, read_body
 from mbv3ssd_deploy.runtimes.env import package_versions
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 from mbv3ssd_deploy.verification.body_checks import body_checks
 from mbv3ssd_deploy.verification.checks import Checking, ContractCheck, Settled
 from mbv3ssd_deploy.verification.contract import compare_specs
@@ -71,7 +71,7 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
         )
     began = time.perf_counter()
     loaded = load_origin(bundle, checkpoint)
-    reference = Reference(loaded.spec, bundle.spec, TorchRuntime(loaded.net))
+    reference = Reference(loaded.spec, bundle.spec, TorchModel(loaded.net))
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
         checks = tuple(_checks(bundle, loaded, device, Path(scratch)))
         _look(reference, checks, images[:limit], on_progress)

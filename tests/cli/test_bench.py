@@ -124,4 +124,4 @@ def test_a_gpu_that_is_not_there_is_a_missing_device(place):
     result = place.run("bench", "--device", "cuda", "--runtime", "torch", "--rounds", "5")
 
     assert result.exit_code == 4
-    assert "sees no cuda" in result.stderr
+    assert "finds no cuda" in result.stderr

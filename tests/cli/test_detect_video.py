@@ -7,7 +7,7 @@ import pytest
 from videos import read_frames, write_video
 
 from mbv3ssd_deploy.data.images import read_image
-from mbv3ssd_deploy.detect import read_bundle
+from mbv3ssd_deploy.detect import open_detector
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_json_is_a_line_a_frame(place, film):
     assert [line["seconds"] for line in lines] == pytest.approx([0.0, 0.2, 0.4])
     assert {line["video"] for line in lines} == {"film.mp4"}
     pixels = read_frames(film)[2]
-    same = read_bundle(place.folder / "deploy").detect(pixels, runtime="onnx")
+    same = open_detector(place.folder / "deploy").detect(pixels, runtime="onnx")
     np.testing.assert_allclose(
         [one["score"] for one in lines[1]["detections"]], same.scores, rtol=1e-5
     )
@@ -46,19 +46,19 @@ def test_ncnn_draws_into_a_video_when_asked(place, film):
 
 
 def test_a_stream_is_what_detect_all_gives(place):
-    detector = read_bundle(place.folder / "deploy")
+    detector = open_detector(place.folder / "deploy")
     images = [read_image(path) for path in sorted((place.folder / "images").iterdir())]
 
     for runtime in ("onnx", "ncnn"):
         whole = detector.detect_all(images, runtime=runtime)
-        stream = detector.detect_stream(iter(images), runtime=runtime, chunk=2)
+        stream = detector.detect_stream(iter(images), runtime=runtime)
         for ours, theirs in zip(stream, whole, strict=True):
             np.testing.assert_array_equal(ours.boxes, theirs.boxes)
             np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-def test_a_stream_holds_a_chunk_and_no_more(place):
-    detector = read_bundle(place.folder / "deploy")
+def test_a_stream_takes_one_image_at_a_time(place):
+    detector = open_detector(place.folder / "deploy")
     image = read_image(place.folder / "images/scene0.png")
     taken = []
 
@@ -67,11 +67,13 @@ def test_a_stream_holds_a_chunk_and_no_more(place):
             taken.append(1)
             yield image
 
-    stream = detector.detect_stream(endless(), runtime="onnx", chunk=3)
-    for _ in range(4):
-        next(stream)
+    for runtime in ("onnx", "ncnn"):
+        stream = detector.detect_stream(endless(), runtime=runtime)
+        taken.clear()
+        for _ in range(4):
+            next(stream)
 
-    assert len(taken) == 6
+        assert len(taken) == 4
 
 
 def test_a_limit_counts_images_too(place):
@@ -102,11 +104,11 @@ def test_a_video_that_ends_early_is_told(place, film):
     ("words", "code", "said"),
     [
         ((), 2, "Missing argument 'IMAGES...', or --camera N"),
-        (("images", "--camera", 0), 2, "--camera stands in place of IMAGES"),
+        (("images", "--camera", 0), 2, "give either IMAGES or --camera, not both"),
         (("film.mp4", "images"), 2, "one video at a time"),
         (("images", "--every", 2), 2, "are for videos and cameras"),
         (("images", "--video-out", "a.mp4"), 2, "are for videos and cameras"),
-        (("film.mp4", "--video-out", "./film.mp4"), 2, "would replace the video itself"),
+        (("film.mp4", "--video-out", "./film.mp4"), 2, "would overwrite the input video"),
         (("film.mp4", "--video-out", "a.avi"), 3, "videos are written as MP4"),
         (("gone.mp4",), 3, "gone.mp4: there is no such video"),
         (("broken.mp4",), 3, "broken.mp4: the file is broken"),

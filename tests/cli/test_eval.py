@@ -8,8 +8,8 @@ import pytest
 import torch
 from twin_detectors import found_dataset, write_yolo
 
-from mbv3ssd_deploy.evaluate.opening import RUNTIMES
 from mbv3ssd_deploy.pipeline import export_checkpoint
+from mbv3ssd_deploy.runtimes.open_model import MODELS
 
 FAST = ("--runtimes", "torch,onnx")
 
@@ -181,4 +181,4 @@ def test_a_runtime_that_is_not_there_is_exit_4(ready, monkeypatch):
 def test_help_names_every_runtime(place):
     said = place.run("eval", "--help").stdout.replace("\n", " ")
 
-    assert [name for name in RUNTIMES if name not in said] == []
+    assert [name for name in MODELS if name not in said] == []

@@ -29,7 +29,7 @@ from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import zoo
@@ -98,7 +98,7 @@ def answers(
     names = BLOBS[request.outputs]
     image = input_from_image(render_scene(0).image, made.spec.input)[None]
     new, old = (
-        NcnnRuntime(made.param_path, made.bin_path, exact=True, python=python).run_blobs(
+        NcnnModel(made.param_path, made.bin_path, exact=True, python=python).run_blobs(
             image, names
         )[0]
         for python in (sys.executable, old_python)

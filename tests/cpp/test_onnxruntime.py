@@ -10,7 +10,7 @@ from workbench import build_workbench
 
 from mbv3ssd_deploy.core.detections import detections_from_heads
 from mbv3ssd_deploy.device.contract import render_contract
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def place(program, tmp_path_factory):
 
 def test_the_body_and_the_library_find_what_python_finds(place):
     bundle = place.bundle
-    heads = OnnxRuntime(bundle.body_path).run(place.input()).tensors
+    heads = OnnxModel(bundle.body_path).run(place.input()).tensors
     expected = detections_from_heads(heads["loc"][0], heads["conf"][0], bundle.spec)
 
     lines = place.lines(bundle.body_path, *place.contract_and_picture(bundle))

@@ -15,7 +15,7 @@ from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.evaluate import evaluate as evaluate_module
 from mbv3ssd_deploy.evaluate.evaluate import evaluate
 from mbv3ssd_deploy.evaluate.report import json_from_report, render_report_curves
-from mbv3ssd_deploy.evaluate.subjects import Subject
+from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +123,11 @@ def test_deployed_boxes_are_judged_beside_the_heads(scenes):
     twin = Twin(scenes, scene_spec())
     reading = evaluate_module.reading_of(scene_spec(), scenes)
 
-    def look(inputs):
-        seen = twin.look(inputs)
+    class OneBox:
+        def run(self, inputs):
+            return one_box(twin.run(inputs))
+
+    def one_box(seen):
         found = [
             evaluate_module.detections_from_heads(loc, conf, reading.spec)
             for loc, conf in zip(seen.loc, seen.conf, strict=True)
@@ -132,9 +135,9 @@ def test_deployed_boxes_are_judged_beside_the_heads(scenes):
         first_only = tuple(
             type(one)(one.boxes[:1], one.scores[:1], one.labels[:1]) for one in found
         )
-        return replace(seen, deployed=first_only)
+        return replace(seen, detections=first_only)
 
-    report = judged(scenes, Subject("ncnn", "one box an image", look, 10))
+    report = judged(scenes, OpenedModel("ncnn", "one box an image", OneBox(), 10))
 
     assert report.rows[0].ap.mean == pytest.approx(1.0)
     assert 0 < report.rows[0].deployed.mean < 0.8
@@ -212,7 +215,7 @@ def test_it_is_the_metric_of_core(scenes):
     report = judged(scenes, twin.subject())
     reading = evaluate_module.reading_of(scene_spec(), scenes)
     inputs = np.stack([np.frombuffer(key, np.float32).reshape(3, 96, 96) for key in twin.known])
-    seen = twin.look(inputs)
+    seen = twin.run(inputs)
     found = [
         reading.detections(loc, conf, sample)
         for loc, conf, sample in zip(seen.loc, seen.conf, scenes.samples, strict=True)

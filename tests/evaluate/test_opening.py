@@ -15,7 +15,8 @@ from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, RuntimeUnavailableError
 from mbv3ssd_deploy.evaluate.evaluate import evaluate, reading_of
-from mbv3ssd_deploy.evaluate.opening import RUNTIMES, opened
+from mbv3ssd_deploy.evaluate.opening import opened
+from mbv3ssd_deploy.runtimes.open_model import MODELS
 
 CPU = ("torch", "onnx", "ncnn", "ncnn-fp16", "ncnn-bf16")
 
@@ -34,7 +35,7 @@ def data(bench):
 
 def test_every_runtime_of_a_bundle_gives_pytorchs_precision(bench, data):
     with opened(bench.folder / "deploy", CPU) as ready:
-        report = evaluate(data, ready.spec, ready.subjects, protocol=Protocol.VOC_AREA)
+        report = evaluate(data, ready.spec, ready.models, protocol=Protocol.VOC_AREA)
 
     assert [row.name for row in report.rows] == list(CPU)
     assert report.reference.ap.mean > 0.2
@@ -57,7 +58,7 @@ def test_coco_on_what_a_real_network_finds_is_what_pycocotools_says(bench, data)
         inputs = [
             input_from_image(read_image(s.image_path), ready.spec.input) for s in data.samples
         ]
-        seen = ready.subjects[0].look(np.stack(inputs))
+        seen = ready.models[0].model.run(np.stack(inputs))
     found = [
         reading.detections(loc, conf, sample)
         for loc, conf, sample in zip(seen.loc, seen.conf, data.samples, strict=True)
@@ -73,10 +74,10 @@ def test_coco_on_what_a_real_network_finds_is_what_pycocotools_says(bench, data)
 def test_deployed_boxes_are_those_of_detection_out(bench):
     spec = bench.good().spec
     with opened(bench.folder / "deploy", ("ncnn",)) as ready:
-        seen = ready.subjects[0].look(tiny_input(spec, batch=2))
+        seen = ready.models[0].model.run(tiny_input(spec, batch=2))
 
-    assert len(seen.deployed) == 2
-    assert len(seen.deployed[0]) > 0
+    assert len(seen.detections) == 2
+    assert len(seen.detections[0]) > 0
     assert seen.loc.shape == (2, spec.priors.count, 4)
 
 
@@ -85,13 +86,13 @@ def test_the_usual_runtimes_and_why_one_is_left_out(bench):
     (bench.folder / "tiny.pth").rename(bench.folder / "elsewhere.pth")
     try:
         with opened(copy.directory) as ready:
-            assert [subject.name for subject in ready.subjects] == ["onnx", "ncnn", "ncnn-fp16"]
+            assert [model.name for model in ready.models] == ["onnx", "ncnn", "ncnn-fp16"]
             assert ready.left_out[0].startswith("torch is left out: the checkpoint")
         with pytest.raises(BundleError, match="is not there"), opened(copy.directory, ("torch",)):
             pass
         moved = bench.folder / "elsewhere.pth"
         with opened(copy.directory, ("torch",), checkpoint=moved) as ready:
-            assert ready.subjects[0].file_bytes == moved.stat().st_size
+            assert ready.models[0].file_bytes == moved.stat().st_size
     finally:
         (bench.folder / "elsewhere.pth").rename(bench.folder / "tiny.pth")
 
@@ -99,14 +100,14 @@ def test_the_usual_runtimes_and_why_one_is_left_out(bench):
 def test_a_checkpoint_runs_in_pytorch_only(bench):
     path = bench.folder / "tiny.pth"
     with opened(path, options=LoadOptions()) as ready:
-        assert [subject.name for subject in ready.subjects] == ["torch"]
+        assert [model.name for model in ready.models] == ["torch"]
     with pytest.raises(CheckpointError, match="PyTorch only, not in ncnn"), opened(path, ("ncnn",)):
         pass
 
 
 def test_unknown_names_are_a_bug_of_the_caller(bench):
-    assert set(CPU) | {"torch-cuda", "onnx-cuda"} == set(RUNTIMES)
-    with pytest.raises(ValueError, match="no runtime is called tensorrt"):
+    assert set(CPU) | {"torch-cuda", "onnx-cuda"} == set(MODELS)
+    with pytest.raises(ValueError, match="unknown runtime: tensorrt"):
         opened(bench.folder / "deploy", ("tensorrt",)).__enter__()
 
 

@@ -31,14 +31,14 @@ def test_lines_arrive_one_by_one_and_stderr_is_kept():
     assert heard == ["one", "two"]
     assert result.lines == ("one", "two")
     assert result.returncode == 0
-    assert result.last_words == "last"
+    assert result.last_line == "last"
 
 
 def test_an_exit_code_is_told():
     result = run("raise SystemExit(3)")
 
     assert result.ending == "exited with code 3"
-    assert result.last_words == ""
+    assert result.last_line == ""
 
 
 def test_a_deadly_signal_is_told_by_name():

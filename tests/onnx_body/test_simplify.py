@@ -13,7 +13,7 @@ from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.onnx_body.body import bytes_from_body
 from mbv3ssd_deploy.onnx_body.export import export_body
 from mbv3ssd_deploy.onnx_body.simplify import simplify_body
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
 SPEC = tiny_spec()
 SAMPLE = tiny_input(SPEC)
@@ -30,7 +30,7 @@ def simplified(body):
 
 
 def run_onnx(model, inputs):
-    return OnnxRuntime(model, threads=1).run(inputs).tensors
+    return OnnxModel(model, threads=1).run(inputs).tensors
 
 
 def with_child(tmp_path, body, code, **options):

@@ -8,9 +8,9 @@ import torch
 from ncnn_files import BOXES, CLASSES, HEADS_PARAM, PRIORS, heads_bin, weights, write
 from torch import nn
 
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
+from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 
 RUNTIMES = ("torch", "onnx", "ncnn")
 
@@ -46,9 +46,9 @@ def runtimes(tmp_path_factory):
     with pytest.warns(DeprecationWarning, match="ONNX export|feature will be removed"):
         model = onnx_bytes(net)
     return {
-        "torch": TorchRuntime(net),
-        "onnx": OnnxRuntime(model),
-        "ncnn": NcnnRuntime(*files, exact=True),
+        "torch": TorchModel(net),
+        "onnx": OnnxModel(model),
+        "ncnn": NcnnModel(*files, exact=True),
     }
 
 
@@ -67,7 +67,7 @@ def test_shapes_types_and_who_ran(runtimes, name):
     assert all(tensor.dtype == np.float32 for tensor in result.tensors.values())
     assert not any(tensor.flags.writeable for tensor in result.tensors.values())
     assert "cpu" in result.provider.lower()
-    assert any(character.isdigit() for character in result.runtime)  # it names its version
+    assert any(character.isdigit() for character in result.engine)  # it names its version
     assert 0 < result.seconds < 60
 
 

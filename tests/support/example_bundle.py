@@ -14,7 +14,7 @@ from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
-from mbv3ssd_deploy.runtimes.ncnn_runtime import NcnnRuntime
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Place:
         return contract, picture
 
     def runtime(self, bundle):
-        return NcnnRuntime(bundle.param_path, bundle.bin_path, exact=True)
+        return NcnnModel(bundle.param_path, bundle.bin_path, exact=True)
 
     def input(self):
         return input_from_image(read_image(self.image), self.bundle.spec.input)[None]

@@ -14,7 +14,8 @@ from mbv3ssd_deploy.data.images import read_image, write_image
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 from mbv3ssd_deploy.evaluate.evaluate import reading_of
 from mbv3ssd_deploy.evaluate.opening import opened
-from mbv3ssd_deploy.evaluate.subjects import Seen, Subject
+from mbv3ssd_deploy.runtimes.model import Output
+from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 
 SURE = 12.0
 
@@ -73,14 +74,14 @@ class Twin:
         )
         self.calls = []
 
-    def look(self, inputs):
+    def run(self, inputs):
         self.calls.append(len(inputs))
         found = [self.known.get(image.tobytes(), self.blind) for image in inputs]
         loc, conf = (np.stack(heads) for heads in zip(*found, strict=True))
-        return Seen(loc, conf, None, 0.002 * len(inputs), "a twin")
+        return Output("a twin", "cpu", {"loc": loc, "conf": conf}, 0.002 * len(inputs))
 
     def subject(self, name="torch"):
-        return Subject(name, f"twin {name}", self.look, 1000)
+        return OpenedModel(name, f"twin {name}", self, 1000)
 
 
 def found_dataset(bundle, folder, count=4):
@@ -91,7 +92,7 @@ def found_dataset(bundle, folder, count=4):
         samples = []
         for sample in scenes.samples:
             image = read_image(sample.image_path)
-            seen = ready.subjects[0].look(input_from_image(image, ready.spec.input)[None])
+            seen = ready.models[0].model.run(input_from_image(image, ready.spec.input)[None])
             found = reading.detections(seen.loc[0], seen.conf[0], sample)
             inside = (found.boxes >= 0).all(axis=1) & (found.boxes <= (160, 120) * 2).all(axis=1)
             sound = inside & (found.boxes[:, 2:] > found.boxes[:, :2] + 1).all(axis=1)

@@ -10,7 +10,7 @@ import pytest
 from builders import tiny_spec
 
 from mbv3ssd_deploy.core.detections import detections_from_heads
-from mbv3ssd_deploy.runtimes.types import RunResult
+from mbv3ssd_deploy.runtimes.model import Output
 from mbv3ssd_deploy.verification.candidates import BodyCandidate
 from mbv3ssd_deploy.verification.detections import TIE
 from mbv3ssd_deploy.verification.reasons import Code
@@ -31,7 +31,7 @@ class Replayed:
 
     def run(self, batch):
         assert len(batch) == 1
-        return RunResult("replayed", "cpu", self.heads, 0.0)
+        return Output("replayed", "cpu", self.heads, 0.0)
 
 
 def crowded_heads():

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU or a CUDA GPU; the provider that really runs is read back."""
+"""ONNX Runtime on the CPU or a CUDA GPU; the provider is read back from the session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnxruntime
 
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.errors import RuntimeFailedError, RuntimeUnavailableError
-from mbv3ssd_deploy.runtimes.types import RunResult, check_batch, frozen
+from mbv3ssd_deploy.runtimes.model import Output, check_batch, frozen
 
 _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
@@ -27,8 +27,8 @@ _CUDA_HINT = (
 )
 
 
-class OnnxRuntime:
-    """One session on one model; any batch size runs, in steps of the model's own."""
+class OnnxModel:
+    """A session on one model; any number of images runs, in steps of the model's batch size."""
 
     def __init__(self, model: Path | bytes, device: str = "cpu", *, threads: int = 0) -> None:
         """Load `model`, a file or its bytes, with all graph optimisations.
@@ -36,10 +36,10 @@ class OnnxRuntime:
         Args:
             model: an ONNX model with one input (N,3,H,W).
             device: "cpu" or "cuda".
-            threads: for one operator; 0 leaves it to ONNX Runtime.
+            threads: per operator; 0 is ONNX Runtime's default.
 
         Raises:
-            RuntimeUnavailableError: CUDA was asked for and does not run here.
+            RuntimeUnavailableError: CUDA does not run on this machine.
             RuntimeFailedError: ONNX Runtime refuses the model.
         """
         if device not in _PROVIDERS:
@@ -66,13 +66,11 @@ class OnnxRuntime:
         self._input = self._session.get_inputs()[0]
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, batch: F32) -> RunResult:
-        """Return every output of the model by name, loc (N,P,4) and conf (N,P,C) for a body.
-
-        A model of a fixed batch runs in steps; the last one is filled up with its own last image.
+    def run(self, batch: F32) -> Output:
+        """Return every output of the model by name, for `batch` (N, 3, H, W).
 
         Raises:
-            RuntimeFailedError: ONNX Runtime gave up, or the input has the wrong size.
+            RuntimeFailedError: ONNX Runtime failed, or the input has the wrong size.
         """
         check_batch(batch)
         steps = self._steps(batch)
@@ -85,15 +83,15 @@ class OnnxRuntime:
         arrays = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         count = len(batch)
         tensors = {n: frozen(a[:count]) for n, a in zip(self._outputs, arrays, strict=True)}
-        return RunResult(
-            runtime=f"ONNX Runtime {onnxruntime.__version__}",
+        return Output(
+            engine=f"ONNX Runtime {onnxruntime.__version__}",
             provider=self._provider,
             tensors=MappingProxyType(tensors),
             seconds=seconds,
         )
 
     def _steps(self, batch: F32) -> list[F32]:
-        """Cut `batch` into pieces of the model's own batch size, the last one filled up."""
+        """Split `batch` by the model's batch size, padding with the last image."""
         size = self._input.shape[0]
         size = size if isinstance(size, int) else len(batch)
         missing = -len(batch) % size

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from mbv3ssd_deploy.errors import RuntimeFailedError, RuntimeUnavailableError
-from mbv3ssd_deploy.runtimes.onnx_runtime import OnnxRuntime, check_provider
+from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel, check_provider
 
 HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
@@ -31,8 +31,8 @@ def test_a_file_and_its_bytes_give_the_same(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(model())
 
-    from_file = OnnxRuntime(path, threads=1).run(images(1))
-    from_bytes = OnnxRuntime(model(), threads=1).run(images(1))
+    from_file = OnnxModel(path, threads=1).run(images(1))
+    from_bytes = OnnxModel(model(), threads=1).run(images(1))
 
     np.testing.assert_array_equal(from_file.tensors["loc"], np.maximum(images(1), 0))
     np.testing.assert_array_equal(from_bytes.tensors["loc"], from_file.tensors["loc"])
@@ -40,7 +40,7 @@ def test_a_file_and_its_bytes_give_the_same(tmp_path):
 
 
 def test_a_fixed_batch_is_filled_step_by_step():
-    runtime = OnnxRuntime(model(batch=2))
+    runtime = OnnxModel(model(batch=2))
 
     for count in (1, 3, 4):
         found = runtime.run(images(count)).tensors["loc"]
@@ -48,7 +48,7 @@ def test_a_fixed_batch_is_filled_step_by_step():
 
 
 def test_a_free_batch_takes_all_at_once():
-    runtime = OnnxRuntime(model(batch="N"))
+    runtime = OnnxModel(model(batch="N"))
 
     assert runtime.run(images(5)).tensors["loc"].shape == (5, 3, 2, 2)
 
@@ -56,30 +56,30 @@ def test_a_free_batch_takes_all_at_once():
 @pytest.mark.parametrize("data", [b"no model", model()[:-20], model(op_type="NoSuchOp")])
 def test_a_broken_model_is_told(data):
     with pytest.raises(RuntimeFailedError, match="refuses the model"):
-        OnnxRuntime(data)
+        OnnxModel(data)
 
 
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(RuntimeFailedError, match="refuses the model") as caught:
-        OnnxRuntime(tmp_path / "nothing.onnx")
+        OnnxModel(tmp_path / "nothing.onnx")
 
     assert caught.value.where.endswith("nothing.onnx")
 
 
 def test_an_input_of_another_size_is_told():
     with pytest.raises(RuntimeFailedError, match="could not run the model"):
-        OnnxRuntime(model()).run(np.zeros((1, 3, 9, 9), np.float32))
+        OnnxModel(model()).run(np.zeros((1, 3, 9, 9), np.float32))
 
 
 def test_an_unknown_device_is_misuse():
     with pytest.raises(ValueError, match="'tpu', not one of cpu, cuda"):
-        OnnxRuntime(model(), "tpu")
+        OnnxModel(model(), "tpu")
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime has CUDA")
 def test_missing_cuda_is_told():
     with pytest.raises(RuntimeUnavailableError, match="has no CUDAExecutionProvider") as caught:
-        OnnxRuntime(model(), "cuda")
+        OnnxModel(model(), "cuda")
 
     assert "onnxruntime-gpu" in caught.value.hint
     assert caught.value.exit_code == 4

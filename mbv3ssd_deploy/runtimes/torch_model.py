@@ -1,4 +1,4 @@
-"""PyTorch: the reference that every other runtime is held against."""
+"""PyTorch: the reference that every other runtime is compared with."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import torch
 
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.errors import RuntimeFailedError, RuntimeUnavailableError
-from mbv3ssd_deploy.runtimes.types import RunResult, check_batch, frozen
+from mbv3ssd_deploy.runtimes.model import Output, check_batch, frozen
 
 
-class TorchRuntime:
-    """Runs a net image by image, in eval mode, in full float32."""
+class TorchModel:
+    """A net that runs image by image, in eval mode and full float32."""
 
     def __init__(self, net: torch.nn.Module, device: str = "cpu") -> None:
-        """Copy `net` to `device` ("cpu", "cuda" or "cuda:1"); the caller's net stays as it is.
+        """Copy `net` to `device`: "cpu", "cuda" or "cuda:1".
 
         Raises:
-            RuntimeUnavailableError: PyTorch sees no such device.
+            RuntimeUnavailableError: PyTorch finds no such device.
         """
         _check_device(device)
         self._net = copy.deepcopy(net).to(device).eval()
         self._device = torch.device(device)
 
-    def run(self, batch: F32) -> RunResult:
-        """Return loc (N,P,4) and conf (N,P,C) of `batch`, float32 (N,3,H,W).
+    def run(self, batch: F32) -> Output:
+        """Return the output for `batch`, float32 (N, 3, H, W).
 
         Raises:
-            RuntimeFailedError: PyTorch gave up, for want of memory for instance.
+            RuntimeFailedError: PyTorch failed, because memory ran out for instance.
         """
         check_batch(batch)
         began = time.perf_counter()
@@ -43,8 +43,8 @@ class TorchRuntime:
         except RuntimeError as error:
             raise RuntimeFailedError(f"PyTorch could not run the net: {error}") from error
         loc, conf = (np.stack(arrays) for arrays in zip(*heads, strict=True))
-        return RunResult(
-            runtime=f"PyTorch {torch.__version__}",
+        return Output(
+            engine=f"PyTorch {torch.__version__}",
             provider=self._device.type,
             tensors=MappingProxyType({"loc": frozen(loc), "conf": frozen(conf)}),
             seconds=time.perf_counter() - began,
@@ -64,16 +64,16 @@ def _check_device(device: str) -> None:
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         build = torch.version.cuda or "none"
         raise RuntimeUnavailableError(
-            f"PyTorch {torch.__version__} sees no {device} (its CUDA build: {build})",
+            f"PyTorch {torch.__version__} finds no {device} (its CUDA build: {build})",
             hint="use --device cpu, or install a PyTorch built for this machine's driver",
         )
 
 
 @contextlib.contextmanager
 def _full_float32() -> Iterator[None]:
-    """Keep convolutions and matrix products on a GPU from rounding to TF32's 10-bit mantissa.
+    """Switch off TF32, which rounds convolutions and matrix products on a GPU to 10 bits.
 
-    cuDNN convolutions use TF32 unless told otherwise ("TensorFloat-32" in PyTorch's CUDA notes).
+    cuDNN convolutions use it by default ("TensorFloat-32" in PyTorch's CUDA notes).
     """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = (cudnn.allow_tf32, matmul.allow_tf32)

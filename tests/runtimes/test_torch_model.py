@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mbv3ssd_deploy.errors import RuntimeFailedError, RuntimeUnavailableError
-from mbv3ssd_deploy.runtimes.torch_runtime import TorchRuntime
+from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 
 IMAGE = np.ones((1, 3, 4, 4), np.float32)
 
@@ -23,7 +23,7 @@ class Net(nn.Module):
 
 def test_it_runs_in_eval_mode_on_a_copy():
     net = Net().train()
-    runtime = TorchRuntime(net)
+    runtime = TorchModel(net)
     with torch.no_grad():
         net.norm.weight.fill_(100.0)
 
@@ -37,7 +37,7 @@ def test_it_runs_in_eval_mode_on_a_copy():
 def test_global_switches_are_put_back():
     before = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
 
-    TorchRuntime(Net()).run(IMAGE)
+    TorchModel(Net()).run(IMAGE)
 
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == before
     assert torch.is_grad_enabled()
@@ -45,8 +45,8 @@ def test_global_switches_are_put_back():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_told():
-    with pytest.raises(RuntimeUnavailableError, match="sees no cuda") as caught:
-        TorchRuntime(Net(), "cuda")
+    with pytest.raises(RuntimeUnavailableError, match="finds no cuda") as caught:
+        TorchModel(Net(), "cuda")
 
     assert "--device cpu" in caught.value.hint
     assert caught.value.exit_code == 4
@@ -54,7 +54,7 @@ def test_a_missing_gpu_is_told():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_gpu_gives_what_the_cpu_gives():
-    cpu, gpu = TorchRuntime(Net()).run(IMAGE), TorchRuntime(Net(), "cuda").run(IMAGE)
+    cpu, gpu = TorchModel(Net()).run(IMAGE), TorchModel(Net(), "cuda").run(IMAGE)
 
     assert gpu.provider == "cuda"
     np.testing.assert_allclose(gpu.tensors["loc"], cpu.tensors["loc"], rtol=1e-5)
@@ -62,4 +62,4 @@ def test_the_gpu_gives_what_the_cpu_gives():
 
 def test_a_net_that_cannot_run_is_told():
     with pytest.raises(RuntimeFailedError, match="PyTorch could not run the net"):
-        TorchRuntime(Net()).run(np.ones((1, 3, 3, 3), np.float32))
+        TorchModel(Net()).run(np.ones((1, 3, 3, 3), np.float32))
