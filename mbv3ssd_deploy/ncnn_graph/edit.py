@@ -6,6 +6,7 @@ order. (Its shape may lose axes of size 1, or all but one.)
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,21 +76,29 @@ class GraphView:
 Rewrite = Callable[[GraphView, NcnnLayer], tuple[NcnnLayer, ...] | None]
 """Returns the layers that replace one layer, or None where the rewrite does not apply to it."""
 
+Pass = Callable[[NcnnGraph, frozenset[str]], NcnnGraph]
+"""Rewrites a graph whose outputs are given; returns the same object when it changes nothing."""
 
-def rewrite_all(graph: NcnnGraph, outputs: Iterable[str], rewrite: Rewrite) -> NcnnGraph:
-    """Return `graph` with `rewrite` applied until it applies nowhere; the same object if nowhere.
+
+def everywhere(rewrite: Rewrite) -> Pass:
+    """Return the pass that applies `rewrite` until it applies nowhere.
 
     Layers whose result is no longer read are dropped after each application, so a rewrite replaces
     only the last layer of its pattern.
     """
-    wanted = frozenset(outputs)
-    while True:
-        view = GraphView(graph, wanted)
-        matches = ((layer, rewrite(view, layer)) for layer in graph.layers)
-        found = next(((layer, new) for layer, new in matches if new is not None), None)
-        if found is None:
-            return graph
-        graph = without_dead_layers(with_layers_replaced(graph, {found[0].name: found[1]}), wanted)
+
+    @functools.wraps(rewrite)
+    def rewritten(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+        while True:
+            view = GraphView(graph, outputs)
+            matches = ((layer, rewrite(view, layer)) for layer in graph.layers)
+            found = next(((layer, new) for layer, new in matches if new is not None), None)
+            if found is None:
+                return graph
+            changed = with_layers_replaced(graph, {found[0].name: found[1]})
+            graph = without_dead_layers(changed, outputs)
+
+    return rewritten
 
 
 def with_layers_replaced(

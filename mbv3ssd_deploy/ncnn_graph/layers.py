@@ -95,16 +95,7 @@ class EpsMode(enum.IntEnum):
     LEAST_SQUARES = 2
 
 
-PERMUTE_ORDERS = {
-    "wh": 0,
-    "hw": 1,
-    "whc": 0,
-    "hwc": 1,
-    "wch": 2,
-    "cwh": 3,
-    "hcw": 4,
-    "chw": 5,
-}
+PERMUTE_ORDERS = {"wh": 0, "hw": 1, "whc": 0, "hwc": 1, "wch": 2, "cwh": 3, "hcw": 4, "chw": 5}
 """`Permute.order_type` by the input axes that become the output's w, h(, c): innermost first."""
 
 

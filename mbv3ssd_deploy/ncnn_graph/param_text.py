@@ -215,6 +215,7 @@ def _parse_layer(line: str, faults: list[str]) -> NcnnLayer | None:
 
 def _parse_pairs(pairs: list[str], schema: LayerSchema, faults: list[str]) -> dict[str, Param]:
     params: dict[str, Param] = {}
+    fields = {field.id: field for field in schema.fields}
     for pair in pairs:
         match = _PAIR.fullmatch(pair)
         if match is None:
@@ -222,7 +223,7 @@ def _parse_pairs(pairs: list[str], schema: LayerSchema, faults: list[str]) -> di
             continue
         key = int(match[1])
         number = ARRAY_KEY - key if key <= ARRAY_KEY else key
-        field = schema.field_with_id(number)
+        field = fields.get(number)
         if not 0 <= number < PARAM_COUNT:
             faults.append(f"parameter {number} is not within 0..{PARAM_COUNT - 1}")
         elif field is None:

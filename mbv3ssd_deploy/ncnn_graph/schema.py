@@ -52,10 +52,10 @@ class ParamField:
 
     def fits(self, value: Param) -> bool:
         """Return whether `value` is of this parameter's kind; an int is not a float here."""
-        if self.kind.is_array != isinstance(value, tuple):
-            return False
         numbers = value if isinstance(value, tuple) else (value,)
-        return all(type(number) is (float if self.kind.is_float else int) for number in numbers)
+        number_type = float if self.kind.is_float else int
+        is_array = isinstance(value, tuple)
+        return is_array == self.kind.is_array and all(type(n) is number_type for n in numbers)
 
     def stored(self, value: Param) -> Param:
         """Return `value` as ncnn will hold it: a Python int, or a float that is a float32.
@@ -66,12 +66,11 @@ class ParamField:
             TypeError: the value is of another kind than this parameter.
             ValueError: a float is not finite in 32 bits, an integer needs more than 32 bits.
         """
-        if self.kind.is_array:
-            if not isinstance(value, tuple | list):
-                raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
-            return tuple(self._number(item) for item in value)
+        if self.kind.is_array != isinstance(value, tuple | list):
+            one = "" if self.kind.is_array else "one "
+            raise TypeError(f"{self.name} holds {one}{self.kind.value}, got {value!r}")
         if isinstance(value, tuple | list):
-            raise TypeError(f"{self.name} holds one {self.kind.value}, got {value!r}")
+            return tuple(map(self._number, value))
         return self._number(value)
 
     def _number(self, value: object) -> int | float:
@@ -79,15 +78,13 @@ class ParamField:
             if not -(2**31) <= value < 2**31:
                 raise ValueError(f"{self.name} = {value} does not fit in 32 bits")
             return int(value)
-        if self.kind.is_float and isinstance(value, int | float | np.integer | np.floating):
-            with np.errstate(over="ignore"):
-                rounded = float(np.float32(value))
-            if not math.isfinite(rounded):
-                raise ValueError(
-                    f"{self.name} = {value} is not a finite float32; ncnn cannot read it"
-                )
-            return rounded
-        raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+        if not self.kind.is_float or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(value))
+        if not math.isfinite(rounded):
+            raise ValueError(f"{self.name} = {value} is not a finite float32; ncnn cannot read it")
+        return rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +171,6 @@ class LayerSchema:
                 return field
         raise KeyError(f"{self.type} has no parameter {name!r}")
 
-    def field_with_id(self, number: int) -> ParamField | None:
-        """Return the parameter with that number, if the layer type has one."""
-        return next((field for field in self.fields if field.id == number), None)
-
     def value(self, params: Mapping[str, Param], name: str) -> Param:
         """Return the parameter `name` as ncnn reads it: from `params`, or its default."""
         if name in params:
@@ -196,14 +189,11 @@ class LayerSchema:
         it is a fault of the file that must be reported.
         """
         kept: dict[str, Param] = {}
-        for field in self.fields:
-            if field.name not in params:
-                continue
-            value = params[field.name]
-            others = {name: other for name, other in params.items() if name != field.name}
-            default = self.value(others, field.name)
-            if type(value) is not type(default) or value != default:
-                kept[field.name] = value
+        for name in (field.name for field in self.fields if field.name in params):
+            others = {other: value for other, value in params.items() if other != name}
+            default = self.value(others, name)
+            if type(params[name]) is not type(default) or params[name] != default:
+                kept[name] = params[name]
         return kept
 
     def weights_of(self, params: Mapping[str, Param]) -> tuple[tuple[WeightField, int], ...]:

@@ -89,10 +89,6 @@ def _source(params: Params, _: tuple[Shape, ...]) -> Shape | None:
     return ((h, w) if h else (w,)) if w else None
 
 
-def _unchanged(_: Params, inputs: tuple[Shape, ...]) -> Shape | None:
-    return inputs[0] if inputs else None
-
-
 def _softmax(params: Params, inputs: tuple[Shape, ...]) -> Shape:
     _axis(params, inputs[0])
     return inputs[0]
@@ -213,10 +209,6 @@ def _permute(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     return tuple(sizes[axis] for axis in reversed(_MAP_ORDERS[order]))
 
 
-def _flatten(_: Params, inputs: tuple[Shape, ...]) -> Shape:
-    return (math.prod(inputs[0]),)
-
-
 def _reshape(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     had = dict(zip({1: "w", 2: "hw", 3: "chw", 4: "cdhw"}[len(inputs[0])], inputs[0], strict=True))
     wanted = [(axis, int_of(params, axis)) for axis in "cdhw" if int_of(params, axis) != AUTO]
@@ -297,7 +289,7 @@ _ELEMENTWISE = (
 )
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     dict.fromkeys(("Input", "MemoryData"), _source)
-    | dict.fromkeys(_ELEMENTWISE, _unchanged)
+    | dict.fromkeys(_ELEMENTWISE, lambda _, inputs: inputs[0] if inputs else None)
     | {
         "Convolution": _convolution,
         "ConvolutionDepthWise": _convolution,
@@ -310,7 +302,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "BatchNorm": _by_channel("channels"),
         "Normalize": _normalize,
         "Permute": _permute,
-        "Flatten": _flatten,
+        "Flatten": lambda _, inputs: (math.prod(inputs[0]),),
         "Reshape": _reshape,
         "Concat": _concat,
         "Crop": _crop,

@@ -226,17 +226,13 @@ def _shapes_text(shapes: tuple[tuple[int, int], tuple[int, int]] | None) -> str:
 def _level_maps(view: GraphView, output: str) -> list[tuple[str, tuple[int, int]]]:
     if not view.has_blob(output):
         raise SpecError(f"the graph makes no blob {output!r}")
-    shapes = infer_shapes(view.graph).blobs
-    width = shapes.get(output, (0,))[-1]
-    return [_level_map(view, shapes, blob, width) for blob in _parts(view, output)]
-
-
-def _parts(view: GraphView, output: str) -> tuple[str, ...]:
-    """Return the blobs that are joined into `output`, or `output` alone."""
     last = view.producer(output)
     before = view.producer(last.inputs[0]) if last.type == "Reshape" else last
     joins = before.type == "Concat" and int_param(before, "axis") == 0
-    return before.inputs if joins else (output,)
+    shapes = infer_shapes(view.graph).blobs
+    width = shapes.get(output, (0,))[-1]
+    parts = before.inputs if joins else (output,)
+    return [_level_map(view, shapes, blob, width) for blob in parts]
 
 
 def _level_map(

@@ -194,7 +194,7 @@ def test_what_ncnn_allows_is_read():
     assert layer.params["aspect_ratios"] == (0.5, 3.0)
 
 
-def test_a_strangers_file_is_shown_with_its_slips():
+def test_a_foreign_file_is_shown_with_its_faults():
     text = HEAD.format(3, 3) + "Relu r 1 1 input b 0=0.1\nClip c 1 1 b c 0=0 1=6.0\n"
 
     parsed = inspect_param(text)

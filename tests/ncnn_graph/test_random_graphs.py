@@ -6,26 +6,16 @@ FUZZ_EXAMPLES=2000 looks longer.
 import os
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
-from ncnn_child import NcnnServer
-from onnx_text import input_of, lowered, onnx_outputs
+from onnx_text import input_of, lowered, onnx_outputs, run_ncnn
 from random_onnx import onnx_models
 
-from mbv3ssd_deploy.ncnn_graph.check import check_graph
-from mbv3ssd_deploy.ncnn_graph.edit import insert_splits
 from mbv3ssd_deploy.ncnn_graph.fuse.passes import PASSES, fuse_graph
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 # making a failure small takes minutes: FUZZ_SHRINK=1 does it
 PHASES = (Phase.generate, Phase.shrink) if "FUZZ_SHRINK" in os.environ else (Phase.generate,)
-
-
-@pytest.fixture(scope="module")
-def ncnn():
-    with NcnnServer() as server:
-        yield server
 
 
 def fused_by(graph, outputs, passes):
@@ -50,7 +40,7 @@ def listing(graph):
     suppress_health_check=list(HealthCheck),
 )
 @given(model=onnx_models(), some=st.sets(st.sampled_from(PASSES)))
-def test_fused_or_not_it_is_what_onnx_runtime_computes(ncnn, model, some):
+def test_fused_or_not_it_is_what_onnx_runtime_computes(model, some):
     outputs = frozenset(output.name for output in model.graph.output)
     x = input_of(model, scale=1.5)
     expected = onnx_outputs(model, x)
@@ -62,9 +52,7 @@ def test_fused_or_not_it_is_what_onnx_runtime_computes(ncnn, model, some):
     }
     for how, graph in graphs.items():
         note(f"{how}:\n{listing(graph)}")
-        final = insert_splits(graph)
-        check_graph(final)
-        found = ncnn.run(final, {"input": x[0]}, sorted(outputs))
+        found = run_ncnn(graph, x, sorted(outputs))
         for name, value in expected.items():
             assert found[name].shape == value.shape[1:], f"{how}: {name}"
             scale = max(1.0, float(np.abs(value).max()))

@@ -29,7 +29,7 @@ def test_a_missing_file_is_named(files, lost):
     assert caught.value.where == str(files[lost])
 
 
-def test_files_of_two_networks_are_told_apart(files):
+def test_files_of_two_networks_are_distinguished(files):
     files[1].write_bytes(render_bin(closed_graph(sample_layer("InnerProduct"))))
 
     with pytest.raises(FormatError, match="within weight of Convolution 'layer'") as caught:
@@ -57,7 +57,7 @@ def test_a_folder_is_no_param(tmp_path):
         read_param(tmp_path)
 
 
-def test_a_strangers_file_is_read_for_showing(files):
+def test_a_foreign_file_is_read_for_display(files):
     files[0].write_text(files[0].read_text() + "# the end\n")
 
     parsed = read_param(files[0])

@@ -68,7 +68,7 @@ def test_a_file_comes_back_as_it_was_written(body, tmp_path):
     assert (again.batch, again.opset, again.exporter) == (1, 17, "TorchScript")
 
 
-def test_the_spec_stands_in_the_metadata_sorted_and_compact(body):
+def test_the_spec_is_in_the_metadata_sorted_and_compact(body):
     text = metadata_from_spec(body.spec)
 
     assert {p.key: p.value for p in body.model.metadata_props}[SPEC_KEY] == text
@@ -80,7 +80,7 @@ def test_the_spec_stands_in_the_metadata_sorted_and_compact(body):
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"This is no protobuf at all.\n" * 20, "not an ONNX file"),
+        (b"This is not a protobuf.\n" * 20, "not an ONNX file"),
         (b"PK\x03\x04" + bytes(100), "not an ONNX file"),
     ],
 )
@@ -146,14 +146,14 @@ def test_external_weights_are_refused(model):
     assert f"weights in other files, which is not supported: {weight.name}" in refusal(model)
 
 
-def test_metadata_that_is_no_json_is_refused(model):
+def test_metadata_that_is_not_json_is_refused(model):
     model.metadata_props[-1].value = "{"
 
     with pytest.raises(FormatError, match="not JSON"):
         body_from_model(model)
 
 
-def test_metadata_that_is_no_spec_names_the_keys(model):
+def test_metadata_that_is_not_a_spec_names_the_keys(model):
     spec = json.loads(model.metadata_props[-1].value)
     del spec["coder"]
     model.metadata_props[-1].value = json.dumps(spec)

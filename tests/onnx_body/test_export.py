@@ -97,7 +97,7 @@ def test_no_post_processing_is_in_it(body):
     assert {node.op_type for node in nodes_of(body)}.isdisjoint(POST_PROCESSING)
 
 
-def test_nothing_tells_who_made_it_where_and_when(body):
+def test_nothing_in_it_depends_on_author_place_or_time(body):
     model = body.model
     items = (model, model.graph, *nodes_of(body), *model.graph.initializer, *model.graph.output)
 

@@ -17,6 +17,7 @@ from mbv3ssd_deploy.onnx_body.simplify import op_counts, simplify_body
 from mbv3ssd_deploy.pipeline import _run_onnx
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         importlib.util.find_spec("onnxscript") is None, reason="onnxscript is not installed"
     ),
@@ -78,7 +79,7 @@ def test_each_has_the_opset_that_it_is_best_asked_for(raw):
     assert [raw[choice].exporter for choice in CHOICES] == ["TorchScript", "dynamo"]
 
 
-def test_the_newer_names_nodes_after_modules_and_tells_nothing_else(raw):
+def test_the_newer_names_nodes_after_modules_and_adds_nothing_else(raw):
     body = raw[ExporterChoice.DYNAMO]
     names = [node.name for node in body.model.graph.node]
     items = (body.model, body.model.graph, *body.model.graph.node, *body.model.graph.initializer)

@@ -1,8 +1,9 @@
-"""The real ncnn, in a process of its own: a broken network takes only that process down.
+"""The real ncnn, in one child process for all tests: a network that crashes ends only the child.
 
 Tests call `run_graph` (or `run_files`); run as a program, this file is the child.
 """
 
+import atexit
 import json
 import os
 import subprocess
@@ -26,58 +27,42 @@ def run_graph(graph, inputs, outputs, *, fp16=False):
 
 
 def run_files(param, weights, inputs, outputs, *, fp16=False):
-    """Like `run_graph`, from .param text and .bin bytes, which need not be ours."""
+    """Like `run_graph`, from .param text and .bin bytes, which need not be ours.
+
+    An error of ncnn, or its crash, is an AssertionError.
+    """
     with TemporaryDirectory() as folder:
         place = Path(folder)
-        _write_job(place, param, weights, inputs, outputs, fp16=fp16)
-        child = subprocess.run(
-            [sys.executable, __file__, folder],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=120,
-        )
-        assert child.returncode == 0, f"ncnn ended with {child.returncode}\n{child.stderr}"
-        return _read_blobs(place, outputs)
+        (place / "net.param").write_text(param)
+        (place / "net.bin").write_bytes(weights)
+        for index, array in enumerate(inputs.values()):
+            np.save(place / f"in{index}.npy", array)
+        job = {"inputs": list(inputs), "outputs": list(outputs), "fp16": fp16}
+        (place / "job.json").write_text(json.dumps(job))
+        _CHILD.run(place)
+        files = {name: place / f"out{index}.npy" for index, name in enumerate(outputs)}
+        return {name: np.load(file) if file.exists() else None for name, file in files.items()}
 
 
-class NcnnServer:
-    """One process that runs graph after graph: for many small ones, whose start would cost more."""
+class _Child:
+    """The process; it is started for the first job, and again after a crash."""
 
-    def __enter__(self):
-        self._folder = TemporaryDirectory()
-        self._start()
-        return self
+    def __init__(self):
+        self._process = None
 
-    def __exit__(self, *_):
-        self._child.stdin.close()
-        self._child.wait(timeout=10)
-        self._child.stdout.close()
-        self._folder.cleanup()
-
-    def run(self, graph, inputs, outputs):
-        """What `run_graph` returns, exactly computed; a crash is an AssertionError."""
-        from mbv3ssd_deploy.ncnn_graph.param_text import render_param
-        from mbv3ssd_deploy.ncnn_graph.weight_bin import render_bin
-
-        place = Path(self._folder.name)
-        for old in place.iterdir():
-            old.unlink()
-        _write_job(place, render_param(graph), render_bin(graph), inputs, outputs, fp16=False)
-        self._child.stdin.write(f"{place}\n")
-        self._child.stdin.flush()
-        answer = self._child.stdout.readline().strip()
-        if answer != "done":
-            self._child.kill()
-            code = self._child.wait()
-            self._child.stdout.close()
+    def run(self, place):
+        if self._process is None:
             self._start()
-            raise AssertionError(f"ncnn said {answer!r} and ended with {code}")
-        return _read_blobs(place, outputs)
+        self._process.stdin.write(f"{place}\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().strip()
+        if not answer:
+            raise AssertionError(f"ncnn ended with {self.stop()}")
+        if answer != "done":
+            raise AssertionError(answer)
 
     def _start(self):
-        self._child = subprocess.Popen(
+        self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -86,33 +71,36 @@ class NcnnServer:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
+    def stop(self):
+        """End the process, if there is one, and return its exit code."""
+        if self._process is None:
+            return None
+        process, self._process = self._process, None
+        process.stdin.close()
+        code = process.wait(timeout=10)
+        process.stdout.close()
+        return code
 
-def _write_job(place, param, weights, inputs, outputs, *, fp16):  # noqa: PLR0913 -- a job
-    (place / "net.param").write_text(param)
-    (place / "net.bin").write_bytes(weights)
-    for index, array in enumerate(inputs.values()):
-        np.save(place / f"in{index}.npy", array)
-    job = {"inputs": list(inputs), "outputs": list(outputs), "fp16": fp16}
-    (place / "job.json").write_text(json.dumps(job))
 
-
-def _read_blobs(place, outputs):
-    files = {name: place / f"out{index}.npy" for index, name in enumerate(outputs)}
-    return {name: np.load(file) if file.exists() else None for name, file in files.items()}
+_CHILD = _Child()
+atexit.register(_CHILD.stop)
 
 
 def _serve():
+    # ncnn prints to the real stdout when it cannot load a file; answers go to a copy of it
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     for line in sys.stdin:
         try:
-            _child(Path(line.strip()))
+            _run_job(Path(line.strip()))
             answer = "done"
         except AssertionError as failure:
             answer = str(failure)
-        sys.stdout.write(answer + "\n")
-        sys.stdout.flush()
+        answers.write(answer + "\n")
+        answers.flush()
 
 
-def _child(place):
+def _run_job(place):
     import ncnn
 
     job = json.loads((place / "job.json").read_text())
@@ -140,7 +128,4 @@ def _child(place):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        _child(Path(sys.argv[1]))
-    else:
-        _serve()
+    _serve()

@@ -49,7 +49,7 @@ def onnx_outputs(model, x):
 
 def lowered(model):
     """The unfused graph, its outputs named as in ONNX."""
-    return lower_model(model, {output.name: output.name for output in model.graph.output}).graph
+    return lower_model(model, {output.name: output.name for output in model.graph.output})[0]
 
 
 def fused(model):

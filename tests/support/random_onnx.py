@@ -1,11 +1,12 @@
 """Random small ONNX models of the operators that are lowered: what hypothesis draws graphs from.
 
-A model grows node by node: each takes tensors that are there already, at times one that others
+A model grows node by node: each takes tensors that are there already, at times one that other nodes
 read, so that shared results, wanted intermediates and half patterns come about by themselves.
 Weights are scaled so that values stay near 1.
 
-hypothesis draws a seed and a length, and dice make the rest of them: its own draws would keep near
-the graphs that it has seen. A failure shrinks by its length; the steps stay what they are.
+hypothesis draws a seed and a length, and a random generator makes the rest of them: its own draws
+would keep near the graphs that it has drawn. A failure shrinks by its length; the steps do not
+change.
 """
 
 import math
@@ -140,7 +141,7 @@ def block(model):
 
 
 def leading_norm(model):
-    """A BatchNorm that cannot go into what stands before it, and convolutions that may take it in.
+    """A BatchNorm that cannot go into what is before it, and convolutions that may take it in.
 
     They may where they do not pad, or where it adds nothing.
     """

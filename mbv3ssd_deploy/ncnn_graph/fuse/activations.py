@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
-from mbv3ssd_deploy.ncnn_graph.edit import GraphView, rewrite_all
-from mbv3ssd_deploy.ncnn_graph.fuse.linear import plain_linear_before, scaled_and_shifted
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param
+from mbv3ssd_deploy.ncnn_graph.edit import GraphView, everywhere
+from mbv3ssd_deploy.ncnn_graph.fuse.linear import (
+    affine_step,
+    plain_linear_before,
+    scaled_and_shifted,
+)
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param
 from mbv3ssd_deploy.ncnn_graph.layers import (
     FLOAT32_MAX,
     ActivationType,
@@ -47,7 +49,8 @@ _FUSED: Final[Mapping[str, tuple[ActivationType, tuple[str, ...]]]] = MappingPro
 """The fused form of a layer, and which of its parameters become activation_params."""
 
 
-def fold_scalar_operands(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def fold_scalar_operands(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Move a constant of one number into the BinaryOp that reads it.
 
     Before: `MemoryData three 0 1 three 0=1`, `BinaryOp add 2 1 x three y 0=0`
@@ -58,10 +61,6 @@ def fold_scalar_operands(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph
     Why: ncnn copies a MemoryData for each image; 56 of them were 3 % of the published hand-edited
     graph.
     """
-    return rewrite_all(graph, outputs, _fold_scalar_operand)
-
-
-def _fold_scalar_operand(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     if layer.type != "BinaryOp" or len(layer.inputs) != 2:
         return None
     left, right = layer.inputs
@@ -82,7 +81,8 @@ def _scalar(view: GraphView, blob: str) -> float | None:
     return float(maker.weights[0].data.item())
 
 
-def merge_clips(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def merge_clips(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Spell all limits as one Clip, and a Clip without an upper limit as a ReLU.
 
     Before: `BinaryOp a 1 1 x m 0=4 1=1 2=0.0` (maximum), `BinaryOp b 1 1 m y 0=5 1=1 2=6.0`
@@ -96,10 +96,6 @@ def merge_clips(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
 
     Why: what recognises HardSigmoid, and what fuses activations, has one spelling to look for.
     """
-    return rewrite_all(graph, outputs, _merge_clip)
-
-
-def _merge_clip(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     limits = _limits(layer)
     if limits is None:
         return None
@@ -127,7 +123,17 @@ def _limits(layer: NcnnLayer) -> tuple[float, float] | None:
     return None
 
 
-def recognise_hard_sigmoids(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@dataclass(frozen=True, slots=True)
+class _Affine:
+    """slope * source + shift."""
+
+    slope: float
+    shift: float
+    source: str
+
+
+@everywhere
+def recognise_hard_sigmoids(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Make one layer of every spelling of HardSigmoid.
 
     Before: `BinaryOp x + 3`, `Clip 0..6`, `BinaryOp / 6`
@@ -144,19 +150,6 @@ def recognise_hard_sigmoids(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGr
 
     Why: three passes over a map become one. With HardSwish, 8 % of the published hand-edited graph.
     """
-    return rewrite_all(graph, outputs, _recognise_hard_sigmoid)
-
-
-@dataclass(frozen=True, slots=True)
-class _Affine:
-    """slope * source + shift."""
-
-    slope: float
-    shift: float
-    source: str
-
-
-def _recognise_hard_sigmoid(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     if layer.type == "Clip":
         gate = _gate(view, layer.outputs[0], 1.0)
         return None if gate is None else (_hard_sigmoid(layer.name, gate, layer.outputs[0]),)
@@ -200,26 +193,13 @@ def _gate(view: GraphView, blob: str, scale: float) -> _Affine | None:
 def _affine_of(view: GraphView, blob: str) -> _Affine:
     """Return the longest chain of scalar operations that ends in `blob` and serves it alone."""
     layer = view.producer(blob)
-    step = _affine_step(layer)
+    step = None
+    if layer.type == "BinaryOp" and int_param(layer, "with_scalar"):
+        step = affine_step(int_param(layer, "op_type"), float_param(layer, "b"))
     if step is None or not view.is_private(blob):
         return _Affine(1.0, 0.0, blob)
     inner = _affine_of(view, layer.inputs[0])
     return _Affine(step[0] * inner.slope, step[0] * inner.shift + step[1], inner.source)
-
-
-def _affine_step(layer: NcnnLayer) -> tuple[float, float] | None:
-    """Return (slope, shift) of one scalar BinaryOp, None of any other layer."""
-    if layer.type != "BinaryOp" or not int_param(layer, "with_scalar"):
-        return None
-    b = float_param(layer, "b")
-    steps = {
-        BinaryOpType.ADD: (1.0, b),
-        BinaryOpType.SUB: (1.0, -b),
-        BinaryOpType.RSUB: (-1.0, b),
-        BinaryOpType.MUL: (b, 0.0),
-        BinaryOpType.DIV: (1.0 / b if b else 0.0, 0.0),
-    }
-    return steps.get(BinaryOpType(int_param(layer, "op_type")))
 
 
 def _is_product(layer: NcnnLayer) -> bool:
@@ -249,7 +229,8 @@ def _product_of(view: GraphView, layer: NcnnLayer) -> tuple[float, list[str]]:
     return scale, factors
 
 
-def recognise_hard_swishes(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def recognise_hard_swishes(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Make HardSwish(x) of x times HardSigmoid(x).
 
     Before: `HardSigmoid 1 1 x gate 0=a 1=b`, `BinaryOp 2 1 x gate y 0=2`
@@ -259,10 +240,6 @@ def recognise_hard_swishes(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGra
 
     Why: two passes over a map become one, which then moves into the convolution.
     """
-    return rewrite_all(graph, outputs, _recognise_hard_swish)
-
-
-def _recognise_hard_swish(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     if layer.type != "BinaryOp" or len(layer.inputs) != 2:
         return None
     if int_param(layer, "op_type") != BinaryOpType.MUL:
@@ -275,7 +252,8 @@ def _recognise_hard_swish(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer,
     return None
 
 
-def fuse_activations(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def fuse_activations(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Move an activation into the convolution or inner product before it.
 
     Before: `Convolution 1 1 x m ...`, `HardSwish 1 1 m y 0=1.66666672e-01 1=5.00000000e-01`
@@ -287,10 +265,6 @@ def fuse_activations(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
     Why: a layer less, and on ARM one pass over the map less; on x86 the convolution makes that pass
     itself at its end, and a whole net gains 0.5 %.
     """
-    return rewrite_all(graph, outputs, _fuse_activation)
-
-
-def _fuse_activation(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     before = plain_linear_before(view, layer) if layer.type in _FUSED else None
     if before is None:
         return None
@@ -307,7 +281,8 @@ def _activation(layer: NcnnLayer) -> dict[str, Param]:
     return {"activation_type": int(kind), "activation_params": numbers}
 
 
-def fuse_gates(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def fuse_gates(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Move a HardSigmoid into the convolution or inner product before it, as a fused Clip.
 
     Before: `InnerProduct 1 1 x m ...`, `HardSigmoid 1 1 m gate 0=1.66666672e-01 1=5.00000000e-01`
@@ -317,14 +292,10 @@ def fuse_gates(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
     the weights alpha W and the bias alpha b + beta. It runs after HardSwish has been recognised,
     which needs the gate of a product with its own input.
     """
-    return rewrite_all(graph, outputs, _fuse_gate)
-
-
-def _fuse_gate(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     before = plain_linear_before(view, layer) if layer.type == "HardSigmoid" else None
     if before is None:
         return None
-    alpha, beta = np.array(float_param(layer, "alpha")), np.array(float_param(layer, "beta"))
+    alpha, beta = float_param(layer, "alpha"), float_param(layer, "beta")
     gate = scaled_and_shifted(before, alpha, beta, layer.outputs[0])
     clip = int(ActivationType.CLIP)
     params = {**gate.params, "activation_type": clip, "activation_params": (0.0, 1.0)}

@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.ncnn_graph.edit import (
     GraphView,
-    rewrite_all,
+    everywhere,
     with_inputs_rerouted,
     with_layers_replaced,
 )
@@ -30,6 +30,11 @@ from mbv3ssd_deploy.ncnn_graph.layers import (
     int_param,
 )
 from mbv3ssd_deploy.ncnn_graph.shapes import Shape, infer_shapes
+
+Numbers = float | F64
+"""One number for all channels, or one a channel."""
+
+_T = TypeVar("_T", float, F64)
 
 _SIDES: Final = ("left", "right", "top", "bottom")
 
@@ -49,7 +54,20 @@ def _is_plain_linear(layer: NcnnLayer) -> bool:
     return not int_param(layer, "activation_type") and not int_param(layer, "int8_scale_term")
 
 
-def scaled_and_shifted(layer: NcnnLayer, scale: F64, shift: F64, output: str) -> NcnnLayer:
+def affine_step(op: int, b: _T) -> tuple[float | _T, float | _T] | None:
+    """Return (scale, shift) of the BinaryOp `op` with the constant `b`; None if it has none."""
+    if op == BinaryOpType.DIV:
+        return (1.0 / b, 0.0) if np.all(b) else None
+    steps: dict[int, tuple[float | _T, float | _T]] = {
+        BinaryOpType.ADD: (1.0, b),
+        BinaryOpType.SUB: (1.0, -b),
+        BinaryOpType.RSUB: (-1.0, b),
+        BinaryOpType.MUL: (b, 0.0),
+    }
+    return steps.get(op)
+
+
+def scaled_and_shifted(layer: NcnnLayer, scale: Numbers, shift: Numbers, output: str) -> NcnnLayer:
     """Return a layer that makes blob `output` = scale * (what `layer` makes) + shift.
 
     For y = W x + b, s y + t = (s W) x + (s b + t). `scale` and `shift` have one number an output
@@ -70,15 +88,13 @@ def _weight_and_bias(layer: NcnnLayer) -> tuple[F64, F64]:
 
 
 def _with_weights(layer: NcnnLayer, source: str, output: str, weight: F64, bias: F64) -> NcnnLayer:
-    weights = (
-        Weight("weight", weight.astype(np.float32)),
-        Weight("bias", bias.astype(np.float32)),
-    )
+    weights = (Weight("weight", weight.astype(np.float32)), Weight("bias", bias.astype(np.float32)))
     params = {**layer.params, "bias_term": 1}
     return build_layer(layer.type, layer.name, (source,), (output,), params, weights=weights)
 
 
-def fold_batch_norms(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def fold_batch_norms(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Fold BatchNorm into the convolution or inner product before it.
 
     Before: `Convolution conv 1 1 x m ...`, `BatchNorm norm 1 1 m y 0=16 1=1.00000000e-03`
@@ -88,10 +104,6 @@ def fold_batch_norms(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
 
     Why: the layer and its pass over the map cost nothing any more.
     """
-    return rewrite_all(graph, outputs, _fold_batch_norm)
-
-
-def _fold_batch_norm(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     before = plain_linear_before(view, layer) if layer.type == "BatchNorm" else None
     if before is None:
         return None
@@ -112,7 +124,8 @@ def _is_vector(graph: NcnnGraph, blob: str) -> bool:
     return len(infer_shapes(graph).blobs.get(blob, ())) == 1
 
 
-def fold_channel_affines(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def fold_channel_affines(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Fold constants added to or multiplied with a convolution's result into its weights.
 
     Before: `Convolution conv 1 1 x m ...`, `BinaryOp 2 1 m scale y 0=2` (scale: MemoryData,
@@ -124,17 +137,16 @@ def fold_channel_affines(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph
     Why: the pass over the map costs nothing any more, nor does the constant, which ncnn copies for
     each image.
     """
-    return rewrite_all(graph, outputs, _fold_channel_affine)
-
-
-def _fold_channel_affine(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     if layer.type != "BinaryOp":
         return None
     for blob in layer.inputs:
         before = view.producer(blob)
         if _is_plain_linear(before) and view.is_private(blob):
             operand = _channel_operand(view, layer, blob, int_param(before, "num_output"))
-            step = None if operand is None else _scale_and_shift(layer, operand, blob)
+            op, is_right = int_param(layer, "op_type"), layer.inputs[0] != blob
+            if is_right and op in {BinaryOpType.SUB, BinaryOpType.DIV}:
+                op = BinaryOpType.RSUB if op == BinaryOpType.SUB else BinaryOpType.RDIV
+            step = None if operand is None else affine_step(op, operand)
             if step is not None:
                 return (scaled_and_shifted(before, *step, layer.outputs[0]),)
     return None
@@ -152,24 +164,6 @@ def _channel_operand(view: GraphView, layer: NcnnLayer, blob: str, channels: int
         and maker.weights[0].data.size == channels
     )
     return maker.weights[0].data.ravel().astype(np.float64) if is_channel_wise else None
-
-
-def _scale_and_shift(layer: NcnnLayer, operand: F64, blob: str) -> tuple[F64, F64] | None:
-    op = BinaryOpType(int_param(layer, "op_type"))
-    is_left = layer.inputs[0] == blob
-    if op is BinaryOpType.SUB and not is_left:
-        op = BinaryOpType.RSUB
-    if op is BinaryOpType.DIV and not (is_left and bool(np.all(operand))):
-        return None
-    one, zero = np.array(1.0), np.array(0.0)
-    steps: dict[BinaryOpType, Callable[[], tuple[F64, F64]]] = {
-        BinaryOpType.ADD: lambda: (one, operand),
-        BinaryOpType.SUB: lambda: (one, -operand),
-        BinaryOpType.RSUB: lambda: (-one, operand),
-        BinaryOpType.MUL: lambda: (operand, zero),
-        BinaryOpType.DIV: lambda: (1.0 / operand, zero),
-    }
-    return steps[op]() if op in steps else None
 
 
 def fold_leading_norms(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:

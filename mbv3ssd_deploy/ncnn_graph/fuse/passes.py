@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
-from mbv3ssd_deploy.ncnn_graph.edit import without_dead_layers
-from mbv3ssd_deploy.ncnn_graph.fuse.activations import (
-    fold_scalar_operands,
-    fuse_activations,
-    fuse_gates,
-    merge_clips,
-    recognise_hard_sigmoids,
-    recognise_hard_swishes,
-)
-from mbv3ssd_deploy.ncnn_graph.fuse.linear import (
-    flatten_pooled_branches,
-    fold_batch_norms,
-    fold_channel_affines,
-    fold_leading_norms,
-)
-from mbv3ssd_deploy.ncnn_graph.fuse.shape import join_flat, merge_reshapes
+from mbv3ssd_deploy.ncnn_graph.edit import Pass, without_dead_layers
+from mbv3ssd_deploy.ncnn_graph.fuse import activations, linear, shape
 from mbv3ssd_deploy.ncnn_graph.graph import CONF, LOC, NcnnGraph
-
-Pass = Callable[[NcnnGraph, frozenset[str]], NcnnGraph]
-"""Rewrites a graph whose outputs are given; returns the same object when it changes nothing."""
 
 PASSES: Final[tuple[Pass, ...]] = (
     without_dead_layers,  # first, so that dead readers hold nothing back
-    fold_scalar_operands,  # the recognisers below look for scalars in BinaryOps
-    merge_clips,  # max, min and ReLU spelt as the Clip that HardSigmoid is made of
-    recognise_hard_sigmoids,
-    recognise_hard_swishes,  # made of a HardSigmoid
-    fold_batch_norms,
-    fold_channel_affines,  # after HardSigmoid has taken the constants that are its own
-    flatten_pooled_branches,  # on bare 1x1 convolutions, before they carry activations
-    fold_leading_norms,  # those that found no layer in front of them
-    fuse_activations,
-    fuse_gates,
-    join_flat,
-    merge_reshapes,  # also those that flat joins have brought together
+    activations.fold_scalar_operands,  # the recognisers below look for scalars in BinaryOps
+    activations.merge_clips,  # max, min and ReLU spelt as the Clip that HardSigmoid is made of
+    activations.recognise_hard_sigmoids,
+    activations.recognise_hard_swishes,  # made of a HardSigmoid
+    linear.fold_batch_norms,
+    linear.fold_channel_affines,  # after HardSigmoid has taken the constants that are its own
+    linear.flatten_pooled_branches,  # on bare 1x1 convolutions, before they carry activations
+    linear.fold_leading_norms,  # those that found no layer in front of them
+    activations.fuse_activations,
+    activations.fuse_gates,
+    shape.join_flat,
+    shape.merge_reshapes,  # also those that flat joins have brought together
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mbv3ssd_deploy.ncnn_graph.edit import GraphView, rewrite_all, with_layers_replaced
+from mbv3ssd_deploy.ncnn_graph.edit import GraphView, everywhere, with_layers_replaced
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer, int_param
 from mbv3ssd_deploy.ncnn_graph.shapes import Shape, infer_shapes
@@ -52,7 +52,8 @@ def _flat(view: GraphView, concat: NcnnLayer, shape: Shape) -> dict[str, tuple[N
     return changes
 
 
-def merge_reshapes(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
+@everywhere
+def merge_reshapes(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     """Cut a Reshape of a Reshape down to the last.
 
     Before: `Reshape 1 1 x m 0=4 1=6 2=400`, `Reshape 1 1 m y 0=4 1=2400`
@@ -62,10 +63,6 @@ def merge_reshapes(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGraph:
 
     Why: each may move every number once more.
     """
-    return rewrite_all(graph, outputs, _merge_reshape)
-
-
-def _merge_reshape(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
     is_absolute = layer.type == "Flatten" or (
         layer.type == "Reshape" and not {0, -1} & {int_param(layer, n) for n in "whdc"}
     )

@@ -189,14 +189,11 @@ def _is_constant(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
     given = [name for name in proto.input if name]
     if proto.domain or any(a.type in {a.GRAPH, a.GRAPHS} for a in proto.attribute):
         return False
-    if proto.op_type in _RANDOM or _is_training_dropout(proto, constants):
+    mode = proto.input[2] if proto.op_type == "Dropout" and len(proto.input) > 2 else ""
+    is_training = mode in constants and bool(constants[mode].any())
+    if proto.op_type in _RANDOM or is_training:
         return False
     return proto.op_type == "Constant" or (bool(given) and all(n in constants for n in given))
-
-
-def _is_training_dropout(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> bool:
-    mode = proto.input[2] if proto.op_type == "Dropout" and len(proto.input) > 2 else ""
-    return mode in constants and bool(constants[mode].any())
 
 
 def _computed(proto: onnx.NodeProto, opset: int, given: Mapping[str, Array]) -> list[Array]:

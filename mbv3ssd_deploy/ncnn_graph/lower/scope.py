@@ -21,7 +21,10 @@ from mbv3ssd_deploy.ncnn_graph.lower.model import Array, OnnxFacts, OnnxNode
 
 
 class Scope:
-    """The state of one lowering walk: layers so far, and the blob of every ONNX tensor."""
+    """The state of one lowering walk: layers so far, and the blob of every ONNX tensor.
+
+    What ncnn cannot follow raises UnsupportedOpError, here as in every lowering.
+    """
 
     def __init__(self, facts: OnnxFacts, outputs: Mapping[str, str]) -> None:
         self.facts = facts
@@ -31,29 +34,25 @@ class Scope:
         # no tensor of a body may have the name of a blob of the tail
         self._blob_names = UniqueNames((INPUT, *outputs.values(), *TAIL_BLOBS))
         self._layer_names = UniqueNames((INPUT,))
-        self._wanted = dict(outputs)
+        self.outputs = outputs
+
+    def computed_inputs(self, node: OnnxNode) -> list[str]:
+        """Return the inputs of `node` that depend on the model's input."""
+        return [t for t in node.inputs if t and t not in self.facts.constants]
 
     def constant(self, tensor: str) -> Array | None:
         """Return the value of `tensor` if it depends on no input."""
         return self.facts.constants.get(tensor)
 
     def weight(self, node: OnnxNode, tensor: str, what: str) -> F32:
-        """Return the constant `tensor` as float32.
-
-        Raises:
-            UnsupportedOpError: it is computed from the input.
-        """
+        """Return the tensor as float32; one that is computed from the input is refused."""
         value = self.constant(tensor)
         if value is None:
             raise node.refusal(f"its {what} {tensor!r} is not a constant")
         return np.asarray(value, dtype=np.float32)
 
     def integers(self, node: OnnxNode, index: int, name: str) -> tuple[int, ...]:
-        """Return the input at `index`, in older opsets the attribute `name`; () when absent.
-
-        Raises:
-            UnsupportedOpError: it is computed from the input.
-        """
+        """Return the constant input at `index`, in older opsets the attribute; () when absent."""
         tensor = node.optional_input(index)
         if not tensor:
             return node.integers(name, ())
@@ -63,12 +62,7 @@ class Scope:
         return tuple(int(number) for number in value.ravel())
 
     def dims(self, node: OnnxNode, tensor: str) -> tuple[int, ...]:
-        """Return the shape of `tensor` without its batch axis, outermost first.
-
-        Raises:
-            UnsupportedOpError: the shape is open or empty, the first axis is not a batch of 1, or
-                ncnn has no blob of so many axes.
-        """
+        """Return the shape of `tensor` without its batch axis of 1, outermost first."""
         shape = self.facts.shapes.get(tensor)
         if shape is None:
             hint = "export the body again with mbv3ssd-deploy export"
@@ -101,7 +95,7 @@ class Scope:
         """Add the layer from `blobs` (the node's first input) to `tensors` (its first output)."""
         inputs = (self.blob_of[node.inputs[0]],) if blobs is None else blobs
         made = node.outputs[:1] if tensors is None else tensors
-        outputs = tuple(self._wanted.get(t) or self._blob_names.take(t) for t in made)
+        outputs = tuple(self.outputs.get(t) or self._blob_names.take(t) for t in made)
         self.blob_of.update(zip(made, outputs, strict=True))
         name = self._layer_names.take(node.name)
         self._append(node, build_layer(type_, name, inputs, outputs, params, weights=weights))
@@ -137,11 +131,7 @@ def sizes_of(dims: tuple[int, ...]) -> dict[str, Param]:
 
 
 def checked_axis(node: OnnxNode, axis: int, rank: int) -> int:
-    """Return ncnn's number of the ONNX `axis` of a tensor with `rank` axes, the batch counted.
-
-    Raises:
-        UnsupportedOpError: it is the batch axis.
-    """
+    """Return ncnn's number of the ONNX `axis` of a tensor with `rank` axes, the batch counted."""
     positive = axis % rank
     if positive == 0:
         raise node.refusal("it works along the batch axis, which ncnn does not have")

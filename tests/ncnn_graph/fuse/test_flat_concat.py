@@ -39,7 +39,7 @@ KEPT = {
         "a = Reshape(x, s) b = Reshape(x, s) c = Relu(b) y = Concat<axis=2>(a, c)",
         "Flatten",
     ),
-    "a part that is no Reshape": (
+    "a part that is not a Reshape": (
         "g (float[1,10,6] x) => (float[1,20,6] y)",
         "t = Transpose<perm=[0,2,1]>(x) a = Reshape(t, s) y = Concat<axis=1>(a, x)",
         "Flatten",

@@ -1,4 +1,4 @@
-"""Models that somebody will bring: lowered rightly without a fusion, or refused by name."""
+"""Models of users: lowered correctly without a fusion, or refused by name."""
 
 import numpy as np
 import onnx
@@ -98,7 +98,7 @@ REFUSED = {
         {"b": np.array([2]), "e": np.array([0]), "a": np.array([1])},
         "holds no numbers",
     ),
-    "a constant that is no number": ("y = Add(x, c)", {"c": np.float32(np.nan)}, "NaN or infinite"),
+    "a constant that is NaN": ("y = Add(x, c)", {"c": np.float32(np.nan)}, "NaN or infinite"),
     "an endless weight": (
         "y = Conv(x, w)",
         {"w": np.full((4, 4, 1, 1), np.inf, np.float32)},

@@ -144,19 +144,19 @@ def body():
     return export_body(builders.tiny_net(spec=spec), spec)
 
 
-def test_every_tensor_knows_its_blob(body):
-    found = lower_model(body.model, {"loc": "loc", "conf": "conf"})
-    blobs = {blob for layer in found.graph.layers for blob in layer.outputs}
+def test_tensors_are_mapped_to_their_blobs(body):
+    graph, blob_of = lower_model(body.model, {"loc": "loc", "conf": "conf"})
+    blobs = {blob for layer in graph.layers for blob in layer.outputs}
     computed = {t for node in body.model.graph.node for t in node.output}
     constants = {i.name for i in body.model.graph.initializer}
 
-    assert set(found.blob_of.values()) <= blobs
-    assert (found.blob_of["input"], found.blob_of["loc"], found.blob_of["conf"]) == (
+    assert set(blob_of.values()) <= blobs
+    assert (blob_of["input"], blob_of["loc"], blob_of["conf"]) == (
         "input",
         "loc",
         "conf",
     )
-    assert len(set(computed) - set(found.blob_of) - constants) < len(computed) / 4
+    assert len(set(computed) - set(blob_of) - constants) < len(computed) / 4
 
 
 def test_the_same_model_gives_the_same_graph(body):
