@@ -107,57 +107,48 @@ class FeatMask(enum.IntFlag):
     NO_BF16_STORAGE = 4
 
 
-def _int(number: int, name: str, default: int | Same = 0) -> ParamField:
-    return ParamField(number, name, default, Kind.INT)
+def _fields(text: str) -> tuple[ParamField, ...]:
+    """Return the fields of `text`, "number name=default" behind one another.
+
+    As in a .param file, a "." makes a float: 0.1, [.] for a list of floats, [] for one of integers.
+    A default that is a name is the value of that parameter; one that is missing is the integer 0.
+    """
+    items = (item.split() for item in text.split(","))
+    return tuple(_field(int(number), *name.split("=")) for number, name in items)
 
 
-def _zeros(**numbers: int) -> tuple[ParamField, ...]:
-    """Return integer parameters, name=number, whose default is 0."""
-    return tuple(_int(number, name) for name, number in numbers.items())
-
-
-def _float(number: int, name: str, default: float = 0.0) -> ParamField:
-    return ParamField(number, name, float(np.float32(default)), Kind.FLOAT)
-
-
-def _ints(number: int, name: str) -> ParamField:
-    return ParamField(number, name, (), Kind.INTS)
-
-
-def _floats(number: int, name: str) -> ParamField:
-    return ParamField(number, name, (), Kind.FLOATS)
+def _field(number: int, name: str, default: str = "0") -> ParamField:
+    if default in {"[]", "[.]"}:
+        return ParamField(number, name, (), Kind.FLOATS if "." in default else Kind.INTS)
+    if default.isidentifier():
+        return ParamField(number, name, Same(default), Kind.INT)
+    if "." in default:
+        return ParamField(number, name, float(np.float32(default)), Kind.FLOAT)
+    return ParamField(number, name, int(default), Kind.INT)
 
 
 NONE = Arity(0, 0)
 ANY = Arity(0, None)
 SOME = Arity(1, None)
+ONE_OR_TWO = Arity(1, 2)
 
 # Every layer understands these two, and ncnn's own members for them have no default to misremember.
-_COMMON = (_ints(30, "shape_hints"), _int(31, "featmask"))
+_COMMON = _fields("30 shape_hints=[], 31 featmask")
 COMMON_PARAMS: Final = frozenset(field.name for field in _COMMON)
 
-_ACTIVATION = (_int(9, "activation_type"), _floats(10, "activation_params"))
 _CONVOLUTION = (
-    *_zeros(num_output=0, kernel_w=1),
-    _int(11, "kernel_h", Same("kernel_w")),
-    _int(2, "dilation_w", 1),
-    _int(12, "dilation_h", Same("dilation_w")),
-    _int(3, "stride_w", 1),
-    _int(13, "stride_h", Same("stride_w")),
-    _int(4, "pad_left"),
-    _int(15, "pad_right", Same("pad_left")),
-    _int(14, "pad_top", Same("pad_left")),
-    _int(16, "pad_bottom", Same("pad_top")),
-    _float(18, "pad_value"),
-    *_zeros(bias_term=5, weight_data_size=6),
+    "0 num_output, 1 kernel_w, 11 kernel_h=kernel_w, 2 dilation_w=1, 12 dilation_h=dilation_w, "
+    "3 stride_w=1, 13 stride_h=stride_w, 4 pad_left, 15 pad_right=pad_left, 14 pad_top=pad_left, "
+    "16 pad_bottom=pad_top, 18 pad_value=0., 5 bias_term, 6 weight_data_size, "
 )
-_CONVOLUTION_END = (_int(8, "int8_scale_term"), *_ACTIVATION, _int(19, "dynamic_weight"))
+_ACTIVATION = "8 int8_scale_term, 9 activation_type, 10 activation_params=[.]"
 
 # A convolution with dynamic weights gets them as blobs and has none in the file.
 _STATIC = When("dynamic_weight", (0,))
 _BIASED = When("bias_term")
 _INT8 = When("int8_scale_term")
 _REQUANTISED = When("int8_scale_term", (101, 102))
+_PADS = "per_channel_pad_data_size"
 
 
 def _raw(role: str, *factors: str, when: tuple[When, ...] = ()) -> WeightField:
@@ -168,43 +159,35 @@ def _flagged(role: str, *factors: str, when: tuple[When, ...] = ()) -> WeightFie
     return WeightField(role, flagged=True, factors=factors, when=when)
 
 
-_SIZES = _zeros(w=0, h=1, d=11, c=2)
+def _constant(load_type: int) -> WeightField:
+    when = (When("load_type", (load_type,)),)
+    return WeightField("data", load_type == 0, ("w", "h", "d", "c"), when, zero_is_one=True)
 
 
-def _variances(first: int) -> tuple[ParamField, ...]:
-    values = enumerate((0.1, 0.1, 0.2, 0.2))
-    return tuple(_float(first + i, f"variances_{i}", value) for i, value in values)
-
-
-def _schema(
+def _schema(  # noqa: PLR0913 -- the columns of the table
     type_: str,
-    *fields: ParamField,
+    fields: str = "",
     weights: tuple[WeightField, ...] = (),
+    *,
     inputs: Arity = ONE,
     outputs: Arity = ONE,
     explicit: bool = False,
 ) -> LayerSchema:
-    return LayerSchema(type_, (*fields, *_COMMON), weights, inputs, outputs, explicit)
+    own = _fields(fields) if fields else ()
+    return LayerSchema(type_, (*own, *_COMMON), weights, inputs, outputs, explicit)
 
 
 _TABLE = (
-    _schema("Input", *_SIZES, inputs=NONE),
+    _schema("Input", "0 w, 1 h, 11 d, 2 c", inputs=NONE),
     _schema(
         "MemoryData",
-        *_SIZES,
-        _int(21, "load_type", 1),
-        weights=tuple(
-            WeightField(
-                "data", not kind, tuple("whdc"), (When("load_type", (kind,)),), zero_is_one=True
-            )
-            for kind in (1, 0)
-        ),
+        "0 w, 1 h, 11 d, 2 c, 21 load_type=1",
+        weights=(_constant(1), _constant(0)),
         inputs=NONE,
     ),
     _schema(
         "Convolution",
-        *_CONVOLUTION,
-        *_CONVOLUTION_END,
+        _CONVOLUTION + _ACTIVATION + ", 19 dynamic_weight",
         weights=(
             _flagged("weight", "weight_data_size", when=(_STATIC,)),
             _raw("bias", "num_output", when=(_STATIC, _BIASED)),
@@ -216,9 +199,7 @@ _TABLE = (
     ),
     _schema(
         "ConvolutionDepthWise",
-        *_CONVOLUTION,
-        _int(7, "group", 1),
-        *_CONVOLUTION_END,
+        _CONVOLUTION + "7 group=1, " + _ACTIVATION + ", 19 dynamic_weight",
         weights=(
             _flagged("weight", "weight_data_size", when=(_STATIC,)),
             _raw("bias", "num_output", when=(_STATIC, _BIASED)),
@@ -231,8 +212,7 @@ _TABLE = (
     ),
     _schema(
         "InnerProduct",
-        *_zeros(num_output=0, bias_term=1, weight_data_size=2, int8_scale_term=8),
-        *_ACTIVATION,
+        "0 num_output, 1 bias_term, 2 weight_data_size, " + _ACTIVATION,
         weights=(
             _flagged("weight", "weight_data_size"),
             _raw("bias", "num_output", when=(_BIASED,)),
@@ -242,110 +222,77 @@ _TABLE = (
     ),
     _schema(
         "Pooling",
-        *_zeros(pooling_type=0, kernel_w=1),
-        _int(11, "kernel_h", Same("kernel_w")),
-        _int(2, "stride_w", 1),
-        _int(12, "stride_h", Same("stride_w")),
-        _int(3, "pad_left"),
-        _int(14, "pad_right", Same("pad_left")),
-        _int(13, "pad_top", Same("pad_left")),
-        _int(15, "pad_bottom", Same("pad_top")),
-        *_zeros(global_pooling=4, pad_mode=5, avgpool_count_include_pad=6, adaptive_pooling=7),
-        _int(8, "out_w"),
-        _int(18, "out_h", Same("out_w")),
+        "0 pooling_type, 1 kernel_w, 11 kernel_h=kernel_w, 2 stride_w=1, 12 stride_h=stride_w, "
+        "3 pad_left, 14 pad_right=pad_left, 13 pad_top=pad_left, 15 pad_bottom=pad_top, "
+        "4 global_pooling, 5 pad_mode, 6 avgpool_count_include_pad, 7 adaptive_pooling, 8 out_w, "
+        "18 out_h=out_w",
     ),
-    _schema("BinaryOp", *_zeros(op_type=0, with_scalar=1), _float(2, "b"), inputs=Arity(1, 2)),
-    _schema("Eltwise", _int(0, "op_type"), _floats(1, "coeffs"), inputs=Arity(2, None)),
-    _schema("HardSwish", _float(0, "alpha", 0.2), _float(1, "beta", 0.5), explicit=True),
-    _schema("HardSigmoid", _float(0, "alpha", 0.2), _float(1, "beta", 0.5), explicit=True),
-    _schema("ReLU", _float(0, "slope")),
-    _schema("Clip", _float(0, "min", -FLOAT32_MAX), _float(1, "max", FLOAT32_MAX), explicit=True),
+    _schema("BinaryOp", "0 op_type, 1 with_scalar, 2 b=0.", inputs=ONE_OR_TWO),
+    _schema("Eltwise", "0 op_type, 1 coeffs=[.]", inputs=Arity(2, None)),
+    _schema("HardSwish", "0 alpha=0.2, 1 beta=0.5", explicit=True),
+    _schema("HardSigmoid", "0 alpha=0.2, 1 beta=0.5", explicit=True),
+    _schema("ReLU", "0 slope=0."),
+    _schema("Clip", f"0 min={-FLOAT32_MAX}, 1 max={FLOAT32_MAX}", explicit=True),
     _schema("Sigmoid"),
     _schema("Swish"),
     _schema("Mish"),
-    _schema("ELU", _float(0, "alpha", 0.1)),
-    _schema("UnaryOp", _int(0, "op_type")),
+    _schema("ELU", "0 alpha=0.1"),
+    _schema("UnaryOp", "0 op_type"),
     # ncnn refuses an axis other than 0 in a file where fixbug0 is not 1.
-    _schema("Softmax", _int(0, "axis"), _int(1, "fixbug0"), explicit=True),
-    _schema("Permute", _int(0, "order_type")),
+    _schema("Softmax", "0 axis, 1 fixbug0", explicit=True),
+    _schema("Permute", "0 order_type"),
     _schema("Flatten"),
-    _schema("Reshape", *(_int(field.id, field.name, AUTO) for field in _SIZES)),
-    _schema("Concat", _int(0, "axis"), inputs=SOME),
+    _schema("Reshape", f"0 w={AUTO}, 1 h={AUTO}, 11 d={AUTO}, 2 c={AUTO}"),
+    _schema("Concat", "0 axis", inputs=SOME),
     _schema("Split", outputs=SOME),
-    _schema("Slice", _ints(0, "slices"), _int(1, "axis"), outputs=SOME),
+    _schema("Slice", "0 slices=[], 1 axis", outputs=SOME),
     _schema(
         "Normalize",
-        _int(0, "across_spatial"),
-        _int(4, "across_channel", 1),
-        _int(1, "channel_shared"),
-        _float(2, "eps", 1e-4),
-        _int(9, "eps_mode"),
-        _int(3, "scale_data_size"),
+        "0 across_spatial, 4 across_channel=1, 1 channel_shared, 2 eps=1.e-4, 9 eps_mode, "
+        "3 scale_data_size",
         weights=(_raw("scale", "scale_data_size"),),
         explicit=True,
     ),
     _schema(
         "PriorBox",
-        _floats(0, "min_sizes"),
-        _floats(1, "max_sizes"),
-        _floats(2, "aspect_ratios"),
-        *_variances(3),
-        _int(7, "flip", 1),
-        *_zeros(clip=8, image_width=9, image_height=10),
-        _float(11, "step_width", AUTO),
-        _float(12, "step_height", AUTO),
-        _float(13, "offset"),
-        *_zeros(step_mmdetection=14, center_mmdetection=15),
-        inputs=Arity(1, 2),
+        "0 min_sizes=[.], 1 max_sizes=[.], 2 aspect_ratios=[.], 3 variances_0=0.1, "
+        "4 variances_1=0.1, 5 variances_2=0.2, 6 variances_3=0.2, 7 flip=1, 8 clip, "
+        f"9 image_width, 10 image_height, 11 step_width={AUTO}., 12 step_height={AUTO}., "
+        "13 offset=0., 14 step_mmdetection, 15 center_mmdetection",
+        inputs=ONE_OR_TWO,
         explicit=True,
     ),
     _schema(
         "DetectionOutput",
-        _int(0, "num_class"),
-        _float(1, "nms_threshold", 0.05),
-        _int(2, "nms_top_k", 300),
-        _int(3, "keep_top_k", 100),
-        _float(4, "confidence_threshold", 0.5),
-        *_variances(5),
+        "0 num_class, 1 nms_threshold=0.05, 2 nms_top_k=300, 3 keep_top_k=100, "
+        "4 confidence_threshold=0.5, 5 variances_0=0.1, 6 variances_1=0.1, 7 variances_2=0.2, "
+        "8 variances_3=0.2",
         inputs=Arity(3, 3),
         explicit=True,
     ),
     _schema("Noop", inputs=ANY, outputs=ANY),
-    _schema("Dropout", _float(0, "scale", 1.0)),
+    _schema("Dropout", "0 scale=1."),
     _schema(
         "Crop",
-        *_zeros(woffset=0, hoffset=1, doffset=13, coffset=2, outw=3, outh=4, outd=14, outc=5),
-        *_zeros(woffset2=6, hoffset2=7, doffset2=15, coffset2=8),
-        _ints(9, "starts"),
-        _ints(10, "ends"),
-        _ints(11, "axes"),
-        inputs=Arity(1, 2),
+        "0 woffset, 1 hoffset, 13 doffset, 2 coffset, 3 outw, 4 outh, 14 outd, 5 outc, "
+        "6 woffset2, 7 hoffset2, 15 doffset2, 8 coffset2, 9 starts=[], 10 ends=[], 11 axes=[]",
+        inputs=ONE_OR_TWO,
     ),
     _schema(
         "Interp",
-        _int(0, "resize_type"),
-        _float(1, "height_scale", 1.0),
-        _float(2, "width_scale", 1.0),
-        *_zeros(output_height=3, output_width=4, dynamic_target_size=5, align_corner=6),
-        inputs=Arity(1, 2),
+        "0 resize_type, 1 height_scale=1., 2 width_scale=1., 3 output_height, 4 output_width, "
+        "5 dynamic_target_size, 6 align_corner",
+        inputs=ONE_OR_TWO,
     ),
     _schema(
         "Padding",
-        *_zeros(top=0, bottom=1, left=2, right=3, type=4),
-        _float(5, "value"),
-        *_zeros(per_channel_pad_data_size=6, front=7),
-        _int(8, "behind", Same("front")),
-        weights=(
-            _raw(
-                "per_channel_pad",
-                "per_channel_pad_data_size",
-                when=(When("per_channel_pad_data_size"),),
-            ),
-        ),
+        "0 top, 1 bottom, 2 left, 3 right, 4 type, 5 value=0., 6 per_channel_pad_data_size, "
+        "7 front, 8 behind=front",
+        weights=(_raw("per_channel_pad", _PADS, when=(When(_PADS),)),),
     ),
     _schema(
         "Scale",
-        *_zeros(scale_data_size=0, bias_term=1),
+        "0 scale_data_size, 1 bias_term",
         weights=(
             _raw("scale", "scale_data_size"),
             _raw("bias", "scale_data_size", when=(_BIASED,)),
@@ -353,19 +300,13 @@ _TABLE = (
     ),
     _schema(
         "BatchNorm",
-        _int(0, "channels"),
-        _float(1, "eps"),
+        "0 channels, 1 eps=0.",
         weights=tuple(_raw(role, "channels") for role in ("slope", "mean", "var", "bias")),
     ),
+    # As with Softmax: ncnn refuses axes in a file where fixbug0 is not 1.
     _schema(
         "Reduction",
-        _int(0, "operation"),
-        _int(1, "reduce_all", 1),
-        _float(2, "coeff", 1.0),
-        _ints(3, "axes"),
-        _int(4, "keepdims"),
-        # As with Softmax: ncnn refuses axes in a file where this is not 1.
-        _int(5, "fixbug0"),
+        "0 operation, 1 reduce_all=1, 2 coeff=1., 3 axes=[], 4 keepdims, 5 fixbug0",
     ),
 )
 

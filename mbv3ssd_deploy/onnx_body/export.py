@@ -109,7 +109,7 @@ def _exported(
 ) -> OnnxBody:
     first = next(iter(net.parameters()), torch.empty(0))
     sample = torch.zeros(batch, 3, spec.input.height, spec.input.width, device=first.device)
-    with torch.no_grad(), _eval_mode(net), _quiet():
+    with _prepared(net):
         model = _run(exporter.choice, net, sample, opset)
     got = opset_of(model)
     if got != opset:
@@ -134,31 +134,23 @@ def _run(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what is not the user's concern: announced ends, and packages that dynamo looks for."""
+def _prepared(net: torch.nn.Module) -> Iterator[None]:
+    """Put `net` into eval mode and hide notes on packages and announced ends; undo it afterwards.
+
+    The exporters differ in whether they do the first, and undo it by the outermost module.
+    """
+    modes = [(module, module.training) for module in net.modules()]
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        net.eval()
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _eval_mode(net: torch.nn.Module) -> Iterator[None]:
-    """Put `net` into eval mode, and every module of it back into its own afterwards.
-
-    The exporters differ in whether they do the first, and do the second by the outermost module.
-    """
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
         for module, training in modes:
             module.training = training
 

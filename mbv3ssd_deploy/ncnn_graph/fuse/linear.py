@@ -6,9 +6,7 @@ All of it is computed in float64 and rounded to float32 once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -29,14 +27,12 @@ from mbv3ssd_deploy.ncnn_graph.layers import (
     float_param,
     int_param,
 )
-from mbv3ssd_deploy.ncnn_graph.shapes import Shape, infer_shapes
+from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 
 Numbers = float | F64
 """One number for all channels, or one a channel."""
 
 _T = TypeVar("_T", float, F64)
-
-_SIDES: Final = ("left", "right", "top", "bottom")
 
 
 def plain_linear_before(view: GraphView, layer: NcnnLayer) -> NcnnLayer | None:
@@ -198,8 +194,11 @@ def _can_take(view: GraphView, layer: NcnnLayer, shift: F64) -> bool:
         return False
     if layer.type == "InnerProduct":
         return _is_vector(view.graph, layer.inputs[0])
-    is_padded = any(int_param(layer, f"pad_{side}") for side in _SIDES)
-    return not is_padded or not shift.any()
+    return not _is_padded(layer) or not shift.any()
+
+
+def _is_padded(layer: NcnnLayer) -> bool:
+    return any(int_param(layer, f"pad_{side}") for side in ("left", "right", "top", "bottom"))
 
 
 def _with_norm(layer: NcnnLayer, scale: F64, shift: F64, source: str) -> NcnnLayer:
@@ -235,100 +234,62 @@ def flatten_pooled_branches(graph: NcnnGraph, outputs: frozenset[str]) -> NcnnGr
     Why: a 1x1 convolution of one pixel is the slower kernel, by 1 to 2 % of a net, and Reshapes go.
     """
     for layer in graph.layers:
-        if _is_pooling_to_one(layer):
+        sizes = [int_param(layer, n) for n in ("out_w", "out_h")] if layer.type == "Pooling" else []
+        if sizes == [1, 1] and int_param(layer, "adaptive_pooling"):
             region = _region_of(GraphView(graph, outputs), layer)
             if region is not None:
-                graph = with_layers_replaced(graph, region.changes)
-                graph = with_inputs_rerouted(graph, region.routes)
+                graph = with_inputs_rerouted(with_layers_replaced(graph, region[0]), region[1])
     return graph
 
 
-@dataclass(slots=True)
-class _Region:
-    """All that depends on one pooling up to where its gate meets a map again."""
+def _region_of(
+    view: GraphView, pooling: NcnnLayer
+) -> tuple[dict[str, tuple[NcnnLayer, ...]], dict[str, str]] | None:
+    """Return layers to replace and blobs to reroute, from `pooling` to where its gate meets a map.
 
-    blobs: list[str]
-    shapes: Mapping[str, Shape]
-    changes: dict[str, tuple[NcnnLayer, ...]] = field(default_factory=dict)
-    routes: dict[str, str] = field(default_factory=dict)
-
-
-def _is_pooling_to_one(layer: NcnnLayer) -> bool:
-    if layer.type != "Pooling" or not int_param(layer, "adaptive_pooling"):
-        return False
-    return (int_param(layer, "out_w"), int_param(layer, "out_h")) == (1, 1)
-
-
-def _region_of(view: GraphView, pooling: NcnnLayer) -> _Region | None:
-    """Return the region of `pooling`, None when a reader in it needs the (c, 1, 1) shape."""
+    None when a reader in between needs the (c, 1, 1) shape.
+    """
     kind = {"pooling_type": int_param(pooling, "pooling_type"), "global_pooling": 1}
     flat = build_layer("Pooling", pooling.name, pooling.inputs, pooling.outputs, kind)
+    changes: dict[str, tuple[NcnnLayer, ...]] = {pooling.name: (flat,)}
+    routes: dict[str, str] = {}
     shapes = infer_shapes(view.graph).blobs
-    region = _Region([*pooling.outputs], shapes, {pooling.name: (flat,)})
-    # The list grows while it is walked.
-    for blob in region.blobs:
-        readers = view.readers(blob)
-        if blob in view.outputs or not all(_admit(region, reader, blob) for reader in readers):
+    blobs = [*pooling.outputs]
+    for blob in blobs:  # the list grows while it is walked
+        if blob in view.outputs:
             return None
-    return region
+        for layer in view.readers(blob):
+            if layer.type == "BinaryOp":
+                others = [shapes.get(other, ()) for other in layer.inputs if other not in blobs]
+                if () in others:
+                    return None
+                if any(len(shape) > 1 and math.prod(shape) > 1 for shape in others):
+                    continue
+            else:
+                new = _on_vector(layer)
+                if new is None:
+                    return None
+                changes[layer.name] = new
+                routes |= {} if new else {layer.outputs[0]: blob}
+            blobs += [out for out in layer.outputs if out not in blobs]
+    return changes, routes
 
 
-def _admit(region: _Region, layer: NcnnLayer, blob: str) -> bool:
-    """Take `layer` into the region if it can read `blob` as (c); return whether it could."""
+def _on_vector(layer: NcnnLayer) -> tuple[NcnnLayer, ...] | None:
+    """Return what `layer` becomes where it reads (c) instead of (c, 1, 1); None if it cannot."""
     if layer.type in _SHAPE_BLIND:
-        region.blobs += layer.outputs
-        return True
-    rule = _ADMITTED.get(layer.type)
-    return rule is not None and rule(region, layer, blob)
-
-
-def _admit_binary_op(region: _Region, layer: NcnnLayer, _blob: str) -> bool:
-    """A vector with vectors and single numbers gives a vector; with a map, the map ends it."""
-    others = [blob for blob in layer.inputs if blob not in region.blobs]
-    shapes = [region.shapes[blob] for blob in others if blob in region.shapes]
-    if len(shapes) < len(others):
-        return False
-    if all(len(shape) == 1 or math.prod(shape) == 1 for shape in shapes):
-        region.blobs += [out for out in layer.outputs if out not in region.blobs]
-    return True
-
-
-def _admit_convolution(region: _Region, layer: NcnnLayer, _blob: str) -> bool:
-    sizes = [int_param(layer, name) for name in ("kernel_w", "kernel_h", "stride_w", "stride_h")]
-    pads = [int_param(layer, f"pad_{side}") for side in _SIDES]
-    if set(sizes) != {1} or set(pads) != {0} or int_param(layer, "int8_scale_term"):
-        return False
+        return (layer,)
+    if layer.type == "Flatten":
+        return ()
+    if layer.type == "Reshape":
+        w, h, d, c = (int_param(layer, name) for name in "whdc")
+        is_vector_or_pixel = (h, c) == (AUTO, AUTO) or ((w, h) == (1, 1) and c != AUTO)
+        return () if is_vector_or_pixel and d == AUTO else None
+    sides = ("kernel_w", "kernel_h", "stride_w", "stride_h")
+    is_pointwise = layer.type == "Convolution" and all(int_param(layer, n) == 1 for n in sides)
+    if not is_pointwise or _is_padded(layer) or int_param(layer, "int8_scale_term"):
+        return None
     shared = ("num_output", "bias_term", "weight_data_size", "activation_type", "activation_params")
     params = {name: layer.params[name] for name in shared if name in layer.params}
-    linear = build_layer(
-        "InnerProduct", layer.name, layer.inputs, layer.outputs, params, weights=layer.weights
-    )
-    region.changes[layer.name] = (linear,)
-    region.blobs += layer.outputs
-    return True
-
-
-def _admit_reshape(region: _Region, layer: NcnnLayer, blob: str) -> bool:
-    w, h, c = (int_param(layer, name) for name in "whc")
-    to_vector = (h, c) == (AUTO, AUTO)
-    to_pixel = (w, h) == (1, 1) and c != AUTO
-    if not (to_vector or to_pixel) or int_param(layer, "d") != AUTO:
-        return False
-    return _admit_flatten(region, layer, blob)
-
-
-def _admit_flatten(region: _Region, layer: NcnnLayer, blob: str) -> bool:
-    region.changes[layer.name] = ()
-    region.routes[layer.outputs[0]] = blob
-    region.blobs += layer.outputs
-    return True
-
-
-_ADMITTED: Final[Mapping[str, Callable[[_Region, NcnnLayer, str], bool]]] = MappingProxyType(
-    {
-        "BinaryOp": _admit_binary_op,
-        "Convolution": _admit_convolution,
-        "Reshape": _admit_reshape,
-        "Flatten": _admit_flatten,
-    }
-)
+    inner = build_layer("InnerProduct", layer.name, layer.inputs, layer.outputs, params)
+    return (replace(inner, weights=layer.weights),)

@@ -12,8 +12,7 @@ from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
 from mbv3ssd_deploy.ncnn_graph.edit import with_blobs_renamed
 from mbv3ssd_deploy.ncnn_graph.graph import INPUT, NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.lower import elementwise, linear, shape, windows
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxFacts, OnnxNode, facts_of_model
-from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope
+from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope
 from mbv3ssd_deploy.ncnn_graph.shapes import infer_shapes
 from mbv3ssd_deploy.onnx_body.body import POST_PROCESSING, OnnxBody
 
@@ -85,22 +84,21 @@ def lower_model(
     Fusions keep the meaning of every blob name that survives them, so the map also serves a fused
     graph. `outputs` is tensor -> blob name. Errors are those of `lower_body`.
     """
-    facts = facts_of_model(model)
-    missing = [name for name in outputs if name not in facts.output_names]
+    scope = Scope(model, outputs)
+    missing = [name for name in outputs if name not in scope.output_names]
     if missing:
-        has = ", ".join(facts.output_names)
+        has = ", ".join(scope.output_names)
         raise SpecError(
             f"the ONNX model has no output {' and no '.join(map(repr, missing))}; it has {has}",
             hint=_EXPORT_HINT,
         )
-    scope = Scope(facts, outputs)
     for step in (_unknown_operators, _unknown_attributes, _lower_nodes, _without_blob, _misshapen):
-        _raise_all(list(step(facts, scope)))
+        _raise_all(list(step(scope)))
     return _with_output_names(scope), scope.blob_of
 
 
-def _unknown_operators(facts: OnnxFacts, _: Scope) -> Iterator[UnsupportedOpError]:
-    for node in facts.nodes:
+def _unknown_operators(scope: Scope) -> Iterator[UnsupportedOpError]:
+    for node in scope.nodes:
         if node.op_type in LOWERINGS:
             continue
         if node.op_type in POST_PROCESSING:
@@ -110,19 +108,19 @@ def _unknown_operators(facts: OnnxFacts, _: Scope) -> Iterator[UnsupportedOpErro
             yield node.refusal("there is no lowering for this operator")
 
 
-def _unknown_attributes(facts: OnnxFacts, _: Scope) -> Iterator[UnsupportedOpError]:
+def _unknown_attributes(scope: Scope) -> Iterator[UnsupportedOpError]:
     """Refuse nodes with an attribute that ONNX does not know, so that its effect is unknown."""
-    for node in facts.nodes:
-        known = onnx.defs.get_schema(node.op_type, facts.opset).attributes
+    for node in scope.nodes:
+        known = onnx.defs.get_schema(node.op_type, scope.opset).attributes
         unknown = ", ".join(sorted(set(node.attributes) - set(known)))
         if unknown:
-            place = f"in opset {facts.opset}"
+            place = f"in opset {scope.opset}"
             yield node.refusal(f"{place} the operator has no attribute {unknown}")
 
 
-def _lower_nodes(facts: OnnxFacts, scope: Scope) -> Iterator[UnsupportedOpError]:
+def _lower_nodes(scope: Scope) -> Iterator[UnsupportedOpError]:
     """Lower every node; what depends on a refused one is passed over, and not refused again."""
-    for node in facts.nodes:
+    for node in scope.nodes:
         if not all(tensor in scope.blob_of for tensor in scope.computed_inputs(node)):
             continue
         try:
@@ -134,9 +132,9 @@ def _lower_nodes(facts: OnnxFacts, scope: Scope) -> Iterator[UnsupportedOpError]
             yield node.refusal(f"its attributes or constants do not fit together ({error})")
 
 
-def _without_blob(facts: OnnxFacts, scope: Scope) -> Iterator[UnsupportedOpError]:
+def _without_blob(scope: Scope) -> Iterator[UnsupportedOpError]:
     """Refuse what depends on a tensor that no layer makes, such as a Dropout's mask."""
-    made_by = {tensor: node for node in facts.nodes for tensor in node.outputs}
+    made_by = {tensor: node for node in scope.nodes for tensor in node.outputs}
     for output in scope.outputs:
         tensor, reader = output, None
         while tensor not in scope.blob_of and tensor in made_by:
@@ -153,14 +151,14 @@ def _without_blob(facts: OnnxFacts, scope: Scope) -> Iterator[UnsupportedOpError
             raise SpecError(f"the output {output!r} is the input itself")
 
 
-def _misshapen(facts: OnnxFacts, scope: Scope) -> Iterator[UnsupportedOpError]:
+def _misshapen(scope: Scope) -> Iterator[UnsupportedOpError]:
     """Refuse the nodes whose blobs have other shapes than their tensors; see `Scope`'s rule."""
     found = infer_shapes(NcnnGraph(tuple(scope.layers))).blobs
-    for node in facts.nodes:
+    for node in scope.nodes:
         for tensor in node.outputs:
             made = found.get(scope.blob_of.get(tensor, ""))
-            wanted = facts.shapes.get(tensor, ())[1:]
-            if made is not None and tensor in facts.shapes and made != wanted:
+            wanted = scope.shapes.get(tensor, ())[1:]
+            if made is not None and tensor in scope.shapes and made != wanted:
                 yield node.refusal(f"ncnn makes {tensor!r} {list(made)}, and ONNX {list(wanted)}")
 
 

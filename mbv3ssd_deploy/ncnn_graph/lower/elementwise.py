@@ -17,8 +17,7 @@ import numpy as np
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import FLOAT32_MAX, BinaryOpType
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope, checked_axis, sizes_of
+from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope, checked_axis, sizes_of
 
 BINARY_OPS: Final[Mapping[str, BinaryOpType]] = MappingProxyType(
     {
@@ -84,7 +83,7 @@ def lower_clip(node: OnnxNode, scope: Scope) -> None:
 def lower_softmax(node: OnnxNode, scope: Scope) -> None:
     """`Softmax(x [1,P,C], axis=2)` -> `Softmax 1 1 x y 0=1 1=1`."""
     rank = len(scope.dims(node, node.inputs[0])) + 1
-    old = scope.facts.opset < 13
+    old = scope.opset < 13
     axis = node.integer("axis", 1 if old else -1) % rank
     if old and axis != rank - 1:
         raise node.refusal("before opset 13 it flattens all axes behind `axis` into one")
@@ -119,7 +118,7 @@ def lower_binary(node: OnnxNode, scope: Scope) -> None:
     out = scope.dims(node, node.outputs[0])
     for tensor in node.inputs:
         _check_broadcast(node, scope, tensor, out)
-    divisor = scope.constant(node.inputs[1]) if node.op_type == "Div" else None
+    divisor = scope.constants.get(node.inputs[1]) if node.op_type == "Div" else None
     if divisor is not None and not divisor.all():
         raise node.refusal("it divides by 0")
     blobs = tuple(_operand(node, scope, tensor, out) for tensor in node.inputs)
@@ -133,7 +132,7 @@ def lower_pow(node: OnnxNode, scope: Scope) -> None:
     After: `BinaryOp 2 1 x x y 0=2`
     """
     base, exponent = node.inputs
-    power = scope.constant(exponent)
+    power = scope.constants.get(exponent)
     is_square = power is not None and bool(np.all(power == 2))
     if not is_square or scope.dims(node, base) != scope.dims(node, node.outputs[0]):
         raise node.refusal("squares alone are lowered: ncnn's power fails on negative numbers")
@@ -142,7 +141,7 @@ def lower_pow(node: OnnxNode, scope: Scope) -> None:
 
 
 def _check_broadcast(node: OnnxNode, scope: Scope, tensor: str, out: Dims) -> None:
-    if scope.constant(tensor) is not None:
+    if tensor in scope.constants:
         return
     dims = scope.dims(node, tensor)
     is_stretchable = math.prod(dims) == 1 or _is_gate(dims, out)
@@ -158,7 +157,7 @@ def _is_gate(dims: Dims, out: Dims) -> bool:
 
 
 def _operand(node: OnnxNode, scope: Scope, tensor: str, out: Dims) -> str:
-    if scope.constant(tensor) is None:
+    if tensor not in scope.constants:
         return scope.blob_of[tensor]
     value = _constant_in_safe_form(node, scope.weight(node, tensor, "operand"), out)
     weights = (Weight("data", value),)

@@ -9,8 +9,7 @@ import numpy as np
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import EpsMode
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope, checked_axis
+from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope, checked_axis
 
 TINY: Final = 1e-6
 """Up to this a number added to a length only keeps an all-zero pixel from being divided by 0."""
@@ -115,14 +114,14 @@ def lower_reduce_l2(node: OnnxNode, scope: Scope) -> None:
 
 def _only_reader(node: OnnxNode, scope: Scope, op_type: str) -> OnnxNode:
     made = node.outputs[0]
-    readers = [other for other in scope.facts.nodes if made in other.inputs]
-    if len(readers) != 1 or readers[0].op_type != op_type or made in scope.facts.output_names:
+    readers = [other for other in scope.nodes if made in other.inputs]
+    if len(readers) != 1 or readers[0].op_type != op_type or made in scope.output_names:
         raise node.refusal("a length is lowered where a tensor is divided by it, epsilon added")
     return readers[0]
 
 
 def _epsilon(add: OnnxNode, scope: Scope) -> float:
-    constants = [v for v in map(scope.constant, add.inputs) if v is not None and v.size == 1]
+    constants = [v for v in map(scope.constants.get, add.inputs) if v is not None and v.size == 1]
     if len(constants) != 1 or not 0 < float(constants[0].item()) <= TINY:
         raise add.refusal(f"what it adds to a length is not an epsilon of at most {TINY:g}")
     return float(constants[0].item())

@@ -9,8 +9,7 @@ import onnx
 
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 from mbv3ssd_deploy.ncnn_graph.layers import PERMUTE_ORDERS
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope, checked_axis, sizes_of
+from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope, checked_axis, sizes_of
 
 
 def lower_reshape(node: OnnxNode, scope: Scope) -> None:
@@ -76,7 +75,7 @@ def lower_cast(node: OnnxNode, scope: Scope) -> None:
 
 def lower_concat(node: OnnxNode, scope: Scope) -> None:
     """`Concat(a [1,100,4], b [1,25,4], axis=1)` -> `Concat 2 1 a b y`."""
-    constants = [tensor for tensor in node.inputs if scope.constant(tensor) is not None]
+    constants = [tensor for tensor in node.inputs if tensor in scope.constants]
     if constants:
         raise node.refusal(f"it joins the constant {constants[0]!r}")
     ranks = [len(scope.dims(node, tensor)) + 1 for tensor in node.inputs]

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import PadMode, PoolingType
-from mbv3ssd_deploy.ncnn_graph.lower.model import OnnxNode
-from mbv3ssd_deploy.ncnn_graph.lower.scope import Scope, sizes_of
+from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope, sizes_of
 
 Pair = tuple[int, int]
 """Of an axis each: vertical, horizontal."""
