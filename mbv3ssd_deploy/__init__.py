@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
     from mbv3ssd_deploy.onnx_body.export import export_body
     from mbv3ssd_deploy.pipeline import convert, export_checkpoint, lower_to_ncnn, verify
-    from mbv3ssd_deploy.train.request import TrainRequest
+    from mbv3ssd_deploy.train.config import TrainRequest
     from mbv3ssd_deploy.train.run import train_detector
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOME = {
     "LoadOptions": "mbv3ssd_deploy.checkpoint.options",
     "LoadedDetector": "mbv3ssd_deploy.checkpoint.load",
     "NcnnRequest": "mbv3ssd_deploy.ncnn_graph.build",
-    "TrainRequest": "mbv3ssd_deploy.train.request",
+    "TrainRequest": "mbv3ssd_deploy.train.config",
     "convert": "mbv3ssd_deploy.pipeline",
     "draw_detections": "mbv3ssd_deploy.data.images",
     "evaluate_files": "mbv3ssd_deploy.evaluate.run",

@@ -1,54 +1,103 @@
 """Batches of training images, the same whatever the number of worker processes.
 
-Which images stand in the batch of a step is a function of seed and step; what augmentation does to
-an image is a function of seed, epoch and image. So a run can go on from any step, in any number of
-processes, and sees the same pixels.
+Which images are in the batch of a step depends on seed and step; what augmentation does to an image
+depends on seed, epoch and image. So a run can be resumed at any step, with any number of processes,
+and gets the same pixels.
 """
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples, epoch_order, start_worker
+from mbv3ssd_deploy.data.classification import ClassSample, ClassSamples
+from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples, epoch_order
 from mbv3ssd_deploy.errors import DatasetError
-from mbv3ssd_deploy.train.distributed import Team
-from mbv3ssd_deploy.train.matching import Truths
+from mbv3ssd_deploy.train.loss import Truths
+from mbv3ssd_deploy.train.process import World, init_worker, iterated
 
+Place = tuple[int, int]
+"""Epoch and index of a sample."""
+
+CACHE_BYTES = 256 * 2**20
+"""Decoded images kept by each process: reading a small data set again costs more than a step."""
 _FLIP_STREAM = 1
-"""Keeps the random numbers of the vertical flip apart from those of the augmentation."""
+"""Separates the random numbers of the vertical flip from those of the augmentation."""
 
 
 class Batch(NamedTuple):
-    """What a step learns from.
+    """The input of a step.
 
     Attributes:
-        places: which images of the data set these are.
+        indices: of the images in the data set.
         inputs: float32 (N, 3, H, W), normalised.
-        truths: their objects.
-        problems: the images of this batch that could not be read, a sentence each.
+        targets: `Truths` for a detector, labels int64 (N,) for a classifier.
+        problems: a sentence for each image of this batch that could not be read.
     """
 
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
     inputs: torch.Tensor
-    truths: Truths
+    targets: Any
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Example:
+    """A sample, or None and the reason why there is none."""
+
+    index: int
+    sample: TrainingSample | ClassSample | None
+    problem: str
+
+
+class Examples(Dataset[Example]):
+    """Training samples by (epoch, index); some are turned upside down.
+
+    Args:
+        samples: read and augmented.
+        seed: random seed of the turns.
+        vertical_flip: the probability of turning an image; of detection samples only.
+    """
+
+    def __init__(
+        self,
+        samples: TrainingSamples | ClassSamples,
+        *,
+        seed: int = 0,
+        vertical_flip: float = 0.0,
+    ) -> None:
+        self._samples, self._seed, self._vertical_flip = samples, seed, vertical_flip
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, at: Place) -> Example:
+        """Return the sample, or the reason why there is none: workers raise no errors."""
+        epoch, index = at
+        sample = self._samples.attempt(at)
+        if isinstance(sample, DatasetError):
+            return Example(index, None, str(sample))
+        if isinstance(sample, TrainingSample) and self._vertical_flip:
+            seeds = np.random.SeedSequence((self._seed, epoch, index + 1, _FLIP_STREAM))
+            if np.random.Generator(np.random.PCG64(seeds)).random() < self._vertical_flip:
+                sample = _upside_down(sample)
+        return Example(index, sample, "")
+
+
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Which images each step sees.
+    """Which images are in the batch of each step.
 
     Attributes:
-        images: how many there are.
-        batch: images a step, over all processes; never more than there are.
-        seed: of the order.
+        images: the number of images.
+        batch: the batch size, over all processes; never more than `images`.
+        seed: random seed of the order.
     """
 
     images: int
@@ -57,7 +106,7 @@ class BatchPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: the images left over are others in every epoch."""
+        """The number of whole batches; the images left over differ from epoch to epoch."""
         return max(1, self.images // self.batch)
 
     def images_of_step(self, step: int) -> tuple[int, list[int]]:
@@ -66,115 +115,72 @@ class BatchPlan:
         order = epoch_order(self.images, seed=self.seed, epoch=epoch)
         return epoch, order[place * self.batch : (place + 1) * self.batch].tolist()
 
-
-class Examples(Dataset["Example"]):
-    """Training samples by (epoch, index), turned upside down as chance has it.
-
-    Args:
-        samples: read and augmented.
-        image_ids: what their images are called.
-        seed: of the turns.
-        vertical_flip: how likely an image is turned upside down.
-    """
-
-    def __init__(
-        self,
-        samples: TrainingSamples,
-        *,
-        image_ids: tuple[str, ...],
-        seed: int,
-        vertical_flip: float,
-    ) -> None:
-        self.image_ids = image_ids
-        self._samples, self._seed, self._vertical_flip = samples, seed, vertical_flip
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, at: tuple[int, int]) -> Example:
-        """Return the sample, or what is wrong with it: workers raise no errors."""
-        made = self._samples.attempt(at)
-        if isinstance(made, DatasetError):
-            return Example(at[1], None, str(made))
-        epoch, index = at
-        seeds = np.random.SeedSequence((self._seed, epoch, index + 1, _FLIP_STREAM))
-        if np.random.Generator(np.random.PCG64(seeds)).random() < self._vertical_flip:
-            made = _upside_down(made)
-        return Example(index, made, "")
-
-
-class Example(NamedTuple):
-    """A sample, or None and what is wrong with the image at this place."""
-
-    place: int
-    sample: TrainingSample | None
-    problem: str
+    def batches_of(self, steps: range, world: World) -> Iterator[list[Place]]:
+        """Yield this process's share of each batch: every `world.size`-th image from its rank."""
+        for step in steps:
+            epoch, images = self.images_of_step(step)
+            yield [(epoch, image) for image in images[world.rank :: world.size]]
 
 
 def open_batches(
-    examples: Examples, plan: BatchPlan, steps: range, *, team: Team, workers: int
+    examples: Examples,
+    places: Iterable[list[Place]],
+    stack_targets: Callable[[Sequence[Any]], Any],
+    *,
+    workers: int,
 ) -> Iterable[Batch]:
-    """Return the batches of `steps`, one after the other; with workers, prepared ahead.
+    """Return a batch for each list of `places`; workers, if there are any, prepare them ahead.
 
-    Of each batch, a process gets every `team.size`-th image from its rank on.
+    Args:
+        examples: by place.
+        places: of each batch.
+        stack_targets: samples -> the targets of a batch, `padded_truths` or `class_labels`.
+        workers: the number of processes.
     """
-    return DataLoader(
+    loader = DataLoader(
         examples,
-        batch_sampler=StepSampler(plan, steps, team),
+        batch_sampler=places,
         num_workers=workers,
-        collate_fn=_batch_from_examples,
-        worker_init_fn=start_quietly if workers else None,
+        collate_fn=functools.partial(_batch_from_examples, stack_targets),
+        worker_init_fn=init_worker if workers else None,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # PyTorch's own, which dropout uses, is left as it is
     )
+    return iterated(loader)
 
 
-class StepSampler(Sampler[list[tuple[int, int]]]):
-    """The images of each step, as (epoch, index): this process's share of the plan."""
+def padded_truths(samples: Sequence[TrainingSample]) -> Truths:
+    """Return the objects of all samples, padded to equal number."""
+    most = max((len(sample.labels) for sample in samples), default=0)
+    boxes = np.zeros((len(samples), most, 4), np.float32)
+    labels = np.zeros((len(samples), most), np.int64)
+    for row, sample in enumerate(samples):
+        boxes[row, : len(sample.labels)] = sample.boxes
+        labels[row, : len(sample.labels)] = sample.labels
+    return Truths(torch.from_numpy(boxes), torch.from_numpy(labels))
 
-    def __init__(self, plan: BatchPlan, steps: range, team: Team) -> None:
-        self._plan, self._steps, self._team = plan, steps, team
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for step in self._steps:
-            epoch, images = self._plan.images_of_step(step)
-            yield [(epoch, image) for image in images[self._team.rank :: self._team.size]]
+def class_labels(samples: Sequence[ClassSample]) -> torch.Tensor:
+    """Return the labels (N,), from 0."""
+    return torch.tensor([sample.label for sample in samples], dtype=torch.int64)
 
-    def __len__(self) -> int:
-        return len(self._steps)
+
+def _batch_from_examples(
+    stack_targets: Callable[[Sequence[Any]], Any], examples: Sequence[Example]
+) -> Batch:
+    """Return a batch of the samples; images that could not be read are left out and named."""
+    good = [(one.index, one.sample) for one in examples if one.sample is not None]
+    inputs = [torch.from_numpy(sample.input) for _, sample in good]
+    return Batch(
+        indices=tuple(index for index, _ in good),
+        inputs=torch.stack(inputs) if inputs else torch.zeros((0, 3, 0, 0)),
+        targets=stack_targets([sample for _, sample in good]),
+        problems=tuple(one.problem for one in examples if one.problem),
+    )
 
 
 def _upside_down(sample: TrainingSample) -> TrainingSample:
     boxes = sample.boxes.copy()
     boxes[:, [1, 3]] = 1 - sample.boxes[:, [3, 1]]
     return TrainingSample(np.ascontiguousarray(sample.input[:, ::-1]), boxes, sample.labels)
-
-
-def _batch_from_examples(examples: Sequence[Example]) -> Batch:
-    """Return a batch of the samples; images that could not be read are left out and named."""
-    good = [(one.place, one.sample) for one in examples if one.sample is not None]
-    most = max((len(sample.labels) for _, sample in good), default=0)
-    boxes = np.zeros((len(good), most, 4), np.float32)
-    labels = np.zeros((len(good), most), np.int64)
-    for row, (_, sample) in enumerate(good):
-        boxes[row, : len(sample.labels)] = sample.boxes
-        labels[row, : len(sample.labels)] = sample.labels
-    inputs = [torch.from_numpy(sample.input) for _, sample in good]
-    return Batch(
-        places=tuple(place for place, _ in good),
-        inputs=torch.stack(inputs) if inputs else torch.zeros((0, 3, 0, 0)),
-        truths=Truths(torch.from_numpy(boxes), torch.from_numpy(labels)),
-        problems=tuple(one.problem for one in examples if one.problem),
-    )
-
-
-def start_quietly(number: int) -> None:
-    """Prepare a worker process: one thread, deaf to Ctrl-C, ended by SIGTERM.
-
-    Ctrl-C reaches every process of a terminal; the workers go on until the parent has saved. A
-    forked worker has the parent's handlers, which would only note what they are told.
-    """
-    start_worker(number)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch: as a table and as curves."""
+"""The history of a run, epoch by epoch: as a table, as curves and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from mbv3ssd_deploy.charts import Line, Panel, render_curves
 from mbv3ssd_deploy.io.files import publish_files
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 TABLE, CHART = "history.csv", "history.png"
-PLAN = "run.json"
+_BOARD = "tensorboard"
+EpochT = TypeVar("EpochT", "EpochRecord", "BackboneEpoch")
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """What an epoch came to.
+    """The result of an epoch of a detector's training.
 
     Attributes:
         epoch: from 1.
-        step: how many steps were made by its end.
-        seconds: it took, validation included.
+        step: the number of steps made by its end.
+        seconds: its duration, validation included.
         lr: the learning rate of the heads at its end.
-        localisation: smooth L1 by matched prior, the mean of the steps.
-        classification: cross-entropy by matched prior, the mean of the steps.
-        matched: priors matched in an image, the mean.
-        mean_ap: VOC07 mAP at IoU 0.5 on the validation images; NaN where nobody measured.
+        localisation: smooth L1 per matched prior, the mean of the steps.
+        classification: cross-entropy per matched prior, the mean of the steps.
+        matched: matched priors per image, the mean.
+        mean_ap: VOC07 mAP at IoU 0.5 on the validation images; NaN without validation.
     """
 
     epoch: int
@@ -47,36 +45,126 @@ class EpochRecord:
 
     @property
     def loss(self) -> float:
-        """Both losses together."""
+        """The sum of both losses."""
         return self.localisation + self.classification
 
+    @property
+    def score(self) -> float:
+        """The mAP."""
+        return self.mean_ap
 
-def write_history(folder: Path, history: Sequence[EpochRecord]) -> tuple[Path, Path]:
+
+@dataclass(frozen=True, slots=True)
+class BackboneEpoch:
+    """The result of an epoch of a classifier's training.
+
+    Attributes:
+        epoch: from 1.
+        seconds: its duration, validation included.
+        lr: the learning rate at its end.
+        loss: cross-entropy, the mean of the steps.
+        top1: share of the validation images whose class has the highest score; NaN
+            without validation.
+        top5: share whose class is among the best five; NaN for five classes or fewer.
+    """
+
+    epoch: int
+    seconds: float
+    lr: float
+    loss: float
+    top1: float = math.nan
+    top5: float = math.nan
+
+    @property
+    def score(self) -> float:
+        """The accuracy."""
+        return self.top1
+
+
+def best_epoch(history: Sequence[EpochT]) -> EpochT | None:
+    """Return the first epoch with the highest score; None if there was no validation."""
+    measured = [record for record in history if not math.isnan(record.score)]
+    return max(measured, key=lambda record: record.score, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A panel of a chart: the fields of epoch records that it shows.
+
+    Attributes:
+        title: of the panel.
+        y_label: of its axis.
+        fields: label of each curve -> the field.
+        y_limits: bottom and top; fitted to the curves by default.
+    """
+
+    title: str
+    y_label: str
+    fields: Mapping[str, str]
+    y_limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """How records of one kind are shown.
+
+    Attributes:
+        curves: the panels of the chart.
+        tags: names of TensorBoard's events -> fields.
+    """
+
+    curves: Sequence[Curves]
+    tags: Mapping[str, str]
+
+
+DETECTOR_CHARTS = Charts(
+    curves=(
+        Curves(
+            "loss by matched prior",
+            "loss",
+            {"boxes": "localisation", "classes": "classification", "both": "loss"},
+        ),
+        Curves(
+            "mAP50 (VOC07) on the validation images", "mAP", {"VOC07 mAP50": "mean_ap"}, (0.0, 1.0)
+        ),
+        Curves("learning rate", "learning rate", {"heads": "lr"}),
+    ),
+    tags={
+        "loss/boxes": "localisation",
+        "loss/classes": "classification",
+        "learning rate": "lr",
+        "mAP50": "mean_ap",
+    },
+)
+BACKBONE_CHARTS = Charts(
+    curves=(
+        Curves("cross-entropy", "loss", {"training": "loss"}),
+        Curves(
+            "accuracy on the validation images",
+            "share",
+            {"top 1": "top1", "top 5": "top5"},
+            (0.0, 1.0),
+        ),
+    ),
+    tags={"loss": "loss", "learning rate": "lr", "top 1": "top1", "top 5": "top5"},
+)
+
+
+def write_history(folder: Path, history: Sequence[Any], charts: Charts) -> tuple[Path, Path]:
     """Write the table and the curves of a run into `folder`; return their paths.
 
     Raises:
         OutputError: no space or no permission.
         ValueError: there is no epoch yet.
     """
-    return write_table_and_chart(folder, history, _panels(history))
-
-
-def write_table_and_chart(
-    folder: Path, records: Sequence[DataclassInstance], panels: Sequence[Panel]
-) -> tuple[Path, Path]:
-    """Write records as CSV and panels as PNG into `folder`, together; return their paths.
-
-    Raises:
-        OutputError: no space or no permission.
-        ValueError: there is no panel.
-    """
-    table, chart = render_table(records).encode(), render_curves(panels)
-    publish_files(folder, {TABLE: table, CHART: chart})
+    panels = [panel for one in charts.curves if (panel := _panel(one, history)) is not None]
+    files = {TABLE: render_table(history).encode(), CHART: render_curves(panels)}
+    publish_files(folder, files)
     return folder / TABLE, folder / CHART
 
 
-def render_table(records: Sequence[DataclassInstance]) -> str:
-    """Return records of one kind as CSV, one line each; what nobody measured (NaN) is empty."""
+def render_table(records: Sequence[Any]) -> str:
+    """Return dataclasses of one kind as CSV, one line each; NaN becomes an empty cell."""
     names = [field.name for field in dataclasses.fields(records[0])] if records else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -91,25 +179,43 @@ def _cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _panels(history: Sequence[EpochRecord]) -> list[Panel]:
-    epochs = [float(record.epoch) for record in history]
-    losses = [
-        Line("boxes", epochs, [record.localisation for record in history]),
-        Line("classes", epochs, [record.classification for record in history]),
-        Line("both", epochs, [record.loss for record in history]),
-    ]
-    rates = [Line("heads", epochs, [record.lr for record in history])]
-    panels = [
-        Panel("loss by matched prior", "epoch", "loss", losses),
-        Panel("learning rate", "epoch", "learning rate", rates),
-    ]
-    measured = [record for record in history if not math.isnan(record.mean_ap)]
-    if measured:
-        line = Line(
-            "VOC07 mAP50",
-            [float(record.epoch) for record in measured],
-            [record.mean_ap for record in measured],
-        )
-        title = "mAP50 (VOC07) on the validation images"
-        panels.insert(1, Panel(title, "epoch", "mAP", [line], (0.0, 1.0)))
-    return panels
+def _panel(curves: Curves, history: Sequence[Any]) -> Panel | None:
+    """Return the panel without what was not measured; None if nothing is left."""
+    lines = []
+    for label, field in curves.fields.items():
+        measured = [one for one in history if not math.isnan(getattr(one, field))]
+        epochs = [float(one.epoch) for one in measured]
+        if measured:
+            lines.append(Line(label, epochs, [getattr(one, field) for one in measured]))
+    return Panel(curves.title, "epoch", curves.y_label, lines, curves.y_limits) if lines else None
+
+
+class Board:
+    """Writes every epoch's numbers as TensorBoard events into `folder / "tensorboard"`.
+
+    It begins after `step`: later events of an interrupted run are hidden. Without TensorBoard, this
+    raises ImportError.
+    """
+
+    def __init__(self, folder: Path, step: int, charts: Charts) -> None:
+        # takes a second, which users without TensorBoard do not spend
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+        self._writer: Any = SummaryWriter(str(folder / _BOARD), purge_step=step or None)
+        self._tags = charts.tags
+
+    def add(self, record: object, step: int) -> None:
+        """Add an epoch that ended after `step`; NaN is left out."""
+        for tag, field in self._tags.items():
+            value = getattr(record, field)
+            if not math.isnan(value):
+                self._writer.add_scalar(tag, value, step)
+        self._writer.flush()
+
+
+def board_if_installed(folder: Path, step: int, charts: Charts) -> Board | None:
+    """Return a board, or None where TensorBoard is not installed."""
+    try:
+        return Board(folder, step, charts)
+    except ImportError:
+        return None

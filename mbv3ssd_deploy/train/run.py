@@ -1,227 +1,344 @@
 """A training run from its request to its files: the room's story on one page.
 
-data -> priors -> net -> (batch -> step) x epochs -> validation -> snapshots and history
+request -> data -> net -> (batch -> step) x epochs -> validation -> snapshots and history
+
+A resumed run keeps its settings; a request that contradicts them is refused, each setting by name.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib.metadata
 import json
 import math
-import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mbv3ssd_deploy.core.average_precision import ApReport
-from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.data.loader import TrainingSamples
-from mbv3ssd_deploy.data.made_split import SPLIT_SEED
-from mbv3ssd_deploy.errors import OutputError
+from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.errors import CheckpointError, OutputError, SpecError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.records import json_from_record
-from mbv3ssd_deploy.nets.build import build_net
-from mbv3ssd_deploy.train.batches import BatchPlan, Examples
-from mbv3ssd_deploy.train.board import board_if_installed
-from mbv3ssd_deploy.train.device import Precision, autocast_type, device_named
-from mbv3ssd_deploy.train.distributed import Team, joined, team_from_environment
-from mbv3ssd_deploy.train.epochs import Epochs
-from mbv3ssd_deploy.train.history import CHART, PLAN, TABLE
-from mbv3ssd_deploy.train.learner import build_learner
-from mbv3ssd_deploy.train.request import Observer, TrainRequest
-from mbv3ssd_deploy.train.settle import (
-    check_batch,
-    check_resumable,
-    check_same_data,
-    settled_recipe,
-    settled_settings,
-    settled_sources,
+from mbv3ssd_deploy.train.backbone import BackboneTask
+from mbv3ssd_deploy.train.batches import BatchPlan
+from mbv3ssd_deploy.train.config import (
+    BACKBONE_RECIPE,
+    DEFAULT_RECIPE,
+    RECIPES,
+    Observer,
+    Precision,
+    Recipe,
+    Sources,
+    TrainRequest,
 )
-from mbv3ssd_deploy.train.snapshot import BEST, LAST, RunRecord, Snapshot, read_snapshot
-from mbv3ssd_deploy.train.start import Start, new_start
-from mbv3ssd_deploy.train.training_data import TrainingData, read_training_data
+from mbv3ssd_deploy.train.detector import DetectorTask
+from mbv3ssd_deploy.train.history import CHART, TABLE
+from mbv3ssd_deploy.train.process import World, autocast_type, training_process, worker_count
+from mbv3ssd_deploy.train.snapshot import (
+    DETECTOR,
+    LAST,
+    Kind,
+    RunRecord,
+    RunSettings,
+    Snapshot,
+    read_snapshot,
+)
+from mbv3ssd_deploy.train.state import TrainState
+from mbv3ssd_deploy.train.trainer import Task, Trainer
 
-_CACHE_BYTES = 256 * 2**20
-"""Decoded images that each process keeps: reading a small data set again costs more than a step."""
+PLAN = "run.json"
+_VALIDATIONS = 50
+"""The approximate number of validations of a detector's training by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         folder: of all files.
-        spec: of the detector.
+        spec: a `DetectorSpec`, or of a backbone the `ClassifierSpec`.
         record: of the run, with its history.
-        report: of the last validation; None if there was none in this part of the run.
-        interrupted: whether it was asked to stop before its end.
-        files: what was written; nothing where a run that had ended was asked to go on.
+        report: the `ApReport` of a detector's last validation; None if there was none in this part
+            of the run.
+        interrupted: whether the run was stopped before its end.
+        files: what was written; empty if the run to resume had already ended.
     """
 
     folder: Path
-    spec: DetectorSpec
+    spec: Any
     record: RunRecord
-    report: ApReport | None
+    report: Any
     interrupted: bool
     files: tuple[Path, ...]
 
 
 def train_detector(request: TrainRequest, observer: Observer | None = None) -> TrainReport:
-    """Train a detector, or go on with a run; write its snapshots and history.
+    """Train a detector, or resume a run; write its snapshots and history.
 
-    Of several processes (`torchrun`), only the first writes and talks.
+    With several processes (`torchrun`), only the first writes and reports.
 
     Raises:
         DatasetError: the data cannot be used.
         SpecError: settings contradict each other.
-        CheckpointError: a file to start from or to go on with does not fit.
-        OutputError: the folder cannot be written, or holds another run.
+        CheckpointError: a file to start from or to resume does not fit.
+        OutputError: the folder cannot be written to, or holds another run.
         RuntimeUnavailableError: there is no such device.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is NaN or infinite.
     """
-    team = team_from_environment()
-    observer = observer if observer is not None and team.leads else Observer()
-    device = device_named(request.device, team)
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
-    with joined(team, device):
-        return _train(request, observer, team, device)
+    return _train(DetectorTask, request, observer)
 
 
-def _train(
-    request: TrainRequest, observer: Observer, team: Team, device: torch.device
+def train_backbone(request: TrainRequest, observer: Observer | None = None) -> TrainReport:
+    """Train a classifier, or resume a run; `train --backbone` starts from the best one.
+
+    Raises as `train_detector` does.
+    """
+    return _train(BackboneTask, request, observer)
+
+
+def _train(kind: type[Task], request: TrainRequest, observer: Observer | None) -> TrainReport:
+    with training_process(request.device, request.threads) as (world, device):
+        if observer is None or not world.is_main:
+            observer = Observer()
+        return _run(kind, request, observer, world, device)
+
+
+def _run(
+    task_type: type[Task],
+    request: TrainRequest,
+    observer: Observer,
+    world: World,
+    device: torch.device,
 ) -> TrainReport:
-    _check_folder(request)
-    snapshot = None if request.resume is None else read_snapshot(request.resume)
+    _check_folder(request, task_type)
+    snapshot = _resumed(request, task_type.kind)
+    record = None if snapshot is None else snapshot.record
+    recipe = _recipe_of(request, task_type.kind) if record is None else record.recipe
+    sources = _sources_of(request, record)
+    task = task_type(request, recipe, observer)
+    task.read_data(sources, request.class_names if snapshot is None else snapshot.spec.class_names)
     if snapshot is not None:
-        check_resumable(request, snapshot)
-    recipe = settled_recipe(request, snapshot)
-    sources = settled_sources(request, snapshot)
-    seed = (request.seed or 0) if snapshot is None else snapshot.record.settings.seed
-    data = read_training_data(
-        *sources,
-        class_names=request.class_names if snapshot is None else snapshot.spec.class_names,
-        seed=SPLIT_SEED,  # not this run's: `eval` has to find the same test images
-        progress=observer.progress,
-    )
-    for notice in data.notices:
-        observer.note(notice)
-    for line in data.details:
-        observer.detail(line)
-    if snapshot is not None:
-        check_same_data(data, snapshot, str(request.resume))
-    batch = check_batch(recipe, len(data.train), team.size)
+        _check_same_data(task, snapshot)
+    if record is None:
+        record = RunRecord(recipe, _settings(request, task, sources))
+    images, seed = len(task.image_ids), record.settings.seed
+    plan = BatchPlan(images, _check_batch(recipe, images, world.size), seed)
     torch.manual_seed(seed)
-    start = new_start(request, recipe, data) if snapshot is None else _start_again(snapshot)
-    for notice in start.notices:
-        observer.note(notice)
-    record = (
-        RunRecord(recipe, settled_settings(request, recipe, sources, data), 0, (), -math.inf, ())
-        if snapshot is None
-        else snapshot.record
-    )
-    if team.leads:
-        _write_plan(request.output, start.spec, record)
-    learner = build_learner(
-        start.net,
-        start.spec,
+    net = task.start() if snapshot is None else task.restart(snapshot.spec)
+    if world.is_main:
+        _write_plan(request.output, task.spec, record)
+    precision = Precision(record.settings.precision)
+    state = TrainState(
+        net,
         recipe,
-        team=team,
+        task.parts,
+        world=world,
         device=device,
-        autocast=autocast_type(Precision(record.settings.precision), device),
+        autocast=autocast_type(precision, device),
     )
     if snapshot is not None:
-        learner.restore(snapshot.tensors)
-    epochs = Epochs(
-        learner=learner,
-        spec=start.spec,
-        examples=_examples(data, start.spec, record),
-        val=data.val,
-        plan=BatchPlan(len(data.train), batch, seed),
-        workers=_worker_count(request, device),
-        folder=request.output,
-        observer=observer,
-        board=board_if_installed(request.output, record.step) if team.leads else None,
-        record=record,
-        others=() if _goes_on_there(request) else _files_in(request.output),
-    )
-    outcome = epochs.run()
-    files = () if outcome.record == record else (*_files_in(request.output), request.output / PLAN)
+        state.restore(snapshot.tensors)
+    names = (task.best_name, LAST, TABLE, CHART)
+    # a backbone stays until there is another one
+    others = _existing(request.output, names if task.kind is DETECTOR else names[1:])
+    replaced = () if _continues_in_place(request) else others
+    workers = worker_count(request.workers, device)
+    trainer = Trainer(task, state, record, plan, workers, replaced)
+    interrupted = trainer.run()
+    measured = trainer.record.best > -math.inf
+    files = _existing(request.output, (*(names if measured else names[1:]), PLAN))
     return TrainReport(
         folder=request.output,
-        spec=start.spec,
-        record=outcome.record,
-        report=outcome.report,
-        interrupted=outcome.interrupted,
-        files=files,
+        spec=task.spec,
+        record=trainer.record,
+        report=task.report,
+        interrupted=interrupted,
+        files=() if trainer.record == record else files,
     )
 
 
-def _start_again(snapshot: Snapshot) -> Start:
-    return Start(build_net(snapshot.spec), snapshot.spec, ())
+def recipe_named(name: str) -> Recipe:
+    """Return the recipe of that name.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1)
+        raise SpecError(
+            f"there is no recipe {name!r}",
+            hint=f"did you mean {close[0]}?" if close else f"one of {', '.join(RECIPES)}",
+        )
+    return RECIPES[name]
 
 
-def _examples(data: TrainingData, spec: DetectorSpec, record: RunRecord) -> Examples:
-    seed, recipe = record.settings.seed, record.recipe
-    samples = TrainingSamples(
-        data.train,
-        spec.input,
-        seed=seed,
-        options=recipe.augmentation,
-        cache_bytes=_CACHE_BYTES,
+def _recipe_of(request: TrainRequest, kind: Kind) -> Recipe:
+    named = recipe_named(request.recipe or DEFAULT_RECIPE) if kind is DETECTOR else BACKBONE_RECIPE
+    return named.changed(**request.changes)
+
+
+def _sources_of(request: TrainRequest, record: RunRecord | None) -> Sources:
+    """Return where the data is; that of a resumed run may have been moved."""
+    if record is not None:
+        known = record.settings
+        moved = request.data or known.data
+        return Sources(
+            moved,
+            Split(known.train_split),
+            request.val_data or (moved if known.val_data == known.data else known.val_data),
+            Split(known.val_split),
+        )
+    if request.data is None:
+        raise SpecError("there is no data to train on", hint="add --data voc:FOLDER")
+    return Sources(
+        request.data,
+        request.train_split or Split.TRAIN,
+        request.val_data or request.data,
+        request.val_split or Split.VAL,
     )
-    return Examples(
-        samples,
-        image_ids=tuple(sample.image_id for sample in data.train.samples),
-        seed=seed,
-        vertical_flip=recipe.vertical_flip,
+
+
+def _settings(request: TrainRequest, task: Task, sources: Sources) -> RunSettings:
+    is_detector = task.kind is DETECTOR
+    precision = Precision.AUTO if is_detector else Precision.FLOAT32
+    validate_every = max(1, task.recipe.epochs // _VALIDATIONS) if is_detector else 1
+    return RunSettings(
+        **sources._asdict(),
+        images=len(task.image_ids),
+        fingerprint=task.fingerprint,
+        seed=request.seed or 0,
+        precision=request.precision or precision,
+        validate_every=request.validate_every or validate_every,
+        versions={
+            "mbv3ssd-deploy": importlib.metadata.version("mbv3ssd-deploy"),
+            "torch": str(torch.__version__),
+        },
     )
 
 
-def _worker_count(request: TrainRequest, device: torch.device) -> int:
-    """Return how many processes prepare images: on a CPU they share the cores with the steps."""
-    if request.workers is not None:
-        return request.workers
-    cores = len(os.sched_getaffinity(0))
-    return max(1, cores // 2) if device.type == "cpu" else min(8, cores)
-
-
-def _files_in(folder: Path) -> tuple[Path, ...]:
-    """Return what a run has left in `folder`, its plan left out."""
-    return tuple(path for name in (BEST, LAST, TABLE, CHART) if (path := folder / name).exists())
-
-
-def _goes_on_there(request: TrainRequest) -> bool:
-    """Tell whether the run in the folder is the one that goes on."""
+def _continues_in_place(request: TrainRequest) -> bool:
     resume = request.resume
     return resume is not None and resume.parent.resolve() == request.output.resolve()
 
 
-def _check_folder(request: TrainRequest) -> None:
-    """Check, before anything is read, that the folder holds no run that would be lost.
+def _existing(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
+    return tuple(path for name in names if (path := folder / name).exists())
 
-    Raises:
-        OutputError: it does.
-    """
-    last = request.output / LAST
-    if last.exists() and not (request.overwrite or _goes_on_there(request)):
+
+def _check_folder(request: TrainRequest, task_type: type[Task]) -> None:
+    """Check, before anything is read, that no run would be lost."""
+    if request.overwrite or _continues_in_place(request):
+        return
+    last, best = request.output / LAST, request.output / task_type.best_name
+    if last.exists():
         raise OutputError(
-            "holds a run already",
+            "there is a run already",
             where=str(request.output),
-            hint=f"go on with it (--resume {last}), replace it (--overwrite), "
+            hint=f"resume it (--resume {last}), replace it (--overwrite), "
             "or choose another --output",
+        )
+    if best.exists() and task_type.kind is not DETECTOR:
+        raise OutputError(
+            "there is a backbone already",
+            where=str(best),
+            hint="replace it (--overwrite), or choose another --output",
         )
 
 
-def _write_plan(folder: Path, spec: DetectorSpec, record: RunRecord) -> None:
-    """Write down what is going to be done: a folder that cannot be written to shows itself now.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
+def _write_plan(folder: Path, spec: object, record: RunRecord) -> None:
+    """Write what is going to be done: a folder that cannot be written to is found now."""
     plan = {
         "recipe": json_from_record(record.recipe),
         "settings": json_from_record(record.settings),
         "spec": json_from_record(spec),
     }
     write_file(folder / PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def _resumed(request: TrainRequest, kind: Kind) -> Snapshot | None:
+    """Return the snapshot to resume, or None for a new run.
+
+    Raises:
+        CheckpointError: the file does not hold such a run; or with every setting that differs.
+    """
+    if request.resume is None:
+        return None
+    snapshot = read_snapshot(request.resume, kind)
+    differences = [
+        f"{name} is {has}, not {asked}"
+        for name, asked, has in _asked_settings(request, snapshot)
+        if asked is not None and asked != has
+    ]
+    starts = {
+        "--pretrained": request.pretrained,
+        "--backbone" if kind is DETECTOR else kind.initial_flag: request.backbone_file,
+    }
+    differences += [
+        f"{flag} says how a run starts, and this one has started"
+        for flag, path in starts.items()
+        if path is not None
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the run cannot be resumed with other settings: {'; '.join(differences)}",
+            where=str(request.resume),
+            hint=f"leave those flags out, or start a new run from it with {kind.initial_flag}",
+        )
+    return snapshot
+
+
+def _asked_settings(request: TrainRequest, snapshot: Snapshot) -> Iterator[tuple[str, Any, Any]]:
+    """Yield names with what was asked for (None for nothing) and what the run has."""
+    spec, recipe, settings = snapshot.spec, snapshot.record.recipe, snapshot.record.settings
+    yield "the architecture", request.backbone, spec.arch.backbone
+    yield "the width", request.width_mult, spec.arch.width_mult
+    yield "the image size", request.image_size, (spec.input.height, spec.input.width)
+    yield "the recipe", request.recipe, recipe.name
+    yield "the seed", request.seed, settings.seed
+    yield "the precision", request.precision, settings.precision
+    yield "the training split", request.train_split, settings.train_split
+    yield "the validation split", request.val_split, settings.val_split
+    yield "val-every", request.validate_every, settings.validate_every
+    names = request.class_names
+    yield "the list of classes", names and ", ".join(names[1:]), ", ".join(spec.class_names[1:])
+    for field, value in request.changes.items():
+        yield field, value, getattr(recipe, field)
+
+
+def _check_same_data(task: Task, snapshot: Snapshot) -> None:
+    """Check that a resumed run gets the images and annotations that it had before."""
+    settings, images = snapshot.record.settings, len(task.image_ids)
+    if task.class_names != snapshot.spec.class_names:
+        before, now = (
+            ", ".join(name for name in names if name != "background")
+            for names in (snapshot.spec.class_names, task.class_names)
+        )
+        reason = f"its classes are {before}, those of the data {now}"
+    elif images != settings.images:
+        reason = f"it was trained on {settings.images} images, and now there are {images}"
+    elif task.fingerprint != settings.fingerprint:
+        reason = "names or annotations of the training images have changed"
+    else:
+        return
+    raise CheckpointError(
+        f"the run cannot be resumed with other data: {reason}",
+        where=str(task.request.resume),
+        hint=f"start a new run from it with {task.kind.initial_flag}",
+    )
+
+
+def _check_batch(recipe: Recipe, images: int, processes: int) -> int:
+    """Return the batch size: the recipe's, or all images of a small data set."""
+    batch = min(recipe.batch, images)
+    if processes > 1 and batch % processes:
+        raise SpecError(f"a batch of {batch} cannot be divided evenly among {processes} processes")
+    if batch // processes < 2:
+        raise SpecError(
+            f"a batch has {batch // processes} image in a process, and BatchNorm needs two",
+            hint="give a larger --batch, or more images",
+        )
+    return batch

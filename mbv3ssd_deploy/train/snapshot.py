@@ -1,45 +1,48 @@
-"""Checkpoints of a run: a native file that deploys, and in it all that the run needs to go on.
+"""Snapshots of a run: a native checkpoint, and in it all that is needed to resume the run.
 
-The weights under `state_dict` are those that were validated (the average, where there is one), so
-`export` takes any snapshot as it is. What only training needs lies under `training`.
+The weights under `state_dict` are those that were validated (the average, if there is one), so
+`export` and `train --backbone` take any snapshot as it is. What only training needs is under
+`training`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from mbv3ssd_deploy.checkpoint.native_file import spec_json_from_mapping, write_native
+from mbv3ssd_deploy.checkpoint.native_file import (
+    CLASSIFIER_FORMAT,
+    FORMAT,
+    spec_json_from_mapping,
+    write_native,
+)
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
+from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.core.spec_json import spec_from_json
 from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
-from mbv3ssd_deploy.nets.ssd import SsdNet
-from mbv3ssd_deploy.train.history import EpochRecord
-from mbv3ssd_deploy.train.recipes import Recipe
+from mbv3ssd_deploy.train.config import Recipe
+from mbv3ssd_deploy.train.history import BackboneEpoch, EpochRecord
 
-BEST, LAST = "best.pth", "last.pth"
+LAST = "last.pth"
 SCHEMA = 1
+NetSpec = DetectorSpec | ClassifierSpec
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a run was asked for besides recipe and spec.
+    """What a run was asked for besides recipe and spec; a resumed run needs the same.
 
     Attributes:
         data: the training source, as the user wrote it.
-        train_split: of that source.
-        val_data: the validation source.
-        val_split: of that source.
-        images: how many images it trains on.
-        fingerprint: of their names and annotations: a resumed run must see the same.
-        seed: of everything random.
-        precision: of the convolutions.
+        images: the number of training images.
+        fingerprint: a hash of their names and annotations.
         validate_every: epochs between validations.
         versions: of the packages that compute.
     """
@@ -58,28 +61,43 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run at some moment: all of it is plain JSON.
+    """The progress of a run, as plain JSON.
 
     Attributes:
-        recipe: how it trains.
-        settings: on what.
-        step: how many steps were made.
-        history: of the epochs that are complete.
-        best: the best mAP so far; below 0 where nobody measured.
-        epoch_sums: losses, matched priors and seconds of the epoch that is not complete.
+        step: the number of steps made.
+        history: `EpochRecord`s or `BackboneEpoch`s of the complete epochs.
+        best: the best score so far; below 0 without validation.
+        epoch_sums: of the incomplete epoch: sums of its losses, divisors, steps and seconds.
     """
 
     recipe: Recipe
     settings: RunSettings
-    step: int
-    history: tuple[EpochRecord, ...]
-    best: float
-    epoch_sums: tuple[float, ...]
+    step: int = 0
+    history: tuple[Any, ...] = ()
+    best: float = -math.inf
+    epoch_sums: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorRecord(RunRecord):
+    """The progress of a detector's training."""
+
+    history: tuple[EpochRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRecord(RunRecord):
+    """The progress of a backbone's training."""
+
+    history: tuple[BackboneEpoch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RunTensors:
-    """The state that changes with every step, as PyTorch's parts give it."""
+    """The state that changes with every step, in PyTorch's own form.
+
+    `random` is the state of PyTorch's CPU generator, `cuda_random` that of a GPU's.
+    """
 
     net: Mapping[str, torch.Tensor]
     optimiser: Mapping[str, Any]
@@ -87,82 +105,91 @@ class RunTensors:
     average_steps: int
     scaler: Mapping[str, Any]
     random: torch.Tensor
+    cuda_random: torch.Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A run that can go on."""
+class Kind(NamedTuple):
+    """A kind of run: its command, what starts another run from its files, and its types."""
 
-    spec: DetectorSpec
+    command: str
+    initial_flag: str
+    format: str
+    spec: type[NetSpec]
+    record: type[RunRecord]
+
+
+DETECTOR = Kind("train", "--pretrained", FORMAT, DetectorSpec, DetectorRecord)
+BACKBONE = Kind("train-backbone", "--initial", CLASSIFIER_FORMAT, ClassifierSpec, BackboneRecord)
+
+
+class Snapshot(NamedTuple):
+    """A run that can be resumed."""
+
+    spec: Any
     record: RunRecord
     tensors: RunTensors
 
 
 def write_snapshot(
-    path: Path, net: SsdNet, spec: DetectorSpec, record: RunRecord, tensors: RunTensors | None
+    path: Path, net: nn.Module, spec: NetSpec, record: RunRecord, tensors: RunTensors | None
 ) -> None:
     """Write the native checkpoint of `net` with the run's record, whole or not at all.
 
-    Args:
-        path: the file to make or replace.
-        net: what is deployed.
-        spec: of the net.
-        record: of the run.
-        tensors: what is needed to go on; without it, the file is for deployment only.
+    Without `tensors`, the file cannot be resumed.
 
     Raises:
         OutputError: no space or no permission; an older file is untouched.
     """
     training: dict[str, Any] = {"schema": SCHEMA, "record": json_from_record(record)}
     if tensors is not None:
-        training |= {
-            "net": dict(tensors.net),
-            "optimiser": dict(tensors.optimiser),
-            "average": None if tensors.average is None else dict(tensors.average),
-            "average_steps": tensors.average_steps,
-            "scaler": dict(tensors.scaler),
-            "random": tensors.random,
-        }
+        training |= {name: getattr(tensors, name) for name in RunTensors.__dataclass_fields__}
     write_native(path, net, spec, extra={"training": training})
 
 
-def read_snapshot(path: Path) -> Snapshot:
-    """Read a run that can go on.
-
-    Nothing in the file is run: torch's `weights_only` reading is all that is needed.
+def read_snapshot(path: Path, kind: Kind) -> Snapshot:
+    """Return the run in the file at `path`. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: there is no such file, or no run that can go on in it.
-        UnsafeCheckpointError: it wants to run code; nothing was run.
-        SpecError: its spec or record contradicts itself.
+        CheckpointError: the file is missing or holds no run of this kind that can be resumed.
+        UnsafeCheckpointError: the file would run code; nothing was run.
+        SpecError: the spec contradicts itself.
     """
     entries = _read_entries(path)
-    spec_json, training = spec_json_from_mapping(entries), entries.get("training")
-    if spec_json is None or not isinstance(training, Mapping):
+    training = entries.get("training")
+    if not isinstance(training, Mapping):
         raise CheckpointError(
-            "is no snapshot of a training run",
+            "is not a snapshot of a training run",
             where=str(path),
-            hint=f"--resume takes {LAST} of a run; use --pretrained to start from a detector",
+            hint=f"--resume takes {LAST} of a run; "
+            f"use {kind.initial_flag} to start from other weights",
         )
-    if training.get("schema") != SCHEMA:
+    spec_json = spec_json_from_mapping(entries, kind.format)
+    if spec_json is None:
+        other = BACKBONE if kind is DETECTOR else DETECTOR
         raise CheckpointError(
-            f"the snapshot is of schema {training.get('schema')!r}; this version reads {SCHEMA}",
+            f"is not a snapshot of `{kind.command}`",
+            where=str(path),
+            hint=f"mbv3ssd-deploy {other.command} --resume {path}",
+        )
+    if training.get("schema", SCHEMA) != SCHEMA:
+        raise CheckpointError(
+            f"the snapshot has schema {training['schema']!r}; this version reads {SCHEMA}",
             where=str(path),
             hint="update mbv3ssd-deploy",
         )
-    if "optimiser" not in training:
+    fields = RunTensors.__dataclass_fields__
+    if not {"record", *fields} - {"cuda_random"} <= training.keys():
         raise CheckpointError(
-            "holds a result, not a run that can go on",
+            "holds the result of a run, not a run that can be resumed",
             where=str(path),
             hint=f"give {LAST} of the same folder to --resume",
         )
     where = f"{path}: training"
+    tensors = {name: training[name] for name in fields if name in training}
     return Snapshot(
-        spec=spec_from_json(spec_json, where=str(path)),
-        record=record_from_json(RunRecord, training["record"], where=where, error=CheckpointError),
-        tensors=RunTensors(
-            **{name: training[name] for name in RunTensors.__dataclass_fields__},
-        ),
+        record_from_json(kind.spec, spec_json, where=str(path)),
+        record_from_json(kind.record, training["record"], where=where, error=CheckpointError),
+        RunTensors(**tensors),
     )
 
 
@@ -174,7 +201,7 @@ def _read_entries(path: Path) -> Mapping[str, Any]:
     except Exception as error:  # broken bytes make torch raise nearly anything
         _check_safe(path)
         raise CheckpointError(
-            "the file is damaged, or no snapshot of a training run",
+            "the file is damaged, or not a snapshot of a training run",
             where=str(path),
             hint=f"--resume takes {LAST} of a run",
         ) from error
@@ -182,11 +209,6 @@ def _read_entries(path: Path) -> Mapping[str, Any]:
 
 
 def _check_safe(path: Path) -> None:
-    """Check that the file at `path`, which cannot be read, does not want to run code.
-
-    Raises:
-        UnsafeCheckpointError: it does; the message names what it would run.
-    """
     try:
         read_checkpoint(path)
     except UnsafeCheckpointError:

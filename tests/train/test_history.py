@@ -3,9 +3,14 @@ import sys
 
 import pytest
 
-from mbv3ssd_deploy.train.board import board_if_installed
-from mbv3ssd_deploy.train.epochs import best_of
-from mbv3ssd_deploy.train.history import EpochRecord, render_table, write_history
+from mbv3ssd_deploy.train.history import (
+    DETECTOR_CHARTS,
+    EpochRecord,
+    best_epoch,
+    board_if_installed,
+    render_table,
+    write_history,
+)
 
 HISTORY = (
     EpochRecord(1, 10, 2.5, 0.01, 2.0, 3.0, 14.5),
@@ -14,7 +19,7 @@ HISTORY = (
 )
 
 
-def test_the_table_has_a_line_an_epoch_and_leaves_out_what_nobody_measured():
+def test_the_table_has_a_line_per_epoch_and_empty_cells_for_nan():
     assert render_table(HISTORY[:2]).splitlines() == [
         "epoch,step,seconds,lr,localisation,classification,matched,mean_ap",
         "1,10,2.5,0.01,2,3,14.5,",
@@ -23,15 +28,15 @@ def test_the_table_has_a_line_an_epoch_and_leaves_out_what_nobody_measured():
 
 
 def test_table_and_curves_are_written_together(tmp_path):
-    paths = write_history(tmp_path, HISTORY)
+    paths = write_history(tmp_path, HISTORY, DETECTOR_CHARTS)
 
     assert [path.name for path in paths] == ["history.csv", "history.png"]
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_best_epoch_is_the_first_of_equals():
-    assert best_of(HISTORY).epoch == 2
-    assert best_of(HISTORY[:1]) is None
+    assert best_epoch(HISTORY).epoch == 2
+    assert best_epoch(HISTORY[:1]) is None
     assert math.isnan(HISTORY[0].mean_ap)
     assert HISTORY[1].loss == 3.0
 
@@ -39,14 +44,14 @@ def test_the_best_epoch_is_the_first_of_equals():
 def test_without_tensorboard_there_is_no_board(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
-    assert board_if_installed(tmp_path, 0) is None
+    assert board_if_installed(tmp_path, 0, DETECTOR_CHARTS) is None
 
 
 def test_with_tensorboard_every_epoch_becomes_an_event(tmp_path):
     pytest.importorskip("tensorboard")
-    board = board_if_installed(tmp_path, 0)
+    board = board_if_installed(tmp_path, 0, DETECTOR_CHARTS)
 
     for record in HISTORY:
-        board.add(record)
+        board.add(record, record.step)
 
     assert any(path.stat().st_size > 100 for path in (tmp_path / "tensorboard").iterdir())

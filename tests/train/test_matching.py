@@ -6,7 +6,7 @@ from builders import tiny_spec
 from mbv3ssd_deploy.core.boxes import corners_from_centre, decode_boxes, iou_matrix
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import BoxCoder
-from mbv3ssd_deploy.train.matching import Truths, match_priors
+from mbv3ssd_deploy.train.loss import Truths, match_priors
 
 CODER = BoxCoder(centre_variance=0.1, size_variance=0.2)
 PRIORS = torch.tensor(
@@ -34,13 +34,13 @@ def random_truths(seed, images=3, most=9):
     return truths(*drawn, [([0.1, 0.1, 0.4, 0.4], 1)])
 
 
-def test_a_prior_answers_for_the_box_that_it_overlaps_enough():
+def test_a_prior_is_matched_to_a_box_that_it_overlaps_enough():
     labels, _ = match_priors(truths([([0.1, 0.1, 0.4, 0.4], 2)]), PRIORS, CODER)
 
     assert labels.tolist() == [[2, 0, 0, 0]]  # the second one's IoU is 0.36
 
 
-def test_every_box_gets_its_best_prior_however_little_it_overlaps():
+def test_every_box_gets_its_best_prior_however_small_the_overlap():
     labels, _ = match_priors(truths([([0.46, 0.46, 0.49, 0.49], 3)]), PRIORS, CODER)
 
     assert labels.tolist() == [[0, 0, 0, 3]]  # an IoU of 0.09
@@ -54,7 +54,7 @@ def test_of_two_boxes_the_better_fit_keeps_the_prior_and_the_other_takes_its_nex
     assert labels.tolist() == [[1, 2, 0, 0]]
 
 
-def test_a_box_that_touches_no_prior_is_nobodys():
+def test_a_box_that_overlaps_no_prior_is_unmatched():
     labels, _ = match_priors(truths([([0.9, 0.0, 1.0, 0.1], 1)]), PRIORS, CODER)
 
     assert labels.tolist() == [[0, 0, 0, 0]]
@@ -77,7 +77,7 @@ def test_a_batch_without_any_object_is_background():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_batch_is_matched_as_its_images_are_one_by_one(seed):
+def test_a_batch_is_matched_as_single_images_are(seed):
     batch, priors = random_truths(seed), _tiny_priors()
 
     together = match_priors(batch, priors, CODER)
@@ -111,14 +111,14 @@ def test_matches_obey_the_rule_of_the_paper(seed):
             continue
         enough = iou.max(axis=0) >= 0.5 + 1e-6
         assert (labels[row].numpy()[enough] > 0).all()
-        # whoever answers below the threshold is the best prior of some box that is left to it
+        # a match below the threshold is the best prior of some box
         few = (labels[row].numpy() > 0) & (iou.max(axis=0) < 0.5 - 1e-6)
         assert few.sum() <= len(iou)
-        answering = iou[:, labels[row].numpy() > 0]
-        assert (answering.max(axis=1) >= iou.max(axis=1) - 1e-6).all()
+        matched = iou[:, labels[row].numpy() > 0]
+        assert (matched.max(axis=1) >= iou.max(axis=1) - 1e-6).all()
 
 
-def test_offsets_are_what_the_decoder_turns_back():
+def test_decoding_reverses_the_offsets():
     spec = tiny_spec()
     priors = build_priors(spec.priors).astype(np.float32)
     batch = random_truths(3)

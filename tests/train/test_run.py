@@ -3,6 +3,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -14,10 +15,11 @@ from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.augment import NO_AUGMENTATION
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
+from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import CheckpointError, DeployError, OutputError, TrainingError
-from mbv3ssd_deploy.train.request import Observer, TrainRequest
+from mbv3ssd_deploy.train.config import Observer, TrainRequest
 from mbv3ssd_deploy.train.run import train_detector
-from mbv3ssd_deploy.train.snapshot import read_snapshot
+from mbv3ssd_deploy.train.snapshot import DETECTOR, read_snapshot
 
 
 def tiny_request(voc, folder, **changes):
@@ -88,8 +90,8 @@ def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(voc, tmp_path)
     torch.manual_seed(99)  # whatever the session did in between
     report = train_detector(resumed(tmp_path / "halves", tmp_path / "halves"))
 
-    straight = read_snapshot(tmp_path / "straight" / "last.pth")
-    halves = read_snapshot(tmp_path / "halves" / "last.pth")
+    straight = read_snapshot(tmp_path / "straight" / "last.pth", DETECTOR)
+    halves = read_snapshot(tmp_path / "halves" / "last.pth", DETECTOR)
     assert straight.record.step == halves.record.step == 4
     for state in ("net", "average"):
         one, other = getattr(straight.tensors, state), getattr(halves.tensors, state)
@@ -107,7 +109,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(voc, tmp_pa
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_a_run_that_goes_on_refuses_other_settings_all_at_once(voc, tmp_path):
+def test_a_resumed_run_refuses_other_settings_all_at_once(voc, tmp_path):
     train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
 
     with pytest.raises(CheckpointError) as caught:
@@ -125,7 +127,7 @@ def test_a_run_that_goes_on_refuses_other_settings_all_at_once(voc, tmp_path):
         assert part in str(caught.value)
 
 
-def test_a_run_that_goes_on_refuses_other_images(voc, tmp_path):
+def test_a_resumed_run_refuses_other_images(voc, tmp_path):
     train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
     listed = voc / "ImageSets" / "Main" / "train.txt"
     listed.write_text("\n".join(listed.read_text().split()[:-1]))
@@ -134,26 +136,26 @@ def test_a_run_that_goes_on_refuses_other_images(voc, tmp_path):
         train_detector(resumed(tmp_path / "run", tmp_path / "run"))
 
 
-def test_a_folder_with_a_run_is_not_replaced_unasked(voc, tmp_path):
+def test_a_run_is_replaced_only_with_overwrite(voc, tmp_path):
     request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1})
     train_detector(request)
     before = (tmp_path / "run" / "last.pth").read_bytes()
 
-    with pytest.raises(OutputError, match="holds a run already"):
+    with pytest.raises(OutputError, match="there is a run already"):
         train_detector(request)
 
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
     train_detector(dataclasses.replace(request, overwrite=True))
 
 
-def test_a_run_that_replaces_another_keeps_none_of_its_files(voc, tmp_path):
+def test_a_replaced_run_leaves_no_files(voc, tmp_path):
     train_detector(tiny_request(voc, tmp_path / "run", changes={"epochs": 1}))
     interrupt = Observer(epoch_done=lambda *_: os.kill(os.getpid(), signal.SIGINT))
     request = tiny_request(voc, tmp_path / "run", changes={"epochs": 3}, validate_every=3)
 
     report = train_detector(dataclasses.replace(request, overwrite=True), interrupt)
 
-    # nothing was measured yet: the best of the other run is not the best of this one
+    # without validation, the best snapshot of the other run is not the best of this one
     assert report.interrupted
     names = {"last.pth", "history.csv", "history.png", "run.json"}
     assert {path.name for path in report.files} == names
@@ -161,16 +163,16 @@ def test_a_run_that_replaces_another_keeps_none_of_its_files(voc, tmp_path):
 
 
 def test_classes_that_no_training_image_shows_are_named(voc, tmp_path):
-    said = []
+    notes = []
     labels = ("background", *SCENE_CLASSES[1:], "kite", "boat")
     request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1}, class_names=labels)
 
-    train_detector(request, Observer(note=said.append))
+    train_detector(request, Observer(note=notes.append))
 
-    assert "no training image shows 'kite', 'boat': that will never be found" in said
+    assert "no training image shows 'kite', 'boat': that will never be found" in notes
 
 
-def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(voc, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(voc, tmp_path):
     request = tiny_request(voc, tmp_path / "run", changes={"lr": 1e9, "clip_norm": 0.0})
 
     with pytest.raises(TrainingError, match=r"the loss of the .* is (nan|inf)") as caught:
@@ -182,8 +184,8 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_batch(voc, tmp_path):
     assert set(saved["images"]) <= {f"scene_{i}" for i in range(8)}
 
 
-def test_eight_images_are_learned_by_heart(voc, tmp_path):
-    # no augmentation, and the training images themselves to be measured on
+def test_eight_images_can_be_overfitted(voc, tmp_path):
+    # no augmentation, and validation on the training images themselves
     request = TrainRequest(
         f"voc:{voc}",
         tmp_path / "run",
@@ -212,6 +214,30 @@ def test_eight_images_are_learned_by_heart(voc, tmp_path):
     assert not math.isnan(report.record.best)
 
 
-def test_errors_are_ours(voc, tmp_path):
+def test_an_unknown_recipe_is_our_error(voc, tmp_path):
     with pytest.raises(DeployError):
         train_detector(tiny_request(voc, tmp_path / "run", recipe="voc0712-smal"))
+
+
+def test_the_seed_of_a_run_does_not_move_images_out_of_the_test(voc, tmp_path):
+    shutil.rmtree(voc / "ImageSets")
+    notes = []
+    request = TrainRequest(
+        f"voc:{voc}",
+        tmp_path / "run",
+        backbone=Backbone.SMALL,
+        width_mult=0.25,
+        image_size=(96, 96),
+        changes={"epochs": 1, "batch": 2},
+        seed=3,
+        workers=0,
+        device="cpu",
+    )
+
+    train_detector(request, Observer(note=notes.append))
+
+    of_eval = read_dataset(f"voc:{voc}", Split.TEST).problems[0]
+    assert of_eval.kind == "split-made"
+    matching = [note for note in notes if of_eval.reason in note]
+    assert len(matching) == 1
+    assert matching[0].startswith("training and validation data: ")

@@ -34,11 +34,11 @@ def test_a_run_ends_with_its_files_and_the_next_command(voc, tmp_path):
     assert exported.exit_code == 0, exported.output
     again = run("--resume", folder / "last.pth")
     assert again.exit_code == 0
-    assert "nothing was left to do: all 1 epochs of the run are done" in again.stderr
+    assert "nothing is left to do: the run has ended after 1 epochs" in again.stderr
     assert "wrote" not in again.stdout
 
 
-def test_json_is_all_that_stands_on_stdout(voc, tmp_path):
+def test_json_is_the_only_output_on_stdout(voc, tmp_path):
     done = run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "--json", "-o", tmp_path / "run")
 
     report = json.loads(done.stdout)
@@ -62,7 +62,7 @@ def test_the_flags_of_the_schedule_reach_the_recipe(voc, tmp_path):
     assert "milestones is (0.6, 0.85), not (0.5,)" in other.stderr
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
+def test_ctrl_c_saves_and_prints_how_to_resume(voc, tmp_path):
     words = ["--data", f"voc:{voc}", *TINY, "--epochs", "5000", "--val-every", "5000"]
     command = [sys.executable, "-m", "mbv3ssd_deploy", "train", *words, "-o", str(tmp_path / "run")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -71,19 +71,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
             if line.startswith("epoch"):
                 break
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=300)
+        _, rest = child.communicate(timeout=300)
 
     assert child.returncode == 130
     resume = f"mbv3ssd-deploy train --resume {tmp_path / 'run' / 'last.pth'}"
-    assert resume in said
-    assert "Traceback" not in said
-    from mbv3ssd_deploy.train.snapshot import read_snapshot
+    assert resume in rest
+    assert "Traceback" not in rest
+    from mbv3ssd_deploy.train.snapshot import DETECTOR, read_snapshot
 
-    assert read_snapshot(tmp_path / "run" / "last.pth").record.step >= 2
+    assert read_snapshot(tmp_path / "run" / "last.pth", DETECTOR).record.step >= 2
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code", "said"),
+    ("words", "exit_code", "message"),
     [
         ("", 2, "Give --data SOURCE, or --resume"),
         ("--data voc:nowhere", 3, "nowhere"),
@@ -91,30 +91,34 @@ def test_ctrl_c_saves_and_says_how_to_go_on(voc, tmp_path):
         ("--data voc:{voc} --recipe voc0712-smal", 3, "did you mean voc0712-small?"),
         ("--data voc:{voc} --lr -1", 3, "lr is -1"),
         ("--data voc:{voc} --schedule multistep", 3, "a multi-step schedule has no milestones"),
-        ("--data voc:{voc} --milestones 0.5", 3, "which are for a multi-step one"),
+        ("--data voc:{voc} --milestones 0.5", 3, "milestones are for a multi-step schedule"),
         ("--data voc:{voc} --schedule multistep --milestones .8,.5", 3, "do not rise"),
-        ("--data voc:{voc} --milestones half", 2, "'half' is no list of shares such as 0.6,0.85"),
+        (
+            "--data voc:{voc} --milestones half",
+            2,
+            "'half' is not a list of shares such as 0.6,0.85",
+        ),
         ("--data voc:{voc} --extras-lr -1", 3, "extras_lr is -1"),
         ("--data voc:{voc} --lr -1 --ema-decay 1", 3, "lr is -1, and must be above 0"),
         ("--data voc:{voc} --device cuda:7", 4, "sees no GPU"),
-        ("--data voc:{voc} --device cuda:x", 4, "on a device 'cuda:x'"),
+        ("--data voc:{voc} --device cuda:x", 4, "cannot train on a device 'cuda:x'"),
         ("--data voc:{voc} --device tpu", 4, "auto, cpu, cuda, or cuda:1"),
         ("--data voc:{voc} --precision fp16 --device cpu", 4, "fp16 trains on a GPU"),
-        ("--resume {voc}/labels.txt", 3, "no snapshot of a training run"),
+        ("--resume {voc}/labels.txt", 3, "not a snapshot of a training run"),
     ],
 )
-def test_wrong_input_is_explained(voc, monkeypatch, words, exit_code, said):
+def test_wrong_input_is_explained(voc, monkeypatch, words, exit_code, message):
     monkeypatch.chdir(voc.parent)
     spelled = words.format(voc=voc).split()
 
     done = run(*spelled, *([] if "--resume" in words else ["--imgsz", "64"]), "-o", "run")
 
     assert done.exit_code == exit_code, done.output
-    assert said in done.stderr
+    assert message in done.stderr
     assert "bug" not in done.stderr
 
 
-def test_v_names_every_slip_in_the_data(voc, tmp_path):
+def test_v_names_every_problem_of_the_data(voc, tmp_path):
     for stem in ("scene_0", "scene_1", "scene_9"):
         (voc / "Annotations" / f"{stem}.xml").unlink()
     words = ("--data", f"voc:{voc}", *TINY, "--epochs", "1", "--overwrite", "-o", tmp_path / "run")
@@ -129,26 +133,26 @@ def test_v_names_every_slip_in_the_data(voc, tmp_path):
     assert "scene_1.png" not in usual.stderr
 
 
-def test_a_run_that_is_there_is_told_before_the_data_is_read(tmp_path):
+def test_an_existing_run_is_an_error_before_the_data_is_read(tmp_path):
     (tmp_path / "last.pth").write_text("a run")
 
     done = run("--data", "voc:nowhere", "-o", tmp_path)
 
     assert done.exit_code == 3
-    assert "holds a run already" in done.stderr
+    assert "there is a run already" in done.stderr
 
 
-def test_a_best_snapshot_is_no_run_to_go_on_with(voc, tmp_path):
+def test_a_best_snapshot_cannot_be_resumed(voc, tmp_path):
     run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", tmp_path / "run")
 
     done = run("--resume", tmp_path / "run" / "best.pth")
 
     assert done.exit_code == 3
-    assert "holds a result, not a run that can go on" in done.stderr
+    assert "holds the result of a run, not a run that can be resumed" in done.stderr
     assert "last.pth" in done.stderr
 
 
-def test_a_folder_that_cannot_be_written_shows_before_the_first_step(voc, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(voc, tmp_path):
     (tmp_path / "locked").write_text("a file stands in the way")
 
     done = run("--data", f"voc:{voc}", *TINY, "--epochs", "9999", "-o", tmp_path / "locked" / "run")
@@ -158,7 +162,7 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_step(voc, tmp_pa
     assert "epoch" not in done.stderr
 
 
-def test_a_detector_with_other_classes_gives_all_but_its_classification_head(voc, tmp_path):
+def test_a_detector_of_other_classes_gives_all_but_its_classification_head(voc, tmp_path):
     run("--data", f"voc:{voc}", *TINY, "--epochs", "1", "-o", tmp_path / "one")
     labels = tmp_path / "labels.txt"
     labels.write_text("star\nring\nkite\n")
@@ -168,7 +172,7 @@ def test_a_detector_with_other_classes_gives_all_but_its_classification_head(voc
     done = run("--data", f"voc:{voc}", *words, *more)
 
     assert done.exit_code == 0, done.output
-    assert "the classification head was made anew for 3 classes" in done.stderr
+    assert "the classification head is new, for 3 classes" in done.stderr
     assert "kite   -       0" in done.stdout
 
 
@@ -177,4 +181,4 @@ def test_the_recipes_are_listed():
 
     assert done.exit_code == 0
     assert "voc0712-large" in done.stdout
-    assert "not run here for want of the data" in done.stdout
+    assert "never run here: the data was not available" in done.stdout

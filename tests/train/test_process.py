@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.cli.main import cli
-from mbv3ssd_deploy.train.distributed import Team, team_from_environment
+from mbv3ssd_deploy.train.process import World, world_from_environment
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -44,7 +44,8 @@ def losses(folder):
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no distributed")
-def test_two_processes_learn_what_one_learns_from_the_same_batches(voc, tmp_path):
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_with_the_same_batches(voc, tmp_path):
     alone = run_alone(voc, tmp_path / "one")
     together = run_together(voc, tmp_path / "two")
 
@@ -57,16 +58,16 @@ def test_two_processes_learn_what_one_learns_from_the_same_batches(voc, tmp_path
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
 
 
-def test_a_process_is_alone_unless_the_environment_says_otherwise(monkeypatch):
+def test_the_environment_decides_rank_and_world_size(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    alone = team_from_environment()
+    alone = world_from_environment()
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "1")
 
-    assert alone == Team(0, 1, 0)
-    assert alone.leads
-    assert team_from_environment() == Team(3, 4, 1)
-    assert not team_from_environment().leads
+    assert alone == World(0, 1, 0)
+    assert alone.is_main
+    assert world_from_environment() == World(3, 4, 1)
+    assert not world_from_environment().is_main
     assert alone.gathered([1, 2]) == [[1, 2]]

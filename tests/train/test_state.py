@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,17 +7,24 @@ from builders import tiny_net
 from torch import nn
 
 from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.train.ema import MovingAverage
-from mbv3ssd_deploy.train.optimise import (
-    build_optimiser,
-    freeze_parts,
-    learning_rate,
-    parts_of_detector,
-    set_learning_rate,
-    set_training_mode,
+from mbv3ssd_deploy.train.config import (
+    RECIPES,
+    Algorithm,
+    Freeze,
+    Observer,
+    Recipe,
+    Schedule,
+    TrainRequest,
 )
-from mbv3ssd_deploy.train.recipe_table import RECIPES
-from mbv3ssd_deploy.train.recipes import Algorithm, Freeze, Recipe, Schedule
+from mbv3ssd_deploy.train.detector import DetectorTask
+from mbv3ssd_deploy.train.process import World
+from mbv3ssd_deploy.train.state import (
+    MovingAverage,
+    TrainState,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+)
 
 COSINE = Recipe("cosine", "", epochs=10, lr=1.0, warmup_epochs=2.0)
 STEPS = Recipe(
@@ -30,6 +38,20 @@ STEPS = Recipe(
 )
 
 
+def parts_of(net, recipe):
+    return DetectorTask(TrainRequest(None, Path("run")), recipe, Observer()).parts(net)
+
+
+def state_of(net, recipe):
+    return TrainState(
+        net,
+        recipe,
+        lambda moved: parts_of(moved, recipe),
+        world=World(),
+        device=torch.device("cpu"),
+    )
+
+
 def test_the_rate_rises_over_the_warm_up_and_falls_along_a_cosine():
     rates = [learning_rate(COSINE, step, 10) for step in range(100)]
 
@@ -40,7 +62,7 @@ def test_the_rate_rises_over_the_warm_up_and_falls_along_a_cosine():
     assert 0 < rates[-1] < 1e-3
 
 
-def test_the_rate_ends_where_it_was_told_to():
+def test_the_rate_ends_at_the_final_share():
     recipe = COSINE.changed(final_lr_share=0.1)
 
     assert learning_rate(recipe, 99, 10) == pytest.approx(0.1, rel=1e-2)
@@ -56,7 +78,7 @@ def test_norms_and_biases_do_not_decay_and_parts_have_rates_of_their_own():
     net = tiny_net()
     recipe = COSINE.changed(backbone_lr=0.1, extras_lr=0.5, weight_decay=0.02)
 
-    optimiser = build_optimiser(parts_of_detector(net, recipe), recipe)
+    optimiser = build_optimiser(parts_of(net, recipe), recipe)
     set_learning_rate(optimiser, 2.0)
 
     settings = {
@@ -72,25 +94,24 @@ def test_norms_and_biases_do_not_decay_and_parts_have_rates_of_their_own():
 
 
 @pytest.mark.parametrize(
-    ("freeze", "learning"),
+    ("freeze", "trained"),
     [
         (Freeze.NOTHING, {"features", "extra", "head"}),
         (Freeze.BACKBONE, {"extra", "head"}),
         (Freeze.ALL_BUT_HEADS, {"head"}),
     ],
 )
-def test_what_is_frozen_has_no_gradient_and_its_norms_do_not_move(freeze, learning):
+def test_frozen_parts_have_no_gradient_and_their_norms_do_not_move(freeze, trained):
     net = tiny_net()
     recipe = COSINE.changed(freeze=freeze)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     parts = {"features": net.backbone.features, "extra": net.backbone.extra, "head": net.head}
 
-    freeze_parts(net, freeze)
-    set_training_mode(net, recipe)
-    optimiser = build_optimiser(parts_of_detector(net, recipe), recipe)
+    state = state_of(net, recipe)
+    state.set_training_mode()
     loc, conf = net(torch.randn(2, 3, 96, 96))
     (loc.square().mean() + conf.square().mean()).backward()
-    optimiser.step()
+    state.optimiser.step()
 
     for name, part in parts.items():
         moved = [
@@ -98,26 +119,26 @@ def test_what_is_frozen_has_no_gradient_and_its_norms_do_not_move(freeze, learni
             for key, value in part.state_dict().items()
             if not torch.equal(value, before[_prefix(name) + key])
         ]
-        assert bool(moved) == (name in learning)
-        if name in learning:
+        assert bool(moved) == (name in trained)
+        if name in trained:
             assert any("running_mean" in key for key in moved)
 
 
-def test_frozen_norms_keep_their_statistics_and_go_on_learning_their_weights():
+def test_frozen_norms_keep_their_statistics_but_their_weights_are_trained():
     net = tiny_net()
 
-    set_training_mode(net, COSINE.changed(freeze_norms=True))
+    state_of(net, COSINE.changed(freeze_norms=True)).set_training_mode()
 
     assert net.training
     assert not any(m.training for m in net.modules() if isinstance(m, nn.BatchNorm2d))
     assert all(weight.requires_grad for weight in net.parameters())
 
 
-def test_both_algorithms_are_to_be_had():
+def test_both_algorithms_are_available():
     net = tiny_net()
 
     made = [
-        build_optimiser(parts_of_detector(net, one), one)
+        build_optimiser(parts_of(net, one), one)
         for one in (COSINE, COSINE.changed(algorithm="adamw"))
     ]
 
@@ -125,7 +146,7 @@ def test_both_algorithms_are_to_be_had():
     assert made[0].param_groups[0]["momentum"] == 0.9
 
 
-def test_a_recipe_names_all_that_makes_no_sense():
+def test_a_recipe_names_every_value_out_of_range():
     with pytest.raises(SpecError) as caught:
         COSINE.changed(lr=-1.0, momentum=1.5, algorithm="adam", epochs=float("nan"))
 
@@ -133,7 +154,7 @@ def test_a_recipe_names_all_that_makes_no_sense():
         assert part in str(caught.value)
 
 
-def test_the_named_recipes_make_sense():
+def test_the_named_recipes_are_valid():
     assert next(iter(RECIPES)) == "small-data"
     for name, recipe in RECIPES.items():
         assert recipe.name == name
@@ -145,24 +166,24 @@ def test_the_named_recipes_make_sense():
 def test_the_average_forgets_the_start_and_copies_counters():
     net = nn.BatchNorm2d(1)
     average = MovingAverage(net, decay=0.9)
-    seen = []
+    values = []
 
     for step in range(200):
         with torch.no_grad():
             net.weight.fill_(step)
         net.num_batches_tracked.fill_(step)
         average.update(net)
-        seen.append(average.state["weight"].item())
+        values.append(average.state["weight"].item())
 
     # from 1, where BatchNorm's weights begin: d is 1 / 10 at the first step, 2 / 11 at the second
-    assert seen[0] == pytest.approx(0.1)
-    assert seen[1] == pytest.approx(0.1 * 2 / 11 + 1 * 9 / 11)
+    assert values[0] == pytest.approx(0.1)
+    assert values[1] == pytest.approx(0.1 * 2 / 11 + 1 * 9 / 11)
     # of a line that rises by 1 a step, an average of decay 0.9 lags 9 steps behind
-    assert seen[-1] == pytest.approx(199 - 9, abs=1e-3)
+    assert values[-1] == pytest.approx(199 - 9, abs=1e-3)
     assert average.state["num_batches_tracked"].item() == 199
 
 
-def test_an_average_goes_on_from_what_was_saved():
+def test_an_average_continues_from_a_saved_state():
     net = nn.Linear(2, 2)
     one, other = MovingAverage(net, 0.9), MovingAverage(net, 0.9)
     for _ in range(3):
@@ -181,7 +202,7 @@ def _prefix(name):
     return "head." if name == "head" else f"backbone.{name}."
 
 
-def test_a_recipe_with_milestones_becomes_a_cosine_whole():
+def test_a_recipe_with_milestones_can_change_to_a_cosine():
     changed = RECIPES["lufficc"].changed(schedule="cosine")
 
     assert changed.schedule is Schedule.COSINE

@@ -1,0 +1,292 @@
+"""Detectors: what the training of an SSD adds to the training loop.
+
+A new net starts from random weights, from a backbone, or from another detector.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
+from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.core.average_precision import ApReport
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, PriorSpec
+from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
+from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples
+from mbv3ssd_deploy.data.made_split import SPLIT_SEED
+from mbv3ssd_deploy.data.sources import read_dataset
+from mbv3ssd_deploy.errors import DatasetError, SpecError
+from mbv3ssd_deploy.nets.build import build_net
+from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, padded_truths
+from mbv3ssd_deploy.train.config import Freeze, Sources
+from mbv3ssd_deploy.train.history import DETECTOR_CHARTS, EpochRecord
+from mbv3ssd_deploy.train.loss import LossSums, Truths, match_priors, ssd_loss
+from mbv3ssd_deploy.train.priors import THRESHOLD, fit_of_priors, labelled_boxes, proposed_priors
+from mbv3ssd_deploy.train.snapshot import DETECTOR
+from mbv3ssd_deploy.train.state import Part, TrainState
+from mbv3ssd_deploy.train.trainer import EpochSummary, Task
+from mbv3ssd_deploy.train.validate import validate
+
+BEST = "best.pth"
+_LISTED = 8
+_FOREGROUND_SHARE = 0.01
+"""The probability of an object in a prior that a new head predicts: RetinaNet's pi (arXiv
+1708.02002, section 4.1)."""
+_NO_BETTER = (
+    "that is poor, but no other sizes of the priors fit better; "
+    "where objects are small, a larger --imgsz makes them larger"
+)
+
+
+class DetectorTask(Task):
+    """A detector: SSD's loss, and mAP on the validation images; `report` is the last one's."""
+
+    kind = DETECTOR
+    best_name = BEST
+    charts = DETECTOR_CHARTS
+    loss_names = ("the loss of the boxes", "the loss of the classes")
+    not_finite_hint = (
+        "try a tenth of the learning rate (--lr), a longer warm-up, --clip-norm 10, "
+        "or --precision float32"
+    )
+    spec: DetectorSpec
+    report: ApReport | None = None
+    _train: Dataset
+    _val: Dataset
+
+    def read_data(self, sources: Sources, class_names: tuple[str, ...] | None) -> None:
+        """Read both data sets and report what a user should know of them."""
+        train = self._train = self._read(sources.data, sources.train_split, class_names)
+        val = self._val = self._read(sources.val_data, sources.val_split, train.class_names)
+        if not any(len(sample.truth) for sample in train.samples):
+            raise DatasetError("there is no object to train on", where=sources.data)
+        self.report_problems(train.problems, val.problems)
+        unseen = _classes_without_objects(train)
+        if unseen:
+            some = ", ".join(map(repr, unseen[:_LISTED]))
+            more = f" and {len(unseen) - _LISTED} more" if len(unseen) > _LISTED else ""
+            self.observer.note(f"no training image shows {some}{more}: that will never be found")
+        known = {sample.image_path for sample in train.samples}
+        shared = sum(sample.image_path in known for sample in val.samples)
+        if shared:
+            self.observer.note(
+                f"{shared} of {len(val)} validation images are training images too: "
+                "the mAP will be too high"
+            )
+        self.class_names = train.class_names
+        self.image_ids = [sample.image_id for sample in train.samples]
+        self.fingerprint = _fingerprint(train.samples)
+
+    def _read(self, source: str, split: Split, class_names: tuple[str, ...] | None) -> Dataset:
+        # the split's own seed, not the run's: `eval` has to find the same test images
+        seed, progress = SPLIT_SEED, self.observer.progress
+        return read_dataset(source, split, class_names=class_names, seed=seed, progress=progress)
+
+    def start(self) -> SsdNet:
+        """Return a new net, with weights from the files that the request names."""
+        if self.request.pretrained is not None:
+            self._check_pretrained_alone()
+            net = self._start_from_detector(self.request.pretrained)
+            self._note_fit()
+            return net
+        request = self.request
+        self.spec = native_spec(
+            request.backbone or Backbone(self.recipe.backbone),
+            self.class_names,
+            image_size=request.image_size or (self.recipe.image_size, self.recipe.image_size),
+            width_mult=1.0 if request.width_mult is None else request.width_mult,
+        )
+        self._note_fit()
+        if request.fit_priors:
+            self._fit_priors()
+        net = build_net(self.spec)
+        expect_background(net, self.spec.num_classes)
+        if request.backbone_file is not None:
+            loaded = load_backbone(request.backbone_file, self.spec)
+            apply_backbone(net, loaded)
+            self.observer.note(f"backbone weights of {loaded.family} from {loaded.path}")
+            self.note_all(loaded.notices)
+        return net
+
+    def _check_pretrained_alone(self) -> None:
+        given = {
+            "--arch": self.request.backbone,
+            "--width": self.request.width_mult,
+            "--imgsz": self.request.image_size,
+            "--backbone": self.request.backbone_file,
+        }
+        clash = [name for name, value in given.items() if value is not None]
+        if clash:
+            raise SpecError(
+                f"--pretrained already decides {', '.join(clash)}", hint="leave them out"
+            )
+
+    def _start_from_detector(self, path: Path) -> SsdNet:
+        """Return the detector in the file at `path`, for the classes of the data.
+
+        Same classes in the same order: all weights are kept. Otherwise the classification head is
+        new; backbone, extras and box regression are kept.
+        """
+        loaded, names = load_detector(path), self.class_names
+        self.spec = dataclasses.replace(loaded.spec, family="native", class_names=names)
+        self.note_all(loaded.notices)
+        if loaded.spec.class_names == names:
+            self.observer.note(f"all weights from {path}")
+            return loaded.net.train()
+        net = build_net(self.spec)
+        expect_background(net, self.spec.num_classes)
+        kept = {
+            key: value
+            for key, value in loaded.net.state_dict().items()
+            if not key.startswith("head.classification_head.")
+        }
+        net.load_state_dict(kept, strict=False)
+        self.observer.note(
+            f"the classification head is new, for {len(names) - 1} classes "
+            f"({path} has {loaded.spec.num_classes - 1}); all other weights were kept"
+        )
+        return net
+
+    def _note_fit(self) -> None:
+        fit = fit_of_priors(self.spec.priors, labelled_boxes(self._train.samples))
+        worst = self.spec.class_names[fit.worst_label]
+        self.observer.note(
+            f"{fit.recall:.1%} of the objects overlap a prior by {THRESHOLD} or more (the mean of "
+            f"the classes; least of all {worst}, {fit.worst_recall:.1%})"
+        )
+
+    def _fit_priors(self) -> None:
+        """Fit the sizes of the spec's priors to the data where the present ones fit poorly."""
+        objects, present = labelled_boxes(self._train.samples), self.spec.priors
+        if not fit_of_priors(present, objects).is_poor:
+            return
+        priors = proposed_priors(present, objects)
+        if priors == present:
+            self.observer.note(_NO_BETTER)
+            return
+        self.spec = dataclasses.replace(self.spec, priors=priors)
+        self.observer.note(
+            "that is poor, so the sizes of the priors were fitted to the data (--priors default "
+            f"keeps the standard ones); squares level by level, of {priors.frame_width:g}: "
+            f"{_sizes_of(priors)}"
+        )
+        self._note_fit()
+
+    def restart(self, spec: DetectorSpec) -> SsdNet:
+        """Return the net of `spec`."""
+        self.spec = spec
+        return build_net(spec)
+
+    def parts(self, net: SsdNet) -> Sequence[Part]:
+        """Return backbone, extras and heads."""
+        recipe, backbone = self.recipe, net.backbone
+        features = (backbone.features, backbone.rest)
+        extras = (backbone.extra, backbone.first_norm)
+        return (
+            Part(features, recipe.backbone_lr, recipe.freeze is not Freeze.NOTHING),
+            Part(extras, recipe.extras_lr, recipe.freeze is Freeze.ALL_BUT_HEADS),
+            Part((net.head,)),
+        )
+
+    def examples(self, seed: int) -> Examples:
+        """Return augmented images with their objects."""
+        recipe, spec = self.recipe, self.spec.input
+        samples = TrainingSamples(
+            self._train, spec, seed=seed, options=recipe.augmentation, cache_bytes=CACHE_BYTES
+        )
+        return Examples(samples, seed=seed, vertical_flip=recipe.vertical_flip)
+
+    def stack_targets(self, samples: Sequence[TrainingSample]) -> Truths:
+        """Return the objects, padded to equal number."""
+        return padded_truths(samples)
+
+    @functools.cached_property
+    def _priors(self) -> torch.Tensor:
+        return torch.from_numpy(build_priors(self.spec.priors)).float()
+
+    def loss_sums(self, state: TrainState, batch: Batch) -> LossSums:
+        """Return localisation and classification loss, and the number of matched priors."""
+        truths = Truths(*(part.to(state.device, non_blocking=True) for part in batch.targets))
+        priors, threshold = self._priors.to(state.device), self.recipe.match_threshold
+        targets = match_priors(truths, priors, self.spec.coder, threshold=threshold)
+        loc, conf = state.forward(batch.inputs)
+        return ssd_loss(
+            loc,
+            conf,
+            targets,
+            negatives_per_positive=self.recipe.negatives_per_positive,
+            smooth_l1_beta=self.recipe.smooth_l1_beta,
+        )
+
+    def validate(self, state: TrainState, workers: int) -> tuple[float, ...]:
+        """Return the mAP."""
+        found = validate(
+            state.eval_net(),
+            self._val.samples,
+            self.spec,
+            device=state.device,
+            world=state.world,
+            workers=workers,
+            progress=self.observer.progress,
+        )
+        self.note_all(f"not measured: {problem}" for problem in found.problems)
+        self.report = found.report
+        return (found.report.mean,)
+
+    def epoch_record(self, summary: EpochSummary, batch: int) -> EpochRecord:
+        """Return the record of an epoch."""
+        timing = (summary.epoch, summary.step, summary.seconds, summary.lr)
+        localisation, classification = summary.losses
+        matched = summary.divisor / batch
+        return EpochRecord(*timing, localisation, classification, matched, *summary.measures)
+
+
+def _classes_without_objects(train: Dataset) -> list[str]:
+    """Return the classes that no object can teach."""
+    seen: set[int] = set()
+    for sample in train.samples:
+        truth = sample.truth
+        seen.update(truth.labels[~(truth.crowd | truth.difficult)].tolist())
+    return [name for label, name in enumerate(train.class_names) if label and label not in seen]
+
+
+def _fingerprint(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.image_id.encode())
+        digest.update(sample.truth.boxes.tobytes())
+        digest.update(sample.truth.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _sizes_of(priors: PriorSpec) -> str:
+    return ", ".join(
+        f"{level.min_size:g}"
+        if level.max_size is None
+        else f"{level.min_size:g} and {math.sqrt(level.min_size * level.max_size):.0f}"
+        for level in priors.levels
+    )
+
+
+@torch.no_grad()
+def expect_background(net: SsdNet, num_classes: int) -> None:
+    """Set the biases of the classification head so that nearly every prior predicts background.
+
+    With biases of 0 the first steps would only learn that most priors hold nothing.
+    """
+    share = (num_classes - 1) * (1 - _FOREGROUND_SHARE) / _FOREGROUND_SHARE
+    for predictor in net.head.classification_head.module_list:
+        last = predictor[-1] if isinstance(predictor, nn.Sequential) else predictor
+        if isinstance(last, nn.Conv2d) and last.bias is not None:
+            last.bias.view(-1, num_classes)[:, 0] = math.log(share)
