@@ -1,28 +1,71 @@
-"""A pickle read without running anything: names stay names, objects become what was stored in them.
+"""Read a pickle without running anything: names stay names, objects become their stored state.
 
-Python's `pickletools` decodes the opcodes (and describes them); this file gives each its meaning
-on a stack. Nothing here imports, and nothing is called but the caller's own table of calls. So a
-class that nobody has here is no obstacle, and a name that would do harm is only a word.
+Python's `pickletools` decodes the opcodes (and describes them); this file gives each its meaning on
+a stack. Nothing is imported, and nothing is called except the caller's own table of calls. So a
+class that is not installed is no obstacle, and a name that would do harm is only text.
+
+Limits keep a hostile pickle cheap: the number of operations, the size of integers, and the kinds of
+keys. Containers may share parts or contain themselves, so whoever walks the result must count.
 """
 
 from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from mbv3ssd_deploy.checkpoint.inert_objects import Global, Inert, append_all, set_entries
 from mbv3ssd_deploy.checkpoint.keymap import listed
 from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 
 Call = Callable[[tuple[object, ...]], object]
-"""What stands in for a global that a pickle calls, given the arguments of the call."""
+"""What replaces a global that a pickle calls, given the arguments of the call."""
 
+MOST_OPERATIONS = 2_000_000
+"""A checkpoint with its optimiser has some 100,000."""
+_MOST_BITS = 1024
+"""Of an integer; the states of random generators have 128."""
+_KEY_BITS = 63
+"""Of an integer as a key: larger ones can be made to collide, which makes a dictionary slow."""
+_KEY_PARTS = 16
+_MOST_TUPLE_KEYS = 10_000
 _NAME_LENGTH = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Global:
+    """The name of a class or function, "module.name"; it was never looked up."""
+
+    name: str
+
+
+@dataclass(slots=True, eq=False)
+class Inert:
+    """An object without its class: what the file stored in it, and no behaviour.
+
+    Attributes:
+        class_name: "module.name" of its class.
+        state: what its `__setstate__` would have received.
+        elements: what would have been appended or added to it.
+        entries: what would have been set in it by key.
+    """
+
+    class_name: str
+    state: object = None
+    elements: list[object] = field(default_factory=list)
+    entries: dict[object, object] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> Mapping[object, object]:
+        """The attributes that a plain object would have; empty if its state is not a dictionary."""
+        state = self.state
+        if isinstance(state, tuple) and len(state) == 2:  # of the dictionary and the slots
+            state = state[0]
+        return state if isinstance(state, dict) else {}
+
+
 class InertUnpickler:
-    """Reads one pickle of a stream; the stream then stands behind it.
+    """Reads one pickle of a stream, and leaves the stream behind it.
 
     Args:
         calls: by "module.name", what answers a call of that global; every other is refused.
@@ -36,42 +79,47 @@ class InertUnpickler:
         self._calls = calls
         self._below_marks: list[list[object]] = []
         self._refused: dict[str, None] = {}
+        self._tuple_keys = 0
 
     def load(self, stream: BinaryIO) -> object:
         """Return the object in the next pickle of `stream`.
 
         Raises:
-            CheckpointError: the bytes are no sound pickle.
-            UnsafeCheckpointError: it calls a global outside the table; the message names every
-                one that it calls, nothing was run.
+            CheckpointError: not a well-formed pickle, or one beyond the limits.
+            UnsafeCheckpointError: it calls globals outside the table; the message names all of
+                them. Nothing was run.
         """
         try:
             found = self._run(stream)
-        except (ValueError, LookupError, TypeError, OverflowError) as error:
-            self._refuse()
-            reason = str(error) if isinstance(error, ValueError) else "its pickle makes no sense"
-            raise CheckpointError(
-                f"the file is damaged or no checkpoint: {reason[:200]}"
-            ) from error
         except CheckpointError:
-            self._refuse()
+            self._raise_refused()
             raise
-        self._refuse()
+        except Exception as error:  # pickletools raises nearly anything on damaged bytes
+            self._raise_refused()
+            reason = str(error)[:200] if isinstance(error, ValueError) else "it is not well-formed"
+            raise CheckpointError(f"the pickle in the file is damaged: {reason}") from error
+        self._raise_refused()
         return found
 
     def _run(self, stream: BinaryIO) -> object:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+            if count >= MOST_OPERATIONS:
+                raise CheckpointError(f"the pickle has more than {MOST_OPERATIONS} operations")
             if opcode.name in _PUSHED:
+                if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
+                    raise CheckpointError(f"the pickle has an integer of over {_MOST_BITS} bits")
                 self.push(argument)
             elif opcode.name in _CONSTANTS:
                 self.push(_CONSTANTS[opcode.name])
             elif opcode.name in _STEPS:
                 _STEPS[opcode.name](self, argument)
             else:
-                raise CheckpointError(f"its pickle uses {opcode.name}, which torch.save does not")
+                raise CheckpointError(
+                    f"the pickle uses {opcode.name}, which torch.save does not write"
+                )
         return self.stack.pop()
 
-    def _refuse(self) -> None:
+    def _raise_refused(self) -> None:
         if self._refused:
             raise UnsafeCheckpointError(
                 f"loading it would run {listed(self._refused)}; nothing was run",
@@ -84,40 +132,80 @@ class InertUnpickler:
         self.stack.append(value)
 
     def open_mark(self) -> None:
-        """Put the stack aside and begin an empty one."""
+        """Put the stack aside and start an empty one."""
         self._below_marks.append(self.stack)
         self.stack = []
 
     def close_mark(self) -> list[object]:
-        """Return what lies above the last mark, and take up what was below it."""
+        """Return what is above the last mark, and restore the stack below it."""
         above, self.stack = self.stack, self._below_marks.pop()
         return above
 
     def call(self, function: object, arguments: object) -> object:
-        """Return the table's answer; of any other global, an object that stands for the refusal.
+        """Return the table's answer; for any other global, an object in place of the result.
 
-        Reading goes on after a refusal, so that the error can name all of them.
+        Reading continues after a refusal, so that the error can name all of them.
         """
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise TypeError("a call of what is no global")
+            raise TypeError("only globals can be called")
         if function.name in self._calls:
             return self._calls[function.name](arguments)
         return self.refuse(function.name)
 
     def refuse(self, name: str) -> Inert:
-        """Remember that `name` was called, and return what stands for the result."""
+        """Record that `name` was called; return an object in place of the result."""
         self._refused[name] = None
         return Inert(name)
 
     def new_object(self, class_: object, arguments: object) -> object:
-        """Return an object of `class_` without the call of anything."""
+        """Return an object of `class_`, without calling anything."""
         if not isinstance(class_, Global):
-            raise TypeError("an object of what is no class")
+            raise TypeError("only classes have objects")
         return self.call(class_, arguments) if class_.name in self._calls else Inert(class_.name)
+
+    def set_entries(self, flat: list[object]) -> None:
+        """Set alternating keys and values in the dictionary or object on top of the stack."""
+        target = self.stack[-1]
+        entries = target.entries if isinstance(target, Inert) else target
+        if not isinstance(entries, dict):
+            raise TypeError("it has no entries")
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            self._tuple_keys += isinstance(key, tuple)
+            if self._tuple_keys > _MOST_TUPLE_KEYS:
+                raise CheckpointError(f"the pickle has over {_MOST_TUPLE_KEYS} tuples as keys")
+            entries[key_of(key)] = value
+
+    def append_all(self, items: list[object]) -> None:
+        """Append `items` to the list or object on top of the stack."""
+        target = self.stack[-1]
+        elements = target.elements if isinstance(target, Inert) else target
+        if not isinstance(elements, list):
+            raise TypeError("it has no elements")
+        elements.extend(items)
+
+
+def key_of(key: object) -> object:
+    """Return `key` if hashing it is cheap.
+
+    Raises:
+        CheckpointError: a nested or long tuple, a large integer, or an object without a hash.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    if len(parts) > _KEY_PARTS or not all(_is_cheap(part) for part in parts):
+        raise CheckpointError("a dictionary in the file has a key that takes long to hash")
+    return key
+
+
+def _is_cheap(part: object) -> bool:
+    if isinstance(part, int):
+        return part.bit_length() <= _KEY_BITS
+    if part is None or isinstance(part, str | bytes | float | Global):
+        return True
+    return type(part).__hash__ is object.__hash__  # by identity, as of a parameter
 
 
 def _global(name: str) -> Global:
-    return Global("".join(c if c.isprintable() else "?" for c in name)[:_NAME_LENGTH])
+    return Global("".join(c if c.isprintable() else "?" for c in name[:_NAME_LENGTH]))
 
 
 def _found_global(machine: InertUnpickler, argument: object) -> None:
@@ -165,11 +253,7 @@ def _build(machine: InertUnpickler, _: object) -> None:
     if isinstance(target, Inert):
         target.state = state
     elif not isinstance(target, dict):  # a state_dict carries its _metadata this way
-        raise TypeError("a state for what has none")
-
-
-def _persistent(machine: InertUnpickler, argument: object) -> None:
-    machine.push(machine.persistent(argument))
+        raise TypeError("it has no state")
 
 
 def _binary_persistent(machine: InertUnpickler, _: object) -> None:
@@ -189,7 +273,7 @@ def _get(machine: InertUnpickler, argument: object) -> None:
 
 
 def _index(argument: object) -> int:
-    if not isinstance(argument, int):
+    if not isinstance(argument, int) or argument.bit_length() > _KEY_BITS:
         raise TypeError("a memo without a number")
     return argument
 
@@ -203,34 +287,24 @@ def _pop(machine: InertUnpickler, _: object) -> None:
 
 def _set_item(machine: InertUnpickler, _: object) -> None:
     value, key = machine.stack.pop(), machine.stack.pop()
-    set_entries(machine.stack[-1], [key, value])
-
-
-def _set_items(machine: InertUnpickler, _: object) -> None:
-    flat = machine.close_mark()
-    set_entries(machine.stack[-1], flat)
+    machine.set_entries([key, value])
 
 
 def _append(machine: InertUnpickler, _: object) -> None:
     item = machine.stack.pop()
-    append_all(machine.stack[-1], [item])
-
-
-def _appends(machine: InertUnpickler, _: object) -> None:
-    items = machine.close_mark()
-    append_all(machine.stack[-1], items)
+    machine.append_all([item])
 
 
 def _dict(machine: InertUnpickler, _: object) -> None:
     flat = machine.close_mark()
     machine.push({})
-    set_entries(machine.stack[-1], flat)
+    machine.set_entries(flat)
 
 
 def _tuple_of(count: int) -> Step:
     def step(machine: InertUnpickler, _: object) -> None:
         if len(machine.stack) < count:
-            raise IndexError("a tuple of more than there is")
+            raise IndexError("a tuple of more than the stack holds")
         machine.stack[-count:] = [tuple(machine.stack[-count:])]
 
     return step
@@ -248,7 +322,7 @@ _PUSHED = frozenset(
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 )
-"""The opcodes that push the value which stands behind them."""
+"""The opcodes that push their argument."""
 
 _CONSTANTS: Mapping[str, object] = {
     "NONE": None,
@@ -283,13 +357,13 @@ _STEPS: Mapping[str, Step] = {
     "TUPLE2": _tuple_of(2),
     "TUPLE3": _tuple_of(3),
     "APPEND": _append,
-    "APPENDS": _appends,
-    "ADDITEMS": _appends,
+    "APPENDS": lambda machine, _: machine.append_all(machine.close_mark()),
+    "ADDITEMS": lambda machine, _: machine.append_all(machine.close_mark()),
     "SETITEM": _set_item,
-    "SETITEMS": _set_items,
+    "SETITEMS": lambda machine, _: machine.set_entries(machine.close_mark()),
     "GLOBAL": _found_global,
     "STACK_GLOBAL": _stack_global,
-    "PERSID": _persistent,
+    "PERSID": lambda machine, argument: machine.push(machine.persistent(argument)),
     "BINPERSID": _binary_persistent,
     "NEWOBJ": _new_object,
     "NEWOBJ_EX": _new_object_with_keywords,

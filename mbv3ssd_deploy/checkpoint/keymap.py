@@ -167,11 +167,20 @@ def is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def listed(names: Iterable[str], shown: int = SHOWN) -> str:
+def printable(name: object, longest: int = 100) -> str:
+    """Return a name from a file as it may be printed: escaped, and cut to `longest` characters."""
+    text = name if isinstance(name, str) else type(name).__name__
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:longest])
+    return f"{shown}..." if len(text) > longest else shown
+
+
+def listed(names: Iterable[object], shown: int = SHOWN) -> str:
     """Return the first names, and how many more there are."""
     names = list(names)
     more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(printable(name, 300) for name in names[:shown]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def counted(items: Iterable[object], noun: str) -> str:

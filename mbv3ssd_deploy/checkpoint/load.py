@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Family, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter
@@ -22,8 +21,12 @@ from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.checkpoint.recognise import recognise
 from mbv3ssd_deploy.checkpoint.settle import settle_spec
-from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
-from mbv3ssd_deploy.checkpoint.weights import checked_weights
+from mbv3ssd_deploy.checkpoint.state_dict import (
+    MIXED_PREFIX,
+    RawCheckpoint,
+    checked_weights,
+    partial_prefix,
+)
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 from mbv3ssd_deploy.nets.build import assemble_net
@@ -132,7 +135,7 @@ def _load(path: Path, options: LoadOptions) -> LoadedDetector:
 
 
 def _fill(
-    contents: Contents, family: Family, spec: DetectorSpec
+    contents: RawCheckpoint, family: Family, spec: DetectorSpec
 ) -> tuple[SsdNet, KeyReport, tuple[str, ...]]:
     with torch.device("meta"):  # shapes first: no memory for a net that the file does not fill
         net = assemble_net(spec)
@@ -145,7 +148,9 @@ def _fill(
             f"{f'{mixed}; ' if mixed else ''}{report.problems()}",
             hint=_what_else(contents, family, report),
         )
-    weights, notices = checked_weights({key: contents.tensors[key] for key in report.renamed})
+    weights, notices = checked_weights(
+        {key: contents.tensors[key] for key in report.renamed}, contents.unusable
+    )
     if family.arranged is not None:
         weights = {key: family.arranged(key, tensor, spec) for key, tensor in weights.items()}
     state = {key: torch.zeros((), dtype=torch.int64) for key in wanted if is_counter(key)}
@@ -155,7 +160,7 @@ def _fill(
     return net.eval(), report, notices
 
 
-def _what_else(contents: Contents, family: Family, report: KeyReport) -> str:
+def _what_else(contents: RawCheckpoint, family: Family, report: KeyReport) -> str:
     """Return what to do about a file of `family` that does not fill it."""
     if partial_prefix(contents.tensors):
         return MIXED_PREFIX

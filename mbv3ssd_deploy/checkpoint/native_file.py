@@ -23,6 +23,10 @@ CLASSIFIER_FORMAT = "mbv3ssd-deploy/native-classifier"
 SCHEMA = 1
 _KEYS = ("format", "schema", "spec")
 _METADATA_PREFIX = "mbv3ssd_deploy."
+_SCHEMA_BITS = 64
+_MOST_JSON = 100_000
+_JSON_DEPTH = 32
+"""Values of a spec, and how deep they nest: far beyond what a real one has."""
 
 
 def write_native(
@@ -65,26 +69,58 @@ def spec_json_from_mapping(entries: Mapping[str, object], kind: str = FORMAT) ->
     """Return the spec JSON of a native file's entries; None if the file is not of that kind.
 
     Raises:
-        CheckpointError: a native file of a newer schema, or one without its spec.
+        CheckpointError: a native file of a newer schema, or one without a usable spec.
     """
-    if entries.get("format") != kind:
+    found = entries.get("format")
+    if not isinstance(found, str) or found != kind:
         return None
     schema, spec = entries.get("schema"), entries.get("spec")
+    if type(schema) is not int or schema.bit_length() > _SCHEMA_BITS:
+        raise CheckpointError("the file claims to be native, but its schema is not a number")
     if schema != SCHEMA:
         raise CheckpointError(
-            f"the file is of native schema {schema!r}; this version reads {SCHEMA}",
+            f"the file has native schema {schema}; this version reads {SCHEMA}",
             hint="update mbv3ssd-deploy",
         )
     if not isinstance(spec, dict):
-        raise CheckpointError("the file says it is native, but carries no spec")
-    return spec
+        raise CheckpointError("the file claims to be native, but has no spec")
+    return plain_json(spec, what="the spec")
+
+
+def plain_json(value: Mapping[object, object], *, what: str) -> Json:
+    """Return a copy of `value`, of dictionaries, lists, texts, numbers and None only.
+
+    Args:
+        value: what a file holds in place of JSON.
+        what: for the error: what it should be.
+
+    Raises:
+        CheckpointError: other objects, or more than JSON of this kind needs.
+    """
+    count = 0
+
+    def copied(part: object, depth: int) -> Any:  # noqa: ANN401 -- any JSON value
+        nonlocal count
+        count += 1
+        if count > _MOST_JSON or depth > _JSON_DEPTH:
+            raise CheckpointError(f"{what} in the file is too large or nests too deep")
+        if isinstance(part, dict) and all(isinstance(key, str) for key in part):
+            return {key: copied(one, depth + 1) for key, one in part.items()}
+        if isinstance(part, list | tuple):
+            return [copied(one, depth + 1) for one in part]
+        if part is None or isinstance(part, bool | int | float | str):
+            return part
+        raise CheckpointError(f"{what} in the file holds a {type(part).__name__}")
+
+    plain: Json = copied(value, 0)
+    return plain
 
 
 def entries_from_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
     """Return the entries of a native file that a safetensors header holds as text.
 
     Raises:
-        CheckpointError: they are no JSON.
+        CheckpointError: they are not valid JSON.
     """
     try:
         return {
@@ -92,8 +128,8 @@ def entries_from_metadata(metadata: Mapping[str, str]) -> dict[str, object]:
             for key in _KEYS
             if _METADATA_PREFIX + key in metadata
         }
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"the metadata of the file is damaged: {error}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: integers of thousands of digits
+        raise CheckpointError("the metadata of the file is not valid JSON") from error
 
 
 def _metadata(head: Json) -> dict[str, str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, Stranger
 from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import Shape, counted, listed
-from mbv3ssd_deploy.checkpoint.unwrap import MIXED_PREFIX, partial_prefix
+from mbv3ssd_deploy.checkpoint.state_dict import MIXED_PREFIX, RawCheckpoint, partial_prefix
 from mbv3ssd_deploy.errors import CheckpointError
 
 LOADABLE = ", ".join(family.name for family in FAMILIES)
 _LOADS = f"this version loads {LOADABLE}"
 
 
-def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family, tuple[str, ...]]:
+def recognise(
+    contents: RawCheckpoint, asked_for: str | None = None
+) -> tuple[Family, tuple[str, ...]]:
     """Return the family of a file, and the evidence for it.
 
     Raises:
@@ -35,7 +36,7 @@ def recognise(contents: Contents, asked_for: str | None = None) -> tuple[Family,
     return told[0], _evidence(told[0], contents)
 
 
-def fitting_families(contents: Contents) -> list[Family]:
+def fitting_families(contents: RawCheckpoint) -> list[Family]:
     """Return the families whose signature the keys of a file have, whatever its values tell."""
     shapes = contents.shapes
     return [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
@@ -45,16 +46,16 @@ def _are_mixed(fitting: list[Family]) -> bool:
     return len({family.signature for family in fitting}) > 1
 
 
-def _is_told(family: Family, contents: Contents) -> bool:
+def _is_told(family: Family, contents: RawCheckpoint) -> bool:
     return family.tell is not None and family.tell(contents)[0]
 
 
-def _evidence(family: Family, contents: Contents) -> tuple[str, ...]:
+def _evidence(family: Family, contents: RawCheckpoint) -> tuple[str, ...]:
     keys = f"has {listed(family.signature.telling)}: {family.title}"
     return (keys,) if family.tell is None else (keys, family.tell(contents)[1])
 
 
-def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
+def _undecided(fitting: list[Family], contents: RawCheckpoint) -> CheckpointError:
     names = [family.name for family in fitting]
     if _are_mixed(fitting):
         first = {family.signature: family.name for family in reversed(fitting)}
@@ -71,7 +72,7 @@ def _undecided(fitting: list[Family], contents: Contents) -> CheckpointError:
     )
 
 
-def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
+def _asked_for(contents: RawCheckpoint, name: str) -> tuple[Family, tuple[str, ...]]:
     family = next((family for family in FAMILIES if family.name == name), None)
     if family is None:
         raise CheckpointError(
@@ -89,7 +90,7 @@ def _asked_for(contents: Contents, name: str) -> tuple[Family, tuple[str, ...]]:
     return family, (f"--family {name}", *evidence) if evidence else ()
 
 
-def _refusal(contents: Contents) -> CheckpointError:
+def _refusal(contents: RawCheckpoint) -> CheckpointError:
     shapes = contents.shapes
     stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
     nearest = _nearest(shapes)

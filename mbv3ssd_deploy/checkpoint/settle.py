@@ -103,7 +103,7 @@ def named_classes(names: Sequence[str], num_classes: int, *, where: str = "") ->
     """Return `names` with the background first, for `num_classes` classes; `where` they stand.
 
     Raises:
-        SpecError: another number of names, or names that are blank or stand twice.
+        SpecError: another number of names, or blank or duplicate names.
     """
     stripped = [name.strip() for name in names]
     blank = [str(place) for place, name in enumerate(stripped, start=1) if not name]
@@ -121,7 +121,7 @@ def named_classes(names: Sequence[str], num_classes: int, *, where: str = "") ->
         )
     twice = sorted({name for name in stripped if stripped.count(name) > 1})
     if twice:
-        raise SpecError(f"class names stand twice: {', '.join(twice)}", where=where, hint=_NAMES)
+        raise SpecError(f"duplicate class names: {', '.join(twice)}", where=where, hint=_NAMES)
     return tuple(stripped)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import enum
 import math
+import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.errors import SpecError
@@ -280,6 +282,10 @@ class DecodeSpec:
             raise SpecError(f"the IoU epsilon {self.iou_epsilon} must be finite and at least 0")
 
 
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories: control characters, surrogates, line and paragraph separators."""
+
+
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """A whole detector: what it is called, how it is built, fed and read."""
@@ -296,9 +302,15 @@ class DetectorSpec:
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
             raise SpecError("a detector needs the background and at least one class")
-        if len(set(self.class_names)) != len(self.class_names):
-            twice = sorted({n for n in self.class_names if self.class_names.count(n) > 1})
-            raise SpecError(f"class names stand twice: {', '.join(twice)}")
+        for name in (self.name, self.family, *self.class_names):
+            if any(unicodedata.category(character) in _CONTROLS for character in name):
+                raise SpecError(
+                    f"the name {name[:40]!a} has control characters, which a terminal obeys",
+                    hint="give other class names with --labels",
+                )
+        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if twice:
+            raise SpecError(f"duplicate class names: {', '.join(twice[:5])}")
 
     @property
     def num_classes(self) -> int:

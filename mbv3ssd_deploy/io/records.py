@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from mbv3ssd_deploy.errors import DeployError, SpecError
 
 Json = dict[str, Any]
+_BITS_SHOWN = 256
+_CHARACTERS_SHOWN = 80
 Record = TypeVar("Record")
 
 
@@ -104,8 +106,20 @@ def _build_scalar(kind: type, data: Any, path: str, problems: list[str]) -> Any:
         return _build_float(data, path, problems)
     if isinstance(data, kind) and not (isinstance(data, bool) and kind is not bool):
         return data
-    problems.append(f"{path} is {data!r}, not a {kind.__name__}")
+    problems.append(f"{path} is {_shown(data)}, not a {kind.__name__}")
     return None
+
+
+def _shown(data: object) -> str:
+    """Return a short text for a value of a file; containers could be endless."""
+    if isinstance(data, Mapping):
+        return "an object"
+    if isinstance(data, list | tuple):
+        return "a list"
+    if isinstance(data, int) and data.bit_length() > _BITS_SHOWN:
+        return "a huge number"
+    text = ascii(data)
+    return text if len(text) <= _CHARACTERS_SHOWN else f"{text[:_CHARACTERS_SHOWN]}..."
 
 
 def _build_float(data: int, path: str, problems: list[str]) -> float | None:
@@ -121,7 +135,7 @@ def _build_enum(kind: type[enum.Enum], data: Any, path: str, problems: list[str]
         return kind(data)
     except ValueError:
         known = ", ".join(repr(member.value) for member in kind)
-        problems.append(f"{path} is {data!r}, not one of {known}")
+        problems.append(f"{path} is {_shown(data)}, not one of {known}")
         return None
 
 

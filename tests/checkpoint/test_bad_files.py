@@ -123,14 +123,14 @@ def test_a_prefix_of_some_keys_only_is_named_as_the_cause(tmp_path, part, starts
     error = refusal(tmp_path, weights)
 
     assert f"only {count} of the {len(weights)} keys begin with 'module.'" in error.message, part
-    assert "a prefix comes off only where every key has it" in error.hint
+    assert "a prefix is removed only where every key has it" in error.hint
 
 
 def test_duplicate_labels_name_the_label_file(tmp_path):
     path = saved(tmp_path / "w.pth", state_dict("torchvision_small"))
     options = LoadOptions(class_names=("cat",) * 20, class_names_from="labels.txt")
 
-    with pytest.raises(SpecError, match="stand twice: cat") as info:
+    with pytest.raises(SpecError, match="duplicate class names: cat") as info:
         load_detector(path, options)
 
     assert info.value.where == "labels.txt"

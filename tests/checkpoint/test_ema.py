@@ -27,10 +27,10 @@ def test_of_two_sets_the_plain_one_is_taken_and_the_flag_takes_the_other(tmp_pat
     loaded, asked = load_detector(path), load_detector(path, EMA)
 
     assert torch.equal(first_weight(loaded), PLAIN[KEY])
-    assert f"under {averaged!r} were left" in loaded.notices[0]
-    assert "--ema takes" in loaded.notices[0]
+    assert f"not the averaged (EMA) ones under {averaged!r}" in loaded.notices[0]
+    assert "--ema uses those" in loaded.notices[0]
     assert torch.equal(first_weight(asked), AVERAGED[KEY])
-    assert f"(EMA) weights under {averaged!r} were taken" in asked.notices[0]
+    assert f"(EMA) weights under {averaged!r} were used" in asked.notices[0]
 
 
 def test_torchvisions_averaged_model_keeps_a_counter_and_a_prefix(tmp_path):
@@ -48,7 +48,9 @@ def test_a_file_of_averaged_weights_alone_is_taken_and_said(tmp_path, options):
     loaded = load_detector(saved(tmp_path / "w.pth", {"ema": AVERAGED}), options)
 
     assert torch.equal(first_weight(loaded), AVERAGED[KEY])
-    assert loaded.notices[0] == "only averaged (EMA) weights are here, under 'ema'; they were taken"
+    assert (
+        loaded.notices[0].endswith("averaged (EMA) weights only, under 'ema'; they were used")
+    )
 
 
 @pytest.mark.parametrize("options", [None, EMA])
@@ -67,7 +69,7 @@ def test_mmengine_saves_the_averaged_weights_as_the_state_dict(tmp_path, options
 
 @pytest.mark.parametrize("entries", [PLAIN, {"state_dict": PLAIN, "epoch": 3}])
 def test_asking_for_averaged_weights_that_are_not_there_is_refused(tmp_path, entries):
-    with pytest.raises(CheckpointError, match="the file holds none") as info:
+    with pytest.raises(CheckpointError, match="but the file has none") as info:
         load_detector(saved(tmp_path / "w.pth", entries), EMA)
 
-    assert "leave --ema out" in info.value.hint
+    assert "leave out --ema" in info.value.hint

@@ -207,7 +207,7 @@ def test_own_priors_lift_the_size_that_qfgaohaos_table_binds(tmp_path):
         (
             "qfgaohao_small",
             {"classification_headers__5__weight": None, "regression_headers__1__3__weight": None},
-            r"tell the network: regression_headers\.1\.3\.weight, classification_headers\.5\.w",
+            r"missing: regression_headers\.1\.3\.weight, classification_headers\.5\.w",
         ),
         (
             "qfgaohao_small",

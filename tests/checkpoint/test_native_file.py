@@ -90,7 +90,7 @@ def test_another_image_size_is_refused_where_steps_are_fixed(tmp_path):
     ("changes", "message"),
     [
         ({"schema": 2}, "native schema 2; this version reads 1"),
-        ({"spec": None}, "carries no spec"),
+        ({"spec": None}, "has no spec"),
         ({"spec": {"name": "x"}}, r"arch is missing.*priors is missing"),
         ({"spec": {**json_from_spec(tiny_spec()), "speed": 1}}, "speed is unknown"),
         ({"spec": json_from_spec(tiny_spec(num_classes=5))}, "predict 3 classes, .* names 5"),
@@ -117,7 +117,7 @@ def test_broken_metadata_of_safetensors_is_refused(tmp_path):
     write_native(path, tiny_net(), tiny_spec())
     path.write_bytes(path.read_bytes().replace(b'{\\"name\\"', b'[\\"name\\"', 1))
 
-    with pytest.raises(CheckpointError, match="metadata of the file is damaged"):
+    with pytest.raises(CheckpointError, match="metadata of the file is not valid JSON"):
         load_detector(path)
 
 

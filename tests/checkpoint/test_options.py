@@ -41,8 +41,8 @@ def test_names_with_the_background_are_taken_as_they_are(checkpoint):
         (NAMES[:-2], "18 class names for a network of 21 classes"),
         ((*NAMES, "a", "b"), "22 class names for a network of 21 classes"),
         ((*NAMES[:-1], " "), "class names 20 of 20 are blank"),
-        ((*NAMES[:-1], "thing 3"), "class names stand twice: thing 3"),
-        (("background", *NAMES[1:]), "class names stand twice: background"),
+        ((*NAMES[:-1], "thing 3"), "duplicate class names: thing 3"),
+        (("background", *NAMES[1:]), "duplicate class names: background"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(checkpoint, names, message):

@@ -117,7 +117,7 @@ def test_a_bare_module_is_read_too_and_its_wrapper_comes_off(tmp_path, net, lega
     contents = read_without_classes(path, tmp_path)
 
     assert_same(contents.tensors, net.state_dict())
-    assert contents.wrapping == ("prefix 'module.' taken off every key",)
+    assert contents.wrapping == ("prefix 'module.' removed from every key",)
 
 
 def test_plain_weights_come_before_an_averaged_module(tmp_path, net):
@@ -126,7 +126,7 @@ def test_plain_weights_come_before_an_averaged_module(tmp_path, net):
     contents = read_without_classes(path, tmp_path)
 
     assert_same(contents.tensors, net.state_dict())
-    assert any("'ema' were left" in notice for notice in contents.notices)
+    assert any("not the averaged (EMA) ones under 'ema'" in notice for notice in contents.notices)
 
 
 def test_what_is_read_may_be_written_to_and_outlives_the_file(tmp_path, net):
@@ -222,20 +222,20 @@ def with_members(**members):
         (self_containing(), "contains itself"),
         (doubling(), "more than 100000 parts"),
         (deep(), "nests more than 64 deep"),
-        (module(inner=3), "'inner' stands among the modules and is none"),
-        (module(inner=Link()), "'inner' stands among the modules and is none"),
-        (with_members(_buffers={"a": 3}), "'a' stands among the tensors and is none"),
-        (with_members(_buffers=[1]), "_buffers of the .* is no dictionary of names"),
-        (with_members(_parameters={3: None}), "_parameters of the .* is no dictionary of names"),
-        (with_members(_buffers={"\x1b[2J": None}), "is no dictionary of names"),
-        (with_members(_buffers={"a" * 1000: None}), "is no dictionary of names"),
+        (module(inner=3), "'inner' is among the modules but is not one"),
+        (module(inner=Link()), "'inner' is among the modules but is not one"),
+        (with_members(_buffers={"a": 3}), "'a' is among the tensors but is not one"),
+        (with_members(_buffers=[1]), "_buffers of the .* is not a dictionary of names"),
+        (with_members(_parameters={3: None}), "_parameters of the .* is not a dictionary of names"),
+        (with_members(_buffers={"\x1b[2J": None}), "is not a dictionary of names"),
+        (with_members(_buffers={"a" * 1000: None}), "is not a dictionary of names"),
         (
             with_members(
                 _buffers={"a.b": tensor()}, _modules={"a": with_members(_buffers={"b": tensor()})}
             ),
             r"two tensors named a\.b",
         ),
-        (Link(), "holds .*Link, which is no module and no state_dict"),
+        (Link(), "holds .*Link, which is neither a module nor a state_dict"),
         ({"model": Link()}, "no weights, only the entries model"),
         (module(), "no weights"),
         (wrapped_in_itself(), "no weights, only the entries code, model, net"),

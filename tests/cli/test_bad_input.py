@@ -174,7 +174,11 @@ def test_flags_that_contradict_the_checkpoint(place, flags, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a\n\nb\n", "labels.txt:2"), ("a\na\nb\n", "twice"), ("\n", "a class name is missing")],
+    [
+        ("a\n\nb\n", "labels.txt:2"),
+        ("a\na\nb\n", "duplicate class names: a"),
+        ("\n", "a class name is missing"),
+    ],
 )
 def test_labels_that_cannot_be(place, text, words):
     (place.folder / "labels.txt").write_text(text)

@@ -56,7 +56,7 @@ def test_counts_follow_from_the_tables():
         (SPEC.decode, {"iou_epsilon": -1.0}, "at least 0"),
         (SPEC.decode, {"iou_epsilon": NAN}, "finite"),
         (SPEC, {"class_names": ("background",)}, "at least one class"),
-        (SPEC, {"class_names": ("a", "b", "a", "b", "c")}, "stand twice: a, b"),
+        (SPEC, {"class_names": ("a", "b", "a", "b", "c")}, "duplicate class names: a, b"),
     ],
 )
 def test_a_part_that_makes_no_sense_says_so(part, changes, says):

@@ -167,7 +167,7 @@ def test_all_problems_are_told_at_once():
         (("coder", "size_variance"), 0, "coder: box variances"),
         (("priors", "levels", 1, "rows"), 0, "priors.levels[1]: a prior level of 0 x 10"),
         (("priors", "frame_width"), float("nan"), "priors: the prior frame"),
-        (("class_names",), ["background", "cat", "cat"], "stand twice: cat"),
+        (("class_names",), ["background", "cat", "cat"], "duplicate class names: cat"),
         (("input", "mean"), [0, 0, 10**400], "input.mean[2] is too large a number"),
     ],
 )

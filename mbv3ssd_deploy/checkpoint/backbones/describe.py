@@ -15,8 +15,8 @@ from mbv3ssd_deploy.checkpoint.backbones.source import (
     find_source,
 )
 from mbv3ssd_deploy.checkpoint.backbones.wiring import Network, fed_layouts
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Tap, TapPlace
 from mbv3ssd_deploy.nets.layouts import block_rows, layout_of
 
@@ -74,7 +74,7 @@ def describe_backbone(path: Path) -> FoundBackbone | None:
     return _described(contents, find_source(contents), trained_on)
 
 
-def _described(contents: Contents, source: Source, trained_on: str) -> FoundBackbone:
+def _described(contents: RawCheckpoint, source: Source, trained_on: str) -> FoundBackbone:
     is_ours = source.family == OWN_CLASSIFIER
     layouts = fed_layouts(source.network)
     width = _width(source, layouts[0]) if layouts else None

@@ -26,7 +26,7 @@ from mbv3ssd_deploy.checkpoint.backbones.wiring import (
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter, listed
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
-from mbv3ssd_deploy.checkpoint.weights import checked_weights
+from mbv3ssd_deploy.checkpoint.state_dict import checked_weights
 from mbv3ssd_deploy.core.spec import ArchSpec, DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet

@@ -11,10 +11,10 @@ import torch
 from mbv3ssd_deploy.checkpoint.backbones.family import CLASSIFIER, BackboneFamily
 from mbv3ssd_deploy.checkpoint.backbones.table import BACKBONES
 from mbv3ssd_deploy.checkpoint.backbones.wiring import Network, network_of, network_of_family
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, listed, move_leaves
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
 from mbv3ssd_deploy.checkpoint.recognise import fitting_families, recognise
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
 from mbv3ssd_deploy.errors import CheckpointError
@@ -64,7 +64,7 @@ class Source:
     arch: ArchSpec | None = None
 
 
-def find_source(contents: Contents) -> Source:
+def find_source(contents: RawCheckpoint) -> Source:
     """Return the backbone in a file.
 
     Raises:
@@ -76,7 +76,7 @@ def find_source(contents: Contents) -> Source:
     return _classifier(contents, family) if family is not None else _detector(contents)
 
 
-def find_backbone(contents: Contents) -> BackboneFamily | None:
+def find_backbone(contents: RawCheckpoint) -> BackboneFamily | None:
     """Return the family whose backbone weights a file holds; None if it is none of theirs."""
     if contents.spec_json is not None or contents.classifier_json is not None:
         return None
@@ -84,12 +84,12 @@ def find_backbone(contents: Contents) -> BackboneFamily | None:
     return next((family for family in BACKBONES if family.signature.fits(shapes)), None)
 
 
-def backbone_in(contents: Contents, family: BackboneFamily) -> Backbone:
+def backbone_in(contents: RawCheckpoint, family: BackboneFamily) -> Backbone:
     """Return whether a file of `family` holds the Large or the Small network."""
     return Backbone.LARGE if family.large_key in contents.tensors else Backbone.SMALL
 
 
-def classifier_spec_in(contents: Contents) -> ClassifierSpec:
+def classifier_spec_in(contents: RawCheckpoint) -> ClassifierSpec:
     """Return the spec that a native classifier carries.
 
     Raises:
@@ -99,7 +99,7 @@ def classifier_spec_in(contents: Contents) -> ClassifierSpec:
     return record_from_json(ClassifierSpec, contents.classifier_json, where=where)
 
 
-def _classifier(contents: Contents, family: BackboneFamily) -> Source:
+def _classifier(contents: RawCheckpoint, family: BackboneFamily) -> Source:
     backbone = backbone_in(contents, family)
     return Source(
         family=family.name,
@@ -116,7 +116,7 @@ def _classifier(contents: Contents, family: BackboneFamily) -> Source:
     )
 
 
-def told_by(contents: Contents, family: BackboneFamily) -> tuple[str, ...]:
+def told_by(contents: RawCheckpoint, family: BackboneFamily) -> tuple[str, ...]:
     """Return the evidence, in sentences, that a file is of `family`, and which network it is."""
     telling = (*family.signature.present, *(key for key, _ in family.signature.ranks))
     backbone = backbone_in(contents, family)
@@ -125,7 +125,7 @@ def told_by(contents: Contents, family: BackboneFamily) -> tuple[str, ...]:
     return (f"has {listed(telling)}: {family.title}", *([told] if family.large_key else []))
 
 
-def _own_classifier(contents: Contents) -> Source:
+def _own_classifier(contents: RawCheckpoint) -> Source:
     spec = classifier_spec_in(contents)
     rules = (KeyRule(rf"{CLASSIFIER}\..+", r"\g<0>"),)
     return Source(
@@ -141,7 +141,7 @@ def _own_classifier(contents: Contents) -> Source:
     )
 
 
-def _detector(contents: Contents) -> Source:
+def _detector(contents: RawCheckpoint) -> Source:
     loaded = load_detector(contents.path, LoadOptions(family=_detector_family(contents)))
     arch = loaded.spec.arch
     return Source(
@@ -158,7 +158,7 @@ def _detector(contents: Contents) -> Source:
     )
 
 
-def _detector_family(contents: Contents) -> str | None:
+def _detector_family(contents: RawCheckpoint) -> str | None:
     """Return the family to read a detector as; None leaves it to the keys.
 
     Families of one signature differ in what they feed their network and not in the network: where

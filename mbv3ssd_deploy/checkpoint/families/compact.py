@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, read_heads
 from mbv3ssd_deploy.checkpoint.families.preset import (
@@ -23,6 +22,7 @@ from mbv3ssd_deploy.checkpoint.families.xiaolai import (
     flat_extra_rules,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
@@ -73,7 +73,7 @@ def _priors(maps: Sequence[tuple[int, int]]) -> PriorSpec:
     return PriorSpec(float(SIZE), float(SIZE), levels, ClipRule.CENTRE_FORM)
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
     arch = ArchSpec(
         layout="compact",

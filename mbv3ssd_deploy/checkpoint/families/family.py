@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.heads import HeadLevel
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, Shape
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import DetectorSpec
 
 
@@ -109,10 +109,10 @@ class Family:
     name: str
     title: str
     signature: Signature
-    draft: Callable[[Contents, SpecRequest], Draft]
+    draft: Callable[[RawCheckpoint, SpecRequest], Draft]
     keymap: Callable[[DetectorSpec], KeyMap]
     carries_spec: bool = False
-    tell: Callable[[Contents], tuple[bool, str]] | None = None
+    tell: Callable[[RawCheckpoint], tuple[bool, str]] | None = None
     arranged: Callable[[str, torch.Tensor, DetectorSpec], torch.Tensor] | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import PriorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 
@@ -35,7 +35,7 @@ class HeadLevel:
         return self.regression // 4
 
 
-def read_heads(contents: Contents, keys: Sequence[HeadKeys]) -> tuple[HeadLevel, ...]:
+def read_heads(contents: RawCheckpoint, keys: Sequence[HeadKeys]) -> tuple[HeadLevel, ...]:
     """Return the output channels level by level.
 
     Raises:

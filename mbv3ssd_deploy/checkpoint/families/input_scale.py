@@ -6,10 +6,10 @@ import math
 
 import torch
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 
 
-def input_variance(contents: Contents, convolution: str, variance: str) -> float | None:
+def input_variance(contents: RawCheckpoint, convolution: str, variance: str) -> float | None:
     """Return roughly the variance of the input that the first BatchNorm's statistics saw.
 
     The median over the channels of running variance / sum of the squared weights: what a

@@ -8,7 +8,6 @@ last convolution is activated before its BatchNorm. Its plain mb3-large and mb3-
 
 from __future__ import annotations
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import read_heads
 from mbv3ssd_deploy.checkpoint.families.preset import (
@@ -30,6 +29,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
 )
 from mbv3ssd_deploy.checkpoint.families.xiaolai import BLOCK_PARTS, extra_rules
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.nets.names import BlockNames, NetNames, name_modules
 from mbv3ssd_deploy.nets.shapes import feature_map_sizes
@@ -37,7 +37,7 @@ from mbv3ssd_deploy.nets.shapes import feature_map_sizes
 LAST_CONV = "base_net.14.weight"
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
     arch = ArchSpec(
         layout="jungin500",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, read_heads
 from mbv3ssd_deploy.checkpoint.families.preset import (
@@ -23,6 +22,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     predictor_rules,
 )
 from mbv3ssd_deploy.checkpoint.keymap import LEAF, KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
@@ -56,7 +56,7 @@ PLAIN = ((0, 1), (4, 5))
 GATE = 5
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
     arch = ArchSpec(
         layout="lufficc",

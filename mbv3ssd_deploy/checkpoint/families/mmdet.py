@@ -22,7 +22,6 @@ from collections.abc import Sequence
 
 import torch
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, HeadLevel, read_heads
 from mbv3ssd_deploy.checkpoint.families.mmdet_arch import (
@@ -38,7 +37,7 @@ from mbv3ssd_deploy.checkpoint.families.preset import (
     with_names,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
-from mbv3ssd_deploy.checkpoint.unwrap import HOOKS_COPY
+from mbv3ssd_deploy.checkpoint.state_dict import HOOKS_COPY, RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     BoxCoder,
     ChannelOrder,
@@ -98,7 +97,7 @@ def _priors(maps: Sequence[tuple[int, int]], heads: Sequence[HeadLevel]) -> Prio
     return PriorSpec(float(SIZE), float(SIZE), levels, ClipRule.NONE)
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
     heads = read_heads(contents, HEADS)
     arch, evidence = arch_from_shapes(contents)

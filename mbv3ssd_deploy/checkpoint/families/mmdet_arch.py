@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.nets.layouts import LAST_CONV_FACTOR, MMDET_LAYOUTS, BlockRow, Layout
@@ -32,7 +32,7 @@ def extra_key(level: int, part: int) -> str:
     return f"neck.extra_layers.{level}.{module}"
 
 
-def arch_from_shapes(contents: Contents) -> tuple[ArchSpec, tuple[str, ...]]:
+def arch_from_shapes(contents: RawCheckpoint) -> tuple[ArchSpec, tuple[str, ...]]:
     """Return the architecture that keys and shapes tell, with the evidence.
 
     Raises:
@@ -63,13 +63,13 @@ def arch_from_shapes(contents: Contents) -> tuple[ArchSpec, tuple[str, ...]]:
     return arch, (f"{len(numbers)} blocks of the widths of {network}", reads)
 
 
-def _block_numbers(contents: Contents) -> list[int]:
+def _block_numbers(contents: RawCheckpoint) -> list[int]:
     pattern = re.compile(r"backbone\.layer(\d+)\.depthwise_conv\.conv\.weight")
     return sorted(int(m[1]) for key in contents.tensors if (m := pattern.fullmatch(key)))
 
 
 def _row(
-    contents: Contents, expansions: Sequence[int], outputs: Sequence[int]
+    contents: RawCheckpoint, expansions: Sequence[int], outputs: Sequence[int]
 ) -> tuple[Layout, Backbone, bool]:
     """Return the layout whose blocks, gates and first expansion have these widths."""
     expands = FIRST_EXPANSION in contents.tensors
@@ -90,7 +90,9 @@ def _row(
     )
 
 
-def _gates_fit(contents: Contents, layout: Layout, backbone: Backbone, *, reduced: bool) -> bool:
+def _gates_fit(
+    contents: RawCheckpoint, layout: Layout, backbone: Backbone, *, reduced: bool
+) -> bool:
     blocks = plan_net(
         ArchSpec(layout.name, backbone, 1.0, reduced, (Tap(1, TapPlace.OUTPUT),), ())
     ).blocks

@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.class_lists import numbered_names
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import (
@@ -20,6 +19,7 @@ from mbv3ssd_deploy.checkpoint.families.heads import (
 )
 from mbv3ssd_deploy.checkpoint.families.ssdlite import FRAME, ssdlite_arch, ssdlite_levels
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     Backbone,
     BoxCoder,
@@ -94,7 +94,7 @@ def _name(height: int, backbone: Backbone) -> str:
     return f"ssdlite{height}_mobilenet_v3_{backbone}"
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     if contents.spec_json is None:
         raise CheckpointError(
             "a native checkpoint carries its spec, and this file has none",

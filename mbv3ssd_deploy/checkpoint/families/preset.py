@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.class_lists import BACKGROUND, numbered_names
 from mbv3ssd_deploy.checkpoint.families.family import Draft, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import (
@@ -13,6 +12,7 @@ from mbv3ssd_deploy.checkpoint.families.heads import (
     class_count,
     head_evidence,
 )
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     BoxCoder,
@@ -115,7 +115,7 @@ def table_size(request: SpecRequest, size: int) -> tuple[int, int]:
     return height, width
 
 
-def shape_evidence(contents: Contents, key: str, tells: str) -> str:
+def shape_evidence(contents: RawCheckpoint, key: str, tells: str) -> str:
     """Return the sentence that the shape of `key` tells the network.
 
     Raises:

@@ -6,7 +6,6 @@ last convolution, its BatchNorm and activation.
 
 from __future__ import annotations
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import read_heads
 from mbv3ssd_deploy.checkpoint.families.preset import (
@@ -33,6 +32,7 @@ from mbv3ssd_deploy.checkpoint.families.xiaolai import (
     extra_rules,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.nets.names import NetNames, name_modules
@@ -46,7 +46,7 @@ TAPS = {
 }
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     backbone = next((b for b, key in LAST_CONV.items() if key in contents.tensors), None)
     if backbone is None:
         raise CheckpointError(

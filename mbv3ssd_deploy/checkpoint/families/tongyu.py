@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import read_heads
 from mbv3ssd_deploy.checkpoint.families.input_scale import input_variance
@@ -32,6 +31,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     keys_like,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.nets.names import BlockNames, NetNames, name_modules
@@ -55,7 +55,7 @@ FOREIGN_LARGE = (
 FIRST_CONV, FIRST_NORM = "base_net.0.weight", "base_net.1.running_var"
 
 
-def _draft(contents: Contents, request: SpecRequest, *, family: str, std: float) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest, *, family: str, std: float) -> Draft:
     backbone = next((b for b, key in WIDE_CONV.items() if key in contents.tensors), None)
     if backbone is None:
         raise CheckpointError(
@@ -143,7 +143,7 @@ def _tail_rules(source: str, names: NetNames, after: int) -> list[KeyRule]:
     return rules if gate is None else [*rules, *gate_rules(f"{source}{after + 1}", gate)]
 
 
-def _told_apart(contents: Contents, *, divided: bool) -> tuple[bool, str]:
+def _told_apart(contents: RawCheckpoint, *, divided: bool) -> tuple[bool, str]:
     variance = input_variance(contents, FIRST_CONV, FIRST_NORM)
     if variance is None:
         return False, (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.class_lists import coco_names, numbered_names
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import (
@@ -25,6 +24,7 @@ from mbv3ssd_deploy.checkpoint.families.ssdlite import (
     ssdlite_levels,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
@@ -64,7 +64,7 @@ def _keymap(_spec: DetectorSpec) -> KeyMap:
     return KeyMap((KeyRule(r".+", r"\g<0>"),))
 
 
-def _arch_from_shapes(contents: Contents) -> tuple[ArchSpec, tuple[str, ...]]:
+def _arch_from_shapes(contents: RawCheckpoint) -> tuple[ArchSpec, tuple[str, ...]]:
     """Return the architecture that torchvision's keys and shapes tell, with the evidence.
 
     Raises:
@@ -105,7 +105,7 @@ def _candidates(backbone: Backbone, extras: tuple[int, ...]) -> dict[tuple[int, 
     return archs
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     arch, evidence = _arch_from_shapes(contents)
     height, width = request.image_size or DEFAULT_SIZE
     levels = ssdlite_levels(feature_map_sizes(arch, height, width))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.contents import Contents
 from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, HeadLevel, read_heads
 from mbv3ssd_deploy.checkpoint.families.preset import (
@@ -26,6 +25,7 @@ from mbv3ssd_deploy.checkpoint.families.xiaolai import (
     flat_extra_rules,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
@@ -69,7 +69,7 @@ LEVEL_COUNT = 6
 SEPARABLE_ITEMS = tuple((f".{theirs}", f".{ours}") for theirs, ours in HEAD_ITEMS)
 
 
-def _head_keys(contents: Contents) -> list[HeadKeys]:
+def _head_keys(contents: RawCheckpoint) -> list[HeadKeys]:
     item = "" if PLAIN_HEAD in contents.tensors else ".3"
     return [
         HeadKeys(*(f"bbox_head.{kind}_convs.{level}{item}.weight" for kind in ("cls", "reg")))
@@ -95,7 +95,7 @@ def _configuration(heads: Sequence[HeadLevel]) -> tuple[tuple[int, ...], str]:
     return COMMITTED, "the priors of the committed configuration"
 
 
-def _draft(contents: Contents, request: SpecRequest) -> Draft:
+def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     height, width = table_size(request, SIZE)
     heads = read_heads(contents, _head_keys(contents))
     boxes, configuration = _configuration(heads)
