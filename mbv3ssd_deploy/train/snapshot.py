@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mbv3ssd_deploy.checkpoint.keymap import printable
 from mbv3ssd_deploy.checkpoint.native_file import (
     CLASSIFIER_FORMAT,
     FORMAT,
     spec_json_from_mapping,
     write_native,
 )
-from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
+from mbv3ssd_deploy.checkpoint.reader import read_saved
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
@@ -171,9 +172,12 @@ def read_snapshot(path: Path, kind: Kind) -> Snapshot:
             where=str(path),
             hint=f"mbv3ssd-deploy {other.command} --resume {path}",
         )
-    if training.get("schema", SCHEMA) != SCHEMA:
+    schema = training.get("schema", SCHEMA)
+    if type(schema) is not int or schema != SCHEMA:
         raise CheckpointError(
-            f"the snapshot has schema {training['schema']!r}; this version reads {SCHEMA}",
+            f"the snapshot has schema {printable(str(schema))}; this version reads {SCHEMA}"
+            if isinstance(schema, int)
+            else "the schema of the snapshot is not a number",
             where=str(path),
             hint="update mbv3ssd-deploy",
         )
@@ -193,25 +197,12 @@ def read_snapshot(path: Path, kind: Kind) -> Snapshot:
     )
 
 
-def _read_entries(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise CheckpointError("there is no such file", where=str(path))
+def _read_entries(path: Path) -> dict[Any, Any]:
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # broken bytes make torch raise nearly anything
-        _check_safe(path)
-        raise CheckpointError(
-            "the file is damaged, or not a snapshot of a training run",
-            where=str(path),
-            hint=f"--resume takes {LAST} of a run",
-        ) from error
-    return entries if isinstance(entries, Mapping) else {}
-
-
-def _check_safe(path: Path) -> None:
-    try:
-        read_checkpoint(path)
+        entries = read_saved(path)
     except UnsafeCheckpointError:
         raise
-    except CheckpointError:
-        return
+    except CheckpointError as error:
+        error.hint = error.hint or f"--resume takes {LAST} of a run"
+        raise
+    return entries if isinstance(entries, dict) else {}

@@ -48,9 +48,7 @@ def test_a_file_of_averaged_weights_alone_is_taken_and_said(tmp_path, options):
     loaded = load_detector(saved(tmp_path / "w.pth", {"ema": AVERAGED}), options)
 
     assert torch.equal(first_weight(loaded), AVERAGED[KEY])
-    assert (
-        loaded.notices[0].endswith("averaged (EMA) weights only, under 'ema'; they were used")
-    )
+    assert loaded.notices[0].endswith("averaged (EMA) weights only, under 'ema'; they were used")
 
 
 @pytest.mark.parametrize("options", [None, EMA])

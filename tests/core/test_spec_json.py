@@ -73,11 +73,14 @@ decodes = st.builds(
     nms_scope=st.sampled_from(NmsScope),
     suppress_at_threshold=st.booleans(),
 )
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")))
 specs = st.builds(
     DetectorSpec,
+    name=NAMES,
+    family=NAMES,
     arch=arches,
     input=inputs,
-    class_names=tuples(st.text(), min_size=2, max_size=5, unique=True),
+    class_names=tuples(NAMES, min_size=2, max_size=5, unique=True),
     priors=priors,
     coder=st.builds(BoxCoder, *[positive] * 2, *[st.none() | positive] * 2),
     decode=decodes,

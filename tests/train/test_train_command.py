@@ -104,7 +104,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(voc, tmp_path):
         ("--data voc:{voc} --device cuda:x", 4, "cannot train on a device 'cuda:x'"),
         ("--data voc:{voc} --device tpu", 4, "auto, cpu, cuda, or cuda:1"),
         ("--data voc:{voc} --precision fp16 --device cpu", 4, "fp16 trains on a GPU"),
-        ("--resume {voc}/labels.txt", 3, "not a snapshot of a training run"),
+        ("--resume {voc}/labels.txt", 3, "this is a text file, not a checkpoint"),
     ],
 )
 def test_wrong_input_is_explained(voc, monkeypatch, words, exit_code, message):
