@@ -93,7 +93,7 @@ def build_ncnn(body: OnnxBody, request: NcnnRequest) -> BuiltNcnn:
 
     Raises:
         UnsupportedOpError: the body holds operators that have no ncnn form; all are named.
-        SpecError: a batch other than 1, or priors that cannot be carried the way that was asked.
+        SpecError: a batch other than 1, or priors that cannot be carried as requested.
         FormatError: our own reader refuses what our writer made; that is a bug of ours.
     """
     options = tail_options(body.spec, request)

@@ -23,7 +23,6 @@ from mbv3ssd_deploy.ncnn_graph.graph import (
     Storage,
     Weight,
     joined_messages,
-    titled_messages,
 )
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
 from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema, ParamField, WeightField
@@ -55,7 +54,13 @@ def find_problems(graph: NcnnGraph) -> tuple[str, ...]:
     Shapes are compared once everything else about the layers is right.
     """
     problems = structure_problems(graph) or infer_shapes(graph).problems
-    return titled_messages(graph, (*problems, *weight_problems(graph)))
+    found = [f"{graph.layers[p.layer].title}: {p.message}" for p in problems]
+    return (*found, *find_weight_problems(graph))
+
+
+def find_weight_problems(graph: NcnnGraph) -> tuple[str, ...]:
+    """Return every fault of the weights that the layers carry, with the title of the layer."""
+    return tuple(f"{x.title}: {problem}" for x in graph.layers for problem in weight_problems(x))
 
 
 def structure_problems(graph: NcnnGraph) -> tuple[Problem, ...]:
@@ -81,16 +86,6 @@ def spelling_problems(layer: NcnnLayer) -> tuple[str, ...]:
     if schema is None:
         return (f"unknown layer type {layer.type!r}", *_unreadable_names(layer))
     return (*_unreadable_names(layer), *_kind_problems(layer, schema))
-
-
-def weight_problems(graph: NcnnGraph) -> tuple[Problem, ...]:
-    """Return the faults of the weights that the layers carry."""
-    return tuple(
-        Problem(index, message)
-        for index, layer in enumerate(graph.layers)
-        if layer.type in LAYERS
-        for message in _layer_weight_problems(layer)
-    )
 
 
 # Names and kinds: what keeps a layer from being written as a line of a .param file.
@@ -304,8 +299,12 @@ def _blob_problems(graph: NcnnGraph) -> Iterator[Problem]:
 # Weights.
 
 
-def _layer_weight_problems(layer: NcnnLayer) -> Iterator[str]:
-    schema = LAYERS[layer.type]
+def weight_problems(layer: NcnnLayer) -> tuple[str, ...]:
+    """Return the faults of the weights of one layer."""
+    return tuple(_weight_problems(layer, LAYERS[layer.type])) if layer.type in LAYERS else ()
+
+
+def _weight_problems(layer: NcnnLayer, schema: LayerSchema) -> Iterator[str]:
     expected = schema.weights_of(layer.params)
     roles = [field.role for field, _ in expected]
     if roles != [weight.role for weight in layer.weights]:

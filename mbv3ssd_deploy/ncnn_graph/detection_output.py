@@ -72,7 +72,7 @@ def detections_from_detection_output(  # noqa: PLR0913 -- the layer's blobs and 
 
 
 def detections_from_rows(rows: F32 | None) -> Detections:
-    """Return what the blob `detection_out` (K, 6) says: label, score, x1, y1, x2, y2 a row.
+    """Return the rows of the blob `detection_out` (K, 6): label, score, x1, y1, x2, y2.
 
     ncnn leaves the blob empty when it found nothing: None and an array without numbers are read as
     no detections.

@@ -112,8 +112,3 @@ def joined_messages(problems: Sequence[str]) -> str:
     if len(problems) == 1:
         return problems[0]
     return "\n  ".join((f"{len(problems)} problems:", *problems))
-
-
-def titled_messages(graph: NcnnGraph, problems: Sequence[Problem]) -> tuple[str, ...]:
-    """Return each problem as a sentence that begins with its layer's title."""
-    return tuple(f"{graph.layers[p.layer].title}: {p.message}" for p in problems)

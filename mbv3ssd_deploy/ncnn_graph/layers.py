@@ -8,7 +8,7 @@ order of the weights are those of `load_param` and `load_model` in ncnn's src/la
 A parameter that a release of ncnn knows and this table does not (the string expressions of Crop,
 Interp and Reshape, the batch axes of 2026) is refused by name when a file is read.
 
-Above the table stand the values of enumerated parameters by name. Source: the enums in ncnn's
+The values of enumerated parameters have names too, above the table. Source: the enums in ncnn's
 `layer/binaryop.h` and `layer/pooling.h`, the cases in `layer/fused_activation.h`,
 `layer/normalize.cpp`, and the comment on `order_type` in `layer/permute.cpp`.
 """

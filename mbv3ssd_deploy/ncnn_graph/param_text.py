@@ -73,13 +73,10 @@ def render_param(graph: NcnnGraph) -> str:
     if problems:
         raise FormatError(joined_messages(problems))
     lines = [MAGIC, f"{len(graph.layers)} {graph.blob_count}"]
-    lines += [_render_layer(layer) for layer in graph.layers]
+    for layer in graph.layers:
+        head = f"{layer.type:<24} {layer.name:<24} {len(layer.inputs)} {len(layer.outputs)}"
+        lines.append(" ".join((head, *layer.inputs, *layer.outputs, *_render_params(layer))))
     return "\n".join(lines) + "\n"
-
-
-def _render_layer(layer: NcnnLayer) -> str:
-    head = f"{layer.type:<24} {layer.name:<24} {len(layer.inputs)} {len(layer.outputs)}"
-    return " ".join((head, *layer.inputs, *layer.outputs, *_render_params(layer)))
 
 
 def _render_params(layer: NcnnLayer) -> Iterator[str]:
@@ -133,12 +130,10 @@ def parse_param(text: str, *, source: str = "<text>") -> NcnnGraph:
         FormatError: with `source:line` of the first fault, and all of them.
     """
     parsed = inspect_param(text, source=source)
-    findings = parsed.findings
-    if len(findings) == 1:
-        raise FormatError(findings[0].message, where=f"{source}:{findings[0].line}")
-    if findings:
-        message = joined_messages(tuple(map(str, findings)))
-        raise FormatError(message, where=f"{source}:{findings[0].line}")
+    if parsed.findings:
+        first, *others = parsed.findings
+        message = joined_messages([*map(str, parsed.findings)]) if others else first.message
+        raise FormatError(message, where=f"{source}:{first.line}")
     return parsed.graph
 
 
@@ -165,13 +160,11 @@ def inspect_param(text: str, *, source: str = "<text>") -> ParsedParam:
             numbers.append(number)
     graph = NcnnGraph(tuple(layers))
     findings += [Finding(numbers[p.layer], p.message) for p in structure_problems(graph)]
-    follow, made = len(lines) - 2, graph.blob_count
+    follow, made, where = len(lines) - 2, graph.blob_count, lines[1][0]
     if layer_count != follow:
-        message = f"{layer_count} layers are promised, {follow} follow"
-        findings.append(Finding(lines[1][0], message))
+        findings += [Finding(where, f"{layer_count} layers are promised, {follow} follow")]
     if blob_count != made:
-        message = f"{blob_count} blobs are promised, the layers make {made}"
-        findings.append(Finding(lines[1][0], message))
+        findings += [Finding(where, f"{blob_count} blobs are promised, the layers make {made}")]
     return ParsedParam(graph, tuple(sorted(findings, key=lambda finding: finding.line)))
 
 

@@ -1,6 +1,6 @@
 """Which layers are kept out of 16-bit modes that would make their results wrong.
 
-A layer's `featmask` says what ncnn's options may not switch on for it (since 2022-10; older
+A layer's `featmask` is what ncnn's options may not switch on for it (since 2022-10; older
 releases ignore it). Two places need one:
 
 * ncnn's aarch64 kernel for a 3x3 depthwise convolution of stride 2 in float16 arithmetic computes
@@ -39,7 +39,7 @@ ALL_MASKS: Final = PrecisionMasks()
 
 
 def with_precision_masks(graph: NcnnGraph, masks: PrecisionMasks) -> NcnnGraph:
-    """Return `graph` with the masks that `masks` asks for, and no other."""
+    """Return `graph` with the masks that `masks` switches on, and no other."""
     unsafe = fp16_unsafe_layers(graph) if masks.fp16 else frozenset()
     prior_mask = FeatMask.NO_FP16_STORAGE if masks.fp16 else FeatMask(0)
     if masks.bf16:

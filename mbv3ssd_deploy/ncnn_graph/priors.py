@@ -17,6 +17,7 @@ import enum
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from types import MappingProxyType
 from typing import Final, cast
 
@@ -62,9 +63,7 @@ class LevelPlan:
     """How one level's priors travel, and how well a PriorBox would do.
 
     Attributes:
-        level: counted from 0.
         layer: "PriorBox" or "MemoryData".
-        count: how many priors the level has.
         params: of the PriorBox layer that comes nearest, whether it is used or not.
         worst_error: of that PriorBox: the largest distance of a corner, in units of the image.
         worst_error_px: the same in pixels of the network's input.
@@ -92,13 +91,8 @@ class PriorPlan:
 
     def runs(self) -> tuple[tuple[LevelPlan, ...], ...]:
         """Return the levels in groups: each PriorBox alone, neighbouring constants together."""
-        groups: list[list[LevelPlan]] = []
-        for plan in self.levels:
-            if groups and groups[-1][-1].layer == plan.layer == MEMORY_DATA:
-                groups[-1].append(plan)
-            else:
-                groups.append([plan])
-        return tuple(map(tuple, groups))
+        groups = groupby(self.levels, lambda p: None if p.layer == MEMORY_DATA else p.level)
+        return tuple(tuple(run) for _, run in groups)
 
 
 def plan_priors(spec: DetectorSpec, mode: PriorMode = PriorMode.AUTO) -> PriorPlan:
@@ -159,7 +153,9 @@ def _cause(spec: DetectorSpec, index: int) -> str:
         return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
     frame = priors.frame_width, priors.frame_height
     if not math.isclose(frame[0] * height, frame[1] * width, rel_tol=1e-12):
-        return f"the frame {frame[0]:g} x {frame[1]:g} has no form in whole pixels, which ncnn asks"
+        return (
+            f"the frame {frame[0]:g} x {frame[1]:g} has no form in whole pixels as ncnn needs"
+        )
     return "ncnn's float32 arithmetic is too coarse for its numbers"
 
 
@@ -177,13 +173,8 @@ def _best_fit(spec: DetectorSpec, index: int) -> tuple[dict[str, Param], F64]:
     for params in _possible_params(spec, level):
         found = priors_from_priorbox(params, level.cols, level.rows).astype(np.float64)
         fits.append((params, np.abs(found.reshape(truth.shape) - truth)))
-
-    def error(fit: tuple[dict[str, Param], F64]) -> float:
-        worst = float(fit[1].max())
-        return worst if worst > PRIOR_TOLERANCE else 0.0
-
     # min() keeps the first of equals: without clipping, which ncnn computes with less rounding
-    return min(fits, key=error)
+    return min(fits, key=lambda fit: float(fit[1].max()) * bool(fit[1].max() > PRIOR_TOLERANCE))
 
 
 def _possible_params(spec: DetectorSpec, level: PriorLevel) -> Iterator[dict[str, Param]]:
@@ -210,7 +201,7 @@ def _possible_params(spec: DetectorSpec, level: PriorLevel) -> Iterator[dict[str
 def _whole_frame(spec: DetectorSpec) -> tuple[float, int, int]:
     """Return a unit in which the prior frame has whole sizes, as PriorBox requires, and these.
 
-    A frame that cannot be whole is rounded; the comparison then says how wrong that is.
+    A frame that cannot be whole is rounded; the comparison then shows how wrong that is.
     """
     frame = spec.priors.frame_width, spec.priors.frame_height
     units = (1.0, spec.input.width / frame[0], spec.input.height / frame[1])

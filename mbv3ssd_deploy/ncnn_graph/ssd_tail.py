@@ -114,7 +114,7 @@ def attach_ssd_tail(
     """Return `graph` from blobs `loc` and `conf` on to `detection_out`, and the prior plan.
 
     Raises:
-        SpecError: the heads are not those of `spec`, or a level's priors cannot travel as asked.
+        SpecError: the heads are not those of `spec`, or a level's priors cannot travel so.
     """
     levels = find_head_levels(graph)
     _check_head_levels(levels, spec)

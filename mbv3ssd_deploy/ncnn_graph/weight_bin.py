@@ -8,7 +8,7 @@ header and no index: without the parameters the file cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,14 +17,13 @@ from typing import Final
 import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
-from mbv3ssd_deploy.ncnn_graph.check import FLOAT16_MAX, weight_problems
+from mbv3ssd_deploy.ncnn_graph.check import FLOAT16_MAX, find_weight_problems
 from mbv3ssd_deploy.ncnn_graph.graph import (
     NcnnGraph,
     NcnnLayer,
     Storage,
     Weight,
     joined_messages,
-    titled_messages,
 )
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, LINEAR_TYPES
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, text_of_param
@@ -65,15 +64,13 @@ def with_storage(graph: NcnnGraph, storage: Storage) -> NcnnGraph:
     """
     if storage is Storage.INT8:
         raise ValueError("int8 weights come from calibration, with their scales")
-    return NcnnGraph(tuple(_layer_with(layer, storage) for layer in graph.layers))
-
-
-def _layer_with(layer: NcnnLayer, storage: Storage) -> NcnnLayer:
-    if layer.type not in LINEAR_TYPES:
-        return layer
-    flagged = {field.role for field in LAYERS[layer.type].weights if field.flagged}
-    weights = tuple(_weight_with(w, storage) if w.role in flagged else w for w in layer.weights)
-    return replace(layer, weights=weights)
+    layers = []
+    for layer in graph.layers:
+        if layer.type in LINEAR_TYPES and layer.weights:  # the first is flagged, and no other
+            weight, *others = layer.weights
+            layer = replace(layer, weights=(_weight_with(weight, storage), *others))  # noqa: PLW2901
+        layers.append(layer)
+    return NcnnGraph(tuple(layers))
 
 
 def _weight_with(weight: Weight, storage: Storage) -> Weight:
@@ -96,25 +93,20 @@ def render_bin(graph: NcnnGraph) -> bytes:
             them are named.
     """
     _check_weights(graph)
-    return b"".join(_render_weight(field, weight) for field, weight in _blobs(graph))
+    parts: list[bytes] = []
+    for layer in graph.layers:
+        fields = LAYERS[layer.type].weights_of(layer.params)
+        for (field, _), weight in zip(fields, layer.weights, strict=True):
+            payload = weight.data.astype(_DTYPES[weight.storage]).tobytes()
+            flag = FLAGS[weight.storage].to_bytes(WORD, "little") if field.flagged else b""
+            parts += [flag, payload, bytes(-len(payload) % WORD)]
+    return b"".join(parts)
 
 
 def _check_weights(graph: NcnnGraph, source: str = "") -> None:
-    problems = titled_messages(graph, weight_problems(graph))
+    problems = find_weight_problems(graph)
     if problems:
         raise FormatError(joined_messages(problems), where=source)
-
-
-def _blobs(graph: NcnnGraph) -> Iterator[tuple[WeightField, Weight]]:
-    for layer in graph.layers:
-        fields = (field for field, _ in LAYERS[layer.type].weights_of(layer.params))
-        yield from zip(fields, layer.weights, strict=True)
-
-
-def _render_weight(field: WeightField, weight: Weight) -> bytes:
-    payload = weight.data.astype(_DTYPES[weight.storage]).tobytes()
-    flag = FLAGS[weight.storage].to_bytes(WORD, "little") if field.flagged else b""
-    return flag + payload + bytes(-len(payload) % WORD)
 
 
 def read_ncnn(param_path: Path, bin_path: Path) -> NcnnGraph:

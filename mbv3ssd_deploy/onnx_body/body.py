@@ -71,7 +71,7 @@ class ExporterChoice(enum.StrEnum):
     """Which of PyTorch's exporters may make a model."""
 
     AUTO = "auto"
-    """The first that gives a sound body, the TorchScript exporter being asked first."""
+    """The first that gives a sound body; the TorchScript exporter is tried first."""
     TORCHSCRIPT = "torchscript"
     DYNAMO = "dynamo"
 

@@ -1,10 +1,10 @@
 """A net leaves PyTorch: one function in front of PyTorch's two ONNX exporters.
 
-The TorchScript exporter is asked first. It honours every opset from 11 to 20, is eight times
+The TorchScript exporter is tried first. It honours every opset from 11 to 20, is eight times
 faster, needs no further package and names nodes after modules; but PyTorch has announced its end.
-The newer exporter (`dynamo=True`) needs onnxscript and knows opset 18 and later only: asked for
-less it silently writes 18. So every result is checked before it is used. Both give the same ncnn
-network, layer for layer; when the older is gone, the newer is all that is asked.
+The newer exporter (`dynamo=True`) needs onnxscript and knows opset 18 and later only: for less
+it silently writes 18. So every result is checked before it is used. Both give the same ncnn
+network, layer for layer; when the older is gone, the newer alone is enough.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _exported(
         model = _run(exporter.choice, net, sample, opset)
     got = opset_of(model)
     if got != opset:
-        raise ExportError(f"it wrote opset {got} where {opset} was asked for")
+        raise ExportError(f"it wrote opset {got} where {opset} was requested")
     metadata = {SPEC_KEY: metadata_from_spec(spec), EXPORTER_KEY: exporter.name}
     return body_from_model(cleaned(model, metadata), source="the exported model")
 

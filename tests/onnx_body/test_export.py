@@ -249,7 +249,7 @@ def test_an_exporter_that_gives_another_opset_is_not_believed(small_net, monkeyp
 
     monkeypatch.setattr(torch.onnx, "export", careless)
 
-    with pytest.raises(ExportError, match="it wrote opset 13 where 17 was asked for"):
+    with pytest.raises(ExportError, match="it wrote opset 13 where 17 was requested"):
         export_body(small_net, SMALL, opset=17)
 
 

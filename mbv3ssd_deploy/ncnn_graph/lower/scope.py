@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.errors import SpecError, UnsupportedOpError
-from mbv3ssd_deploy.ncnn_graph.check import layer_problems
+from mbv3ssd_deploy.ncnn_graph.check import layer_problems, weight_problems
 from mbv3ssd_deploy.ncnn_graph.edit import UniqueNames
 from mbv3ssd_deploy.ncnn_graph.graph import INPUT, TAIL_BLOBS, NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import build_layer
@@ -84,7 +84,7 @@ class Scope:
         constants: by tensor name, initializers and all that follows from them alone.
         shapes: of every tensor whose shape is known and fixed, the batch axis included.
         opset: of the default domain.
-        outputs: the wanted tensors, and the blob that each shall be.
+        outputs: the output tensors, and the name of the blob of each.
         layers: made so far.
         blob_of: tensor -> blob.
     """
@@ -183,12 +183,9 @@ class Scope:
         return blob
 
     def _append(self, node: OnnxNode, layer: NcnnLayer) -> None:
-        problems = layer_problems(layer)
+        problems = layer_problems(layer) or weight_problems(layer)
         if problems:
             raise node.refusal(f"as ncnn's {layer.type} its numbers are wrong: {problems[0]}")
-        for weight in layer.weights:
-            if not np.isfinite(weight.data).all():
-                raise node.refusal(f"its {weight.role} holds numbers that are NaN or infinite")
         self.layers.append(layer)
 
 

@@ -58,7 +58,7 @@ def lower_identity(node: OnnxNode, scope: Scope) -> None:
 
 
 def lower_dropout(node: OnnxNode, scope: Scope) -> None:
-    """Dropout in eval mode -> nothing; since opset 12 an input may say that it is not."""
+    """Dropout in eval mode -> nothing; since opset 12 an input may turn training mode on."""
     mode = node.optional_input(2)
     if mode and bool(scope.weight(node, mode, "training mode").any()):
         raise node.refusal("it is in training mode", hint="export the net in eval mode")

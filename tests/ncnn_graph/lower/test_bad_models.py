@@ -102,12 +102,17 @@ REFUSED = {
     "an endless weight": (
         "y = Conv(x, w)",
         {"w": np.full((4, 4, 1, 1), np.inf, np.float32)},
-        "its weight holds numbers that are NaN or infinite",
+        "weight has 16 numbers that are NaN or infinite",
     ),
     "a division by 0": ("y = Div(x, c)", {"c": np.float32([[[1]], [[0]], [[1]], [[2]]])}, "by 0"),
     "a stride of 0": ("y = Conv<strides=[0,1]>(x, w)", {"w": (4, 4, 1, 1)}, "are below 1"),
     "strides of one axis": ("y = Conv<strides=[1]>(x, w)", {"w": (4, 4, 1, 1)}, "of two axes"),
     "no groups": ("y = Conv<group=0>(x, w)", {"w": (4, 4, 1, 1)}, "not a multiple of group 0"),
+    "a bias of another length": (
+        "c = Conv(x, w, b) y = Relu(c)",
+        {"w": (4, 4, 1, 1), "b": (3,)},
+        "bias needs 4 numbers and has 3",
+    ),
     "a limit of two numbers": ("y = Clip(x, l)", {"l": np.float32([0, 1])}, "not fit together"),
     "a constant that cannot be computed": (
         "c = Reshape(k, n) y = Add(x, c)",
