@@ -153,9 +153,7 @@ def _cause(spec: DetectorSpec, index: int) -> str:
         return f"the family {_CLIPPED_BY[priors.clip]}, ncnn clips corners or nothing"
     frame = priors.frame_width, priors.frame_height
     if not math.isclose(frame[0] * height, frame[1] * width, rel_tol=1e-12):
-        return (
-            f"the frame {frame[0]:g} x {frame[1]:g} has no form in whole pixels as ncnn needs"
-        )
+        return f"the frame {frame[0]:g} x {frame[1]:g} has no form in whole pixels as ncnn needs"
     return "ncnn's float32 arithmetic is too coarse for its numbers"
 
 
