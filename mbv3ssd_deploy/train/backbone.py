@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch.nn import functional
@@ -17,20 +18,19 @@ from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbo
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
 from mbv3ssd_deploy.core.spec import Backbone
-from mbv3ssd_deploy.data.classification import NO_CLASS_AUGMENTATION, ClassSample, ClassSamples
+from mbv3ssd_deploy.data.classification import NO_CLASS_AUGMENTATION, ClassSamples
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.folders import ClassificationSet, crops_of_objects, read_image_folder
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
-from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, open_batches
-from mbv3ssd_deploy.train.config import Sources
-from mbv3ssd_deploy.train.history import BACKBONE_CHARTS, BackboneEpoch
+from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, class_labels, open_batches
+from mbv3ssd_deploy.train.history import BACKBONE_CURVES
 from mbv3ssd_deploy.train.loss import LossSums
-from mbv3ssd_deploy.train.snapshot import BACKBONE
+from mbv3ssd_deploy.train.snapshot import BACKBONE, RunSettings
 from mbv3ssd_deploy.train.state import Part, TrainState
-from mbv3ssd_deploy.train.trainer import EpochSummary, Task
+from mbv3ssd_deploy.train.trainer import Task
 
 BACKBONE_FILE = "backbone.pth"
 _IMAGE_SIZE = (224, 224)
@@ -42,23 +42,24 @@ class BackboneTask(Task):
 
     kind = BACKBONE
     best_name = BACKBONE_FILE
-    charts = BACKBONE_CHARTS
-    loss_names = ("the loss",)
+    curves = BACKBONE_CURVES
+    losses = MappingProxyType({"loss": "the loss"})
+    measures = ("top1", "top5")
     not_finite_hint = "try a tenth of the learning rate (--lr)"
     spec: ClassifierSpec
     _train: ClassificationSet
     _val: ClassificationSet
 
-    def read_data(self, sources: Sources, class_names: tuple[str, ...] | None) -> None:
+    def read_data(self, settings: RunSettings, class_names: tuple[str, ...] | None) -> None:
         """Read both data sets; the classes are those of the training data."""
         del class_names
-        self._train = self._read(sources.data, sources.train_split)
-        self._val = self._read(sources.val_data, sources.val_split)
+        self._train = self._read(settings.data, settings.train_split)
+        self._val = self._read(settings.val_data, settings.val_split)
         self.report_problems(self._train.problems, self._val.problems)
         self.class_names = self._train.class_names
         if self.class_names != self._val.class_names:
             raise DatasetError(
-                "training and validation images have different classes", where=sources.data
+                "training and validation images have different classes", where=settings.data
             )
         self.image_ids = [str(image.image_path) for image in self._train.images]
         digest = hashlib.sha256()
@@ -66,11 +67,11 @@ class BackboneTask(Task):
             digest.update(repr((image.image_path.name, image.label, image.window)).encode())
         self.fingerprint = digest.hexdigest()
 
-    def _read(self, source: str, split: Split) -> ClassificationSet:
+    def _read(self, source: str, part: str) -> ClassificationSet:
         """Read `folder:ROOT`, or cut the objects out of a detection source."""
         kind, _, place = source.partition(":")
         # the split's own seed, not the run's: no test image of a later detector may be trained on
-        seed, progress = SPLIT_SEED, self.observer.progress
+        split, seed, progress = Split(part), SPLIT_SEED, self.observer.progress
         if kind == "folder":
             return read_image_folder(Path(place), split, seed=seed, progress=progress)
         try:
@@ -111,11 +112,8 @@ class BackboneTask(Task):
     def examples(self, seed: int) -> Examples:
         """Return random crops."""
         spec = self.spec.input
-        return Examples(ClassSamples(self._train, spec, seed=seed, cache_bytes=CACHE_BYTES))
-
-    def stack_targets(self, samples: Sequence[ClassSample]) -> torch.Tensor:
-        """Return the labels int64 (N,), from 0."""
-        return torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        samples = ClassSamples(self._train, spec, seed=seed, cache_bytes=CACHE_BYTES)
+        return Examples(samples, class_labels)
 
     def loss_sums(self, state: TrainState, batch: Batch) -> LossSums:
         """Return the cross-entropy, and the number of images."""
@@ -136,19 +134,13 @@ class BackboneTask(Task):
         starts = range(0, len(own), _VALIDATION_BATCH)
         places = [own[start : start + _VALIDATION_BATCH] for start in starts]
         ranks: list[int] = []
-        for batch in open_batches(Examples(samples), places, self.stack_targets, workers=workers):
+        for batch in open_batches(Examples(samples, class_labels), places, workers=workers):
             self.check_images(batch)
             inputs = batch.inputs.to(state.device, memory_format=torch.channels_last)
             ranks += ranks_of(net(inputs).cpu(), batch.targets).tolist()
         rank = torch.tensor([one for share in world.gathered(ranks) for one in share])
         top5 = float((rank < 5).double().mean()) if self.spec.num_classes > 5 else math.nan
         return float((rank < 1).double().mean()), top5
-
-    def epoch_record(self, summary: EpochSummary, batch: int) -> BackboneEpoch:
-        """Return the record of an epoch."""
-        del batch
-        timing = (summary.epoch, summary.seconds, summary.lr)
-        return BackboneEpoch(*timing, *summary.losses, *summary.measures)
 
 
 def ranks_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

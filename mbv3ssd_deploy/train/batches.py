@@ -7,7 +7,6 @@ and gets the same pixels.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,6 +23,8 @@ from mbv3ssd_deploy.train.process import World, init_worker, iterated
 
 Place = tuple[int, int]
 """Epoch and index of a sample."""
+Example = tuple[int, TrainingSample | ClassSample | None, str]
+"""The index of a sample; the sample, or None and the reason why there is none."""
 
 CACHE_BYTES = 256 * 2**20
 """Decoded images kept by each process: reading a small data set again costs more than a step."""
@@ -47,20 +48,12 @@ class Batch(NamedTuple):
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A sample, or None and the reason why there is none."""
-
-    index: int
-    sample: TrainingSample | ClassSample | None
-    problem: str
-
-
 class Examples(Dataset[Example]):
     """Training samples by (epoch, index); some are turned upside down.
 
     Args:
         samples: read and augmented.
+        stack_targets: samples -> the targets of a batch, `padded_truths` or `class_labels`.
         seed: random seed of the turns.
         vertical_flip: the probability of turning an image; of detection samples only.
     """
@@ -68,26 +61,36 @@ class Examples(Dataset[Example]):
     def __init__(
         self,
         samples: TrainingSamples | ClassSamples,
+        stack_targets: Callable[[Sequence[Any]], Any],
         *,
         seed: int = 0,
         vertical_flip: float = 0.0,
     ) -> None:
-        self._samples, self._seed, self._vertical_flip = samples, seed, vertical_flip
-
-    def __len__(self) -> int:
-        return len(self._samples)
+        self._samples, self._stack_targets = samples, stack_targets
+        self._seed, self._vertical_flip = seed, vertical_flip
 
     def __getitem__(self, at: Place) -> Example:
         """Return the sample, or the reason why there is none: workers raise no errors."""
         epoch, index = at
         sample = self._samples.attempt(at)
         if isinstance(sample, DatasetError):
-            return Example(index, None, str(sample))
+            return index, None, str(sample)
         if isinstance(sample, TrainingSample) and self._vertical_flip:
             seeds = np.random.SeedSequence((self._seed, epoch, index + 1, _FLIP_STREAM))
             if np.random.Generator(np.random.PCG64(seeds)).random() < self._vertical_flip:
                 sample = _upside_down(sample)
-        return Example(index, sample, "")
+        return index, sample, ""
+
+    def batch_of(self, examples: Sequence[Example]) -> Batch:
+        """Return a batch; images that could not be read are left out and named."""
+        good = [(index, sample) for index, sample, _ in examples if sample is not None]
+        inputs = [torch.from_numpy(sample.input) for _, sample in good]
+        return Batch(
+            indices=tuple(index for index, _ in good),
+            inputs=torch.stack(inputs) if inputs else torch.zeros((0, 3, 0, 0)),
+            targets=self._stack_targets([sample for _, sample in good]),
+            problems=tuple(problem for _, _, problem in examples if problem),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +126,14 @@ class BatchPlan:
 
 
 def open_batches(
-    examples: Examples,
-    places: Iterable[list[Place]],
-    stack_targets: Callable[[Sequence[Any]], Any],
-    *,
-    workers: int,
-) -> Iterable[Batch]:
-    """Return a batch for each list of `places`; workers, if there are any, prepare them ahead.
-
-    Args:
-        examples: by place.
-        places: of each batch.
-        stack_targets: samples -> the targets of a batch, `padded_truths` or `class_labels`.
-        workers: the number of processes.
-    """
+    examples: Examples, places: Iterable[list[Place]], *, workers: int
+) -> Iterator[Batch]:
+    """Yield a batch for each list of `places`; workers, if there are any, prepare them ahead."""
     loader = DataLoader(
         examples,
         batch_sampler=places,
         num_workers=workers,
-        collate_fn=functools.partial(_batch_from_examples, stack_targets),
+        collate_fn=examples.batch_of,
         worker_init_fn=init_worker if workers else None,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
@@ -164,20 +156,6 @@ def padded_truths(samples: Sequence[TrainingSample]) -> Truths:
 def class_labels(samples: Sequence[ClassSample]) -> torch.Tensor:
     """Return the labels (N,), from 0."""
     return torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-
-
-def _batch_from_examples(
-    stack_targets: Callable[[Sequence[Any]], Any], examples: Sequence[Example]
-) -> Batch:
-    """Return a batch of the samples; images that could not be read are left out and named."""
-    good = [(one.index, one.sample) for one in examples if one.sample is not None]
-    inputs = [torch.from_numpy(sample.input) for _, sample in good]
-    return Batch(
-        indices=tuple(index for index, _ in good),
-        inputs=torch.stack(inputs) if inputs else torch.zeros((0, 3, 0, 0)),
-        targets=stack_targets([sample for _, sample in good]),
-        problems=tuple(one.problem for one in examples if one.problem),
-    )
 
 
 def _upside_down(sample: TrainingSample) -> TrainingSample:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.augment import AugmentOptions
@@ -285,15 +285,6 @@ class TrainRequest:
     precision: Precision | None = None
     validate_every: int | None = None
     overwrite: bool = False
-
-
-class Sources(NamedTuple):
-    """Where the two data sets of a run are."""
-
-    data: str
-    train_split: Split
-    val_data: str
-    val_split: Split
 
 
 def _ignore(*_: object) -> None:

@@ -9,37 +9,49 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.checkpoint.load import load_detector
-from mbv3ssd_deploy.core.average_precision import ApReport
+from mbv3ssd_deploy.core.average_precision import ApReport, Protocol, average_precision
+from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
+from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, PriorSpec
+from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, InputSpec, PriorSpec
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
-from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples
+from mbv3ssd_deploy.data.images import read_image
+from mbv3ssd_deploy.data.loader import TrainingSamples
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError, SpecError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.ssd import SsdNet
 from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, padded_truths
-from mbv3ssd_deploy.train.config import Freeze, Sources
-from mbv3ssd_deploy.train.history import DETECTOR_CHARTS, EpochRecord
+from mbv3ssd_deploy.train.config import Freeze
+from mbv3ssd_deploy.train.history import DETECTOR_CURVES
 from mbv3ssd_deploy.train.loss import LossSums, Truths, match_priors, ssd_loss
 from mbv3ssd_deploy.train.priors import THRESHOLD, fit_of_priors, labelled_boxes, proposed_priors
-from mbv3ssd_deploy.train.snapshot import DETECTOR
+from mbv3ssd_deploy.train.process import init_worker, iterated
+from mbv3ssd_deploy.train.snapshot import DETECTOR, RunSettings
 from mbv3ssd_deploy.train.state import Part, TrainState
-from mbv3ssd_deploy.train.trainer import EpochSummary, Task
-from mbv3ssd_deploy.train.validate import validate
+from mbv3ssd_deploy.train.trainer import Task
 
 BEST = "best.pth"
 _LISTED = 8
+_BATCH = 8
+"""The batch size of validation."""
+_NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+_Found = tuple[Detections, str]
+"""The detections of an image, and why it could not be read."""
 _FOREGROUND_SHARE = 0.01
 """The probability of an object in a prior that a new head predicts: RetinaNet's pi (arXiv
 1708.02002, section 4.1)."""
@@ -54,8 +66,11 @@ class DetectorTask(Task):
 
     kind = DETECTOR
     best_name = BEST
-    charts = DETECTOR_CHARTS
-    loss_names = ("the loss of the boxes", "the loss of the classes")
+    curves = DETECTOR_CURVES
+    losses = MappingProxyType(
+        {"localisation": "the loss of the boxes", "classification": "the loss of the classes"}
+    )
+    measures = ("mean_ap",)
     not_finite_hint = (
         "try a tenth of the learning rate (--lr), a longer warm-up, --clip-norm 10, "
         "or --precision float32"
@@ -65,12 +80,12 @@ class DetectorTask(Task):
     _train: Dataset
     _val: Dataset
 
-    def read_data(self, sources: Sources, class_names: tuple[str, ...] | None) -> None:
+    def read_data(self, settings: RunSettings, class_names: tuple[str, ...] | None) -> None:
         """Read both data sets and report what a user should know of them."""
-        train = self._train = self._read(sources.data, sources.train_split, class_names)
-        val = self._val = self._read(sources.val_data, sources.val_split, train.class_names)
+        train = self._train = self._read(settings.data, settings.train_split, class_names)
+        val = self._val = self._read(settings.val_data, settings.val_split, train.class_names)
         if not any(len(sample.truth) for sample in train.samples):
-            raise DatasetError("there is no object to train on", where=sources.data)
+            raise DatasetError("there is no object to train on", where=settings.data)
         self.report_problems(train.problems, val.problems)
         unseen = _classes_without_objects(train)
         if unseen:
@@ -88,9 +103,9 @@ class DetectorTask(Task):
         self.image_ids = [sample.image_id for sample in train.samples]
         self.fingerprint = _fingerprint(train.samples)
 
-    def _read(self, source: str, split: Split, class_names: tuple[str, ...] | None) -> Dataset:
+    def _read(self, source: str, part: str, class_names: tuple[str, ...] | None) -> Dataset:
         # the split's own seed, not the run's: `eval` has to find the same test images
-        seed, progress = SPLIT_SEED, self.observer.progress
+        split, seed, progress = Split(part), SPLIT_SEED, self.observer.progress
         return read_dataset(source, split, class_names=class_names, seed=seed, progress=progress)
 
     def start(self) -> SsdNet:
@@ -205,11 +220,8 @@ class DetectorTask(Task):
         samples = TrainingSamples(
             self._train, spec, seed=seed, options=recipe.augmentation, cache_bytes=CACHE_BYTES
         )
-        return Examples(samples, seed=seed, vertical_flip=recipe.vertical_flip)
-
-    def stack_targets(self, samples: Sequence[TrainingSample]) -> Truths:
-        """Return the objects, padded to equal number."""
-        return padded_truths(samples)
+        flip = recipe.vertical_flip
+        return Examples(samples, padded_truths, seed=seed, vertical_flip=flip)
 
     @functools.cached_property
     def _priors(self) -> torch.Tensor:
@@ -230,26 +242,71 @@ class DetectorTask(Task):
         )
 
     def validate(self, state: TrainState, workers: int) -> tuple[float, ...]:
-        """Return the mAP."""
-        found = validate(
-            state.eval_net(),
-            self._val.samples,
-            self.spec,
-            device=state.device,
-            world=state.world,
-            workers=workers,
-            progress=self.observer.progress,
-        )
-        self.note_all(f"not measured: {problem}" for problem in found.problems)
-        self.report = found.report
-        return (found.report.mean,)
+        """Return the VOC07 mAP, by the spec's own rules: those of `detect` and `eval`.
 
-    def epoch_record(self, summary: EpochSummary, batch: int) -> EpochRecord:
-        """Return the record of an epoch."""
-        timing = (summary.epoch, summary.step, summary.seconds, summary.lr)
-        localisation, classification = summary.losses
-        matched = summary.divisor / batch
-        return EpochRecord(*timing, localisation, classification, matched, *summary.measures)
+        An image that cannot be read counts as one without detections.
+        """
+        samples, world = self._val.samples, state.world
+        own = samples[world.rank :: world.size]
+        loader = DataLoader(
+            _Inputs(own, self.spec.input),
+            batch_size=_BATCH,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=init_worker if workers else None,
+        )
+        net = state.eval_net()
+        found: list[_Found] = []
+        self.observer.progress("validate", 0, len(own))
+        for batch in iterated(loader):
+            found += _detections(net, batch, own[len(found) :], self.spec, state.device)
+            self.observer.progress("validate", len(found), len(own))
+        shares = world.gathered(found)
+        # put the shares back in the order of the samples
+        every = [shares[index % world.size][index // world.size] for index in range(len(samples))]
+        self.note_all(f"not measured: {problem}" for _, problem in every if problem)
+        self.report = average_precision(
+            [detections for detections, _ in every],
+            [sample.truth for sample in samples],
+            self.spec.num_classes,
+            Protocol.VOC07,
+        )
+        return (self.report.mean,)
+
+
+class _Inputs(TorchDataset[tuple[torch.Tensor, str]]):
+    """The net's input for each image, and why it could not be read."""
+
+    def __init__(self, samples: Sequence[Sample], spec: InputSpec) -> None:
+        self._samples, self._spec = samples, spec
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        try:
+            image = read_image(self._samples[index].image_path)
+        except DatasetError as error:
+            return torch.zeros((3, self._spec.height, self._spec.width)), str(error)
+        return torch.from_numpy(input_from_image(image, self._spec)), ""
+
+
+@torch.inference_mode()
+def _detections(
+    net: nn.Module,
+    batch: Sequence[tuple[torch.Tensor, str]],
+    samples: Sequence[Sample],
+    spec: DetectorSpec,
+    device: torch.device,
+) -> Iterator[_Found]:
+    """Yield what is found in the images of a batch, the first of `samples`."""
+    inputs = torch.stack([tensor for tensor, _ in batch]).to(device)
+    heads = net(inputs.contiguous(memory_format=torch.channels_last))
+    locs, confs = (head.float().cpu().numpy() for head in heads)
+    priors = build_priors(spec.priors)
+    for loc, conf, (_, problem), sample in zip(locs, confs, batch, samples, strict=False):
+        detections = detections_from_heads(loc, conf, spec, priors)
+        yield _NOTHING if problem else scaled(detections, sample.width, sample.height), problem
 
 
 def _classes_without_objects(train: Dataset) -> list[str]:

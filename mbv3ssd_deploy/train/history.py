@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mbv3ssd_deploy.charts import Line, Panel, render_curves
 from mbv3ssd_deploy.io.files import publish_files
@@ -87,16 +87,8 @@ def best_epoch(history: Sequence[EpochT]) -> EpochT | None:
     return max(measured, key=lambda record: record.score, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Curves:
-    """A panel of a chart: the fields of epoch records that it shows.
-
-    Attributes:
-        title: of the panel.
-        y_label: of its axis.
-        fields: label of each curve -> the field.
-        y_limits: bottom and top; fitted to the curves by default.
-    """
+class Curves(NamedTuple):
+    """A panel of a chart: label of each curve -> the field of the records that it shows."""
 
     title: str
     y_label: str
@@ -104,60 +96,42 @@ class Curves:
     y_limits: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Charts:
-    """How records of one kind are shown.
-
-    Attributes:
-        curves: the panels of the chart.
-        tags: names of TensorBoard's events -> fields.
-    """
-
-    curves: Sequence[Curves]
-    tags: Mapping[str, str]
-
-
-DETECTOR_CHARTS = Charts(
-    curves=(
-        Curves(
-            "loss by matched prior",
-            "loss",
-            {"boxes": "localisation", "classes": "classification", "both": "loss"},
-        ),
-        Curves(
-            "mAP50 (VOC07) on the validation images", "mAP", {"VOC07 mAP50": "mean_ap"}, (0.0, 1.0)
-        ),
-        Curves("learning rate", "learning rate", {"heads": "lr"}),
+DETECTOR_CURVES = (
+    Curves(
+        "loss by matched prior",
+        "loss",
+        {"boxes": "localisation", "classes": "classification", "both": "loss"},
     ),
-    tags={
-        "loss/boxes": "localisation",
-        "loss/classes": "classification",
-        "learning rate": "lr",
-        "mAP50": "mean_ap",
-    },
+    Curves("mAP50 (VOC07) on the validation images", "mAP", {"VOC07 mAP50": "mean_ap"}, (0.0, 1.0)),
+    Curves("learning rate", "learning rate", {"heads": "lr"}),
 )
-BACKBONE_CHARTS = Charts(
-    curves=(
-        Curves("cross-entropy", "loss", {"training": "loss"}),
-        Curves(
-            "accuracy on the validation images",
-            "share",
-            {"top 1": "top1", "top 5": "top5"},
-            (0.0, 1.0),
-        ),
+BACKBONE_CURVES = (
+    Curves("cross-entropy", "loss", {"training": "loss"}),
+    Curves(
+        "accuracy on the validation images", "share", {"top 1": "top1", "top 5": "top5"}, (0.0, 1.0)
     ),
-    tags={"loss": "loss", "learning rate": "lr", "top 1": "top1", "top 5": "top5"},
 )
+_TAGS = {
+    "loss/boxes": "localisation",
+    "loss/classes": "classification",
+    "learning rate": "lr",
+    "mAP50": "mean_ap",
+    "top 1": "top1",
+    "top 5": "top5",
+}
+"""Names of TensorBoard's events -> fields, of either kind of record."""
 
 
-def write_history(folder: Path, history: Sequence[Any], charts: Charts) -> tuple[Path, Path]:
+def write_history(
+    folder: Path, history: Sequence[Any], curves: Sequence[Curves]
+) -> tuple[Path, Path]:
     """Write the table and the curves of a run into `folder`; return their paths.
 
     Raises:
         OutputError: no space or no permission.
         ValueError: there is no epoch yet.
     """
-    panels = [panel for one in charts.curves if (panel := _panel(one, history)) is not None]
+    panels = [panel for one in curves if (panel := _panel(one, history)) is not None]
     files = {TABLE: render_table(history).encode(), CHART: render_curves(panels)}
     publish_files(folder, files)
     return folder / TABLE, folder / CHART
@@ -197,25 +171,24 @@ class Board:
     raises ImportError.
     """
 
-    def __init__(self, folder: Path, step: int, charts: Charts) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         # takes a second, which users without TensorBoard do not spend
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
         self._writer: Any = SummaryWriter(str(folder / _BOARD), purge_step=step or None)
-        self._tags = charts.tags
 
     def add(self, record: object, step: int) -> None:
         """Add an epoch that ended after `step`; NaN is left out."""
-        for tag, field in self._tags.items():
-            value = getattr(record, field)
+        for tag, field in _TAGS.items():
+            value = getattr(record, field, math.nan)
             if not math.isnan(value):
                 self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
 
-def board_if_installed(folder: Path, step: int, charts: Charts) -> Board | None:
+def board_if_installed(folder: Path, step: int) -> Board | None:
     """Return a board, or None where TensorBoard is not installed."""
     try:
-        return Board(folder, step, charts)
+        return Board(folder, step)
     except ImportError:
         return None

@@ -7,6 +7,7 @@ A resumed run keeps its settings; a request that contradicts them is refused, ea
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib.metadata
 import json
@@ -31,7 +32,6 @@ from mbv3ssd_deploy.train.config import (
     Observer,
     Precision,
     Recipe,
-    Sources,
     TrainRequest,
 )
 from mbv3ssd_deploy.train.detector import DetectorTask
@@ -116,22 +116,22 @@ def _run(
 ) -> TrainReport:
     _check_folder(request, task_type)
     snapshot = _resumed(request, task_type.kind)
-    record = None if snapshot is None else snapshot.record
-    recipe = _recipe_of(request, task_type.kind) if record is None else record.recipe
-    sources = _sources_of(request, record)
+    known = None if snapshot is None else snapshot.record
+    recipe = _recipe_of(request, task_type.kind) if known is None else known.recipe
+    settings = _settings_of(request, task_type.kind, recipe, known)
     task = task_type(request, recipe, observer)
-    task.read_data(sources, request.class_names if snapshot is None else snapshot.spec.class_names)
+    task.read_data(settings, request.class_names if snapshot is None else snapshot.spec.class_names)
+    images = len(task.image_ids)
+    settings = dataclasses.replace(settings, images=images, fingerprint=task.fingerprint)
     if snapshot is not None:
-        _check_same_data(task, snapshot)
-    if record is None:
-        record = RunRecord(recipe, _settings(request, task, sources))
-    images, seed = len(task.image_ids), record.settings.seed
-    plan = BatchPlan(images, _check_batch(recipe, images, world.size), seed)
-    torch.manual_seed(seed)
+        _check_same_data(task, snapshot, settings)
+    record = known or RunRecord(recipe, settings)
+    plan = BatchPlan(images, _check_batch(recipe, images, world.size), settings.seed)
+    torch.manual_seed(settings.seed)
     net = task.start() if snapshot is None else task.restart(snapshot.spec)
     if world.is_main:
         _write_plan(request.output, task.spec, record)
-    precision = Precision(record.settings.precision)
+    precision = Precision(settings.precision)
     state = TrainState(
         net,
         recipe,
@@ -161,57 +161,41 @@ def _run(
     )
 
 
-def recipe_named(name: str) -> Recipe:
-    """Return the recipe of that name.
-
-    Raises:
-        SpecError: there is none.
-    """
+def _recipe_of(request: TrainRequest, kind: Kind) -> Recipe:
+    name = request.recipe or DEFAULT_RECIPE
+    if kind is not DETECTOR:
+        return BACKBONE_RECIPE.changed(**request.changes)
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=1)
         raise SpecError(
             f"there is no recipe {name!r}",
             hint=f"did you mean {close[0]}?" if close else f"one of {', '.join(RECIPES)}",
         )
-    return RECIPES[name]
+    return RECIPES[name].changed(**request.changes)
 
 
-def _recipe_of(request: TrainRequest, kind: Kind) -> Recipe:
-    named = recipe_named(request.recipe or DEFAULT_RECIPE) if kind is DETECTOR else BACKBONE_RECIPE
-    return named.changed(**request.changes)
-
-
-def _sources_of(request: TrainRequest, record: RunRecord | None) -> Sources:
-    """Return where the data is; that of a resumed run may have been moved."""
-    if record is not None:
+def _settings_of(
+    request: TrainRequest, kind: Kind, recipe: Recipe, record: RunRecord | None
+) -> RunSettings:
+    """Return the settings of a run before its data is read; a resumed run has a `record`."""
+    if record is not None:  # its data may have been moved
         known = record.settings
-        moved = request.data or known.data
-        return Sources(
-            moved,
-            Split(known.train_split),
-            request.val_data or (moved if known.val_data == known.data else known.val_data),
-            Split(known.val_split),
-        )
+        data = request.data or known.data
+        val_data = request.val_data or (data if known.val_data == known.data else known.val_data)
+        return dataclasses.replace(known, data=data, val_data=val_data)
     if request.data is None:
         raise SpecError("there is no data to train on", hint="add --data voc:FOLDER")
-    return Sources(
-        request.data,
-        request.train_split or Split.TRAIN,
-        request.val_data or request.data,
-        request.val_split or Split.VAL,
-    )
-
-
-def _settings(request: TrainRequest, task: Task, sources: Sources) -> RunSettings:
-    is_detector = task.kind is DETECTOR
-    precision = Precision.AUTO if is_detector else Precision.FLOAT32
-    validate_every = max(1, task.recipe.epochs // _VALIDATIONS) if is_detector else 1
+    of_detector = kind is DETECTOR
+    validate_every = max(1, recipe.epochs // _VALIDATIONS) if of_detector else 1
     return RunSettings(
-        **sources._asdict(),
-        images=len(task.image_ids),
-        fingerprint=task.fingerprint,
+        data=request.data,
+        train_split=request.train_split or Split.TRAIN,
+        val_data=request.val_data or request.data,
+        val_split=request.val_split or Split.VAL,
+        images=0,
+        fingerprint="",
         seed=request.seed or 0,
-        precision=request.precision or precision,
+        precision=request.precision or (Precision.AUTO if of_detector else Precision.FLOAT32),
         validate_every=request.validate_every or validate_every,
         versions={
             "mbv3ssd-deploy": importlib.metadata.version("mbv3ssd-deploy"),
@@ -309,18 +293,18 @@ def _asked_settings(request: TrainRequest, snapshot: Snapshot) -> Iterator[tuple
         yield field, value, getattr(recipe, field)
 
 
-def _check_same_data(task: Task, snapshot: Snapshot) -> None:
+def _check_same_data(task: Task, snapshot: Snapshot, settings: RunSettings) -> None:
     """Check that a resumed run gets the images and annotations that it had before."""
-    settings, images = snapshot.record.settings, len(task.image_ids)
+    before = snapshot.record.settings
     if task.class_names != snapshot.spec.class_names:
-        before, now = (
+        had, has = (
             ", ".join(name for name in names if name != "background")
             for names in (snapshot.spec.class_names, task.class_names)
         )
-        reason = f"its classes are {before}, those of the data {now}"
-    elif images != settings.images:
-        reason = f"it was trained on {settings.images} images, and now there are {images}"
-    elif task.fingerprint != settings.fingerprint:
+        reason = f"its classes are {had}, those of the data {has}"
+    elif settings.images != before.images:
+        reason = f"it was trained on {before.images} images, and now there are {settings.images}"
+    elif settings.fingerprint != before.fingerprint:
         reason = "names or annotations of the training images have changed"
     else:
         return

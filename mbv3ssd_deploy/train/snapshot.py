@@ -110,17 +110,25 @@ class RunTensors:
 
 
 class Kind(NamedTuple):
-    """A kind of run: its command, what starts another run from its files, and its types."""
+    """A kind of run: its command, the flag that starts another run from its file, its types."""
 
     command: str
     initial_flag: str
     format: str
     spec: type[NetSpec]
     record: type[RunRecord]
+    epoch: type[Any]
 
 
-DETECTOR = Kind("train", "--pretrained", FORMAT, DetectorSpec, DetectorRecord)
-BACKBONE = Kind("train-backbone", "--initial", CLASSIFIER_FORMAT, ClassifierSpec, BackboneRecord)
+DETECTOR = Kind("train", "--pretrained", FORMAT, DetectorSpec, DetectorRecord, EpochRecord)
+BACKBONE = Kind(
+    "train-backbone",
+    "--initial",
+    CLASSIFIER_FORMAT,
+    ClassifierSpec,
+    BackboneRecord,
+    BackboneEpoch,
+)
 
 
 class Snapshot(NamedTuple):

@@ -11,9 +11,9 @@ import io
 import math
 import operator
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
@@ -25,10 +25,10 @@ from mbv3ssd_deploy.errors import DatasetError, RuntimeFailedError, TrainingErro
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.interrupts import StopRequest, stop_on_signals
 from mbv3ssd_deploy.train.batches import Batch, BatchPlan, Examples, open_batches
-from mbv3ssd_deploy.train.config import Observer, Recipe, Sources, TrainRequest
-from mbv3ssd_deploy.train.history import Charts, best_epoch, board_if_installed, write_history
+from mbv3ssd_deploy.train.config import Observer, Recipe, TrainRequest
+from mbv3ssd_deploy.train.history import Curves, best_epoch, board_if_installed, write_history
 from mbv3ssd_deploy.train.loss import LossSums, Truths
-from mbv3ssd_deploy.train.snapshot import LAST, Kind, RunRecord, write_snapshot
+from mbv3ssd_deploy.train.snapshot import LAST, Kind, RunRecord, RunSettings, write_snapshot
 from mbv3ssd_deploy.train.state import (
     Part,
     StepLoss,
@@ -42,36 +42,15 @@ _SAVE_SECONDS = 60.0
 """An epoch that ends so long after the last save is saved even without validation."""
 
 
-class EpochSummary(NamedTuple):
-    """The numbers of an epoch, for any kind of net.
-
-    Attributes:
-        epoch: from 1.
-        step: the number of steps made by its end.
-        seconds: its duration, validation included.
-        lr: the learning rate at its end.
-        losses: the terms of the loss, the mean of the steps.
-        divisor: the mean of the steps' divisors.
-        measures: of the validation, the score first; empty without validation.
-    """
-
-    epoch: int
-    step: int
-    seconds: float
-    lr: float
-    losses: tuple[float, ...]
-    divisor: float
-    measures: tuple[float, ...]
-
-
 class Task(abc.ABC):
     """What is trained, on which data: all that differs between detectors and backbones.
 
     Attributes:
         kind: of its snapshots.
         best_name: the file of the best snapshot.
-        charts: of the history.
-        loss_names: of the terms of the loss, for people.
+        curves: of the chart of the history.
+        losses: fields of an epoch's record -> the terms of the loss, in words.
+        measures: fields of an epoch's record that `validate` returns; the first is the score.
         not_finite_hint: what to try when the loss is NaN or infinite.
         request: what the user asked for.
         recipe: how the net is trained.
@@ -85,8 +64,9 @@ class Task(abc.ABC):
 
     kind: ClassVar[Kind]
     best_name: ClassVar[str]
-    charts: ClassVar[Charts]
-    loss_names: ClassVar[tuple[str, ...]]
+    curves: ClassVar[tuple[Curves, ...]]
+    losses: ClassVar[Mapping[str, str]]
+    measures: ClassVar[tuple[str, ...]]
     not_finite_hint: ClassVar[str]
     spec: Any
     class_names: tuple[str, ...]
@@ -98,7 +78,7 @@ class Task(abc.ABC):
         self.request, self.recipe, self.observer = request, recipe, observer
 
     @abc.abstractmethod
-    def read_data(self, sources: Sources, class_names: tuple[str, ...] | None) -> None:
+    def read_data(self, settings: RunSettings, class_names: tuple[str, ...] | None) -> None:
         """Read both data sets; of these classes only, if some are given."""
 
     @abc.abstractmethod
@@ -118,20 +98,12 @@ class Task(abc.ABC):
         """Return the training samples."""
 
     @abc.abstractmethod
-    def stack_targets(self, samples: Sequence[Any]) -> Any:  # noqa: ANN401 -- as in `Batch`
-        """Return the targets of a batch."""
-
-    @abc.abstractmethod
     def loss_sums(self, state: TrainState, batch: Batch) -> LossSums:
         """Return the loss of this process's batch."""
 
     @abc.abstractmethod
     def validate(self, state: TrainState, workers: int) -> tuple[float, ...]:
-        """Return measures of the net on the validation images, the score first."""
-
-    @abc.abstractmethod
-    def epoch_record(self, summary: EpochSummary, batch: int) -> Any:  # noqa: ANN401 -- as above
-        """Return the record of an epoch; `batch` is the batch size."""
+        """Return `measures` of the net on the validation images."""
 
     def note_all(self, texts: Iterable[str]) -> None:
         """Report sentences to the observer."""
@@ -183,11 +155,8 @@ class Trainer:
         self.record = record
         self._task, self._state, self._plan, self._workers = task, state, plan, workers
         self._replaced, self._folder, self._observer = replaced, task.request.output, task.observer
-        self._board = (
-            board_if_installed(self._folder, record.step, task.charts)
-            if state.world.is_main
-            else None
-        )
+        is_main = state.world.is_main
+        self._board = board_if_installed(self._folder, record.step) if is_main else None
         self._began = self._saved = time.monotonic()
         self._steps_here = 0
 
@@ -233,7 +202,6 @@ class Trainer:
         batches = open_batches(
             self._task.examples(self._plan.seed),
             self._plan.batches_of(steps, self._state.world),
-            self._task.stack_targets,
             workers=self._workers,
         )
         with stop_on_signals() as stop:
@@ -271,16 +239,17 @@ class Trainer:
         began = time.monotonic()
         is_due = epoch % record.settings.validate_every == 0 or epoch == record.recipe.epochs
         measures = self._task.validate(self._state, self._workers) if is_due else ()
-        summary = EpochSummary(
-            epoch=epoch,
-            step=record.step,
-            seconds=seconds + time.monotonic() - began,
-            lr=self._rate(record.step - 1),
-            losses=tuple(value / steps for value in sums),
-            divisor=divisor / steps,
-            measures=measures,
-        )
-        entry = self._task.epoch_record(summary, self._plan.batch)
+        values = {
+            "epoch": epoch,
+            "step": record.step,
+            "seconds": seconds + time.monotonic() - began,
+            "lr": self._rate(record.step - 1),
+            "matched": divisor / steps / self._plan.batch,
+            **dict(zip(self._task.losses, [value / steps for value in sums], strict=True)),
+            **dict(zip(self._task.measures, measures, strict=False)),
+        }
+        kind = self._task.kind.epoch
+        entry = kind(**{name: values[name] for name in kind.__dataclass_fields__ if name in values})
         is_best = entry.score > record.best
         self.record = dataclasses.replace(
             record,
@@ -311,7 +280,7 @@ class Trainer:
             write_snapshot(folder / self._task.best_name, net, spec, self.record, None)
         write_snapshot(folder / LAST, net, spec, self.record, self._state.tensors())
         if self.record.history:
-            written |= {*write_history(folder, self.record.history, self._task.charts)}
+            written |= {*write_history(folder, self.record.history, self._task.curves)}
         for path in set(self._replaced) - written:
             path.unlink(missing_ok=True)
         self._replaced = ()
@@ -330,7 +299,7 @@ class Trainer:
         )
         path, last = self._folder / INSPECTION, self._folder / LAST
         write_file(path, entries.getvalue())
-        losses = zip(self._task.loss_names, loss.means, strict=True)
+        losses = zip(self._task.losses.values(), loss.means, strict=True)
         name, value = next(item for item in losses if not math.isfinite(item[1]))
         epoch = step // self._plan.steps_per_epoch + 1
         again = " (and --overwrite, or another --output)" if last.exists() else ""

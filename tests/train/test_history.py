@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mbv3ssd_deploy.train.history import (
-    DETECTOR_CHARTS,
+    DETECTOR_CURVES,
     EpochRecord,
     best_epoch,
     board_if_installed,
@@ -28,7 +28,7 @@ def test_the_table_has_a_line_per_epoch_and_empty_cells_for_nan():
 
 
 def test_table_and_curves_are_written_together(tmp_path):
-    paths = write_history(tmp_path, HISTORY, DETECTOR_CHARTS)
+    paths = write_history(tmp_path, HISTORY, DETECTOR_CURVES)
 
     assert [path.name for path in paths] == ["history.csv", "history.png"]
     assert paths[1].read_bytes().startswith(b"\x89PNG")
@@ -44,12 +44,12 @@ def test_the_best_epoch_is_the_first_of_equals():
 def test_without_tensorboard_there_is_no_board(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
-    assert board_if_installed(tmp_path, 0, DETECTOR_CHARTS) is None
+    assert board_if_installed(tmp_path, 0) is None
 
 
 def test_with_tensorboard_every_epoch_becomes_an_event(tmp_path):
     pytest.importorskip("tensorboard")
-    board = board_if_installed(tmp_path, 0, DETECTOR_CHARTS)
+    board = board_if_installed(tmp_path, 0)
 
     for record in HISTORY:
         board.add(record, record.step)
