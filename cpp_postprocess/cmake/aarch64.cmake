@@ -3,8 +3,8 @@ set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
-# programs hold all that they need, so that they run on a board with another glibc, and in qemu;
-# ncnn's OpenMP would come as a shared library, if nobody said otherwise
+# programs are linked statically, so that they run on a board with another glibc, and in qemu;
+# ncnn's OpenMP would be a shared library by default
 set(CMAKE_EXE_LINKER_FLAGS_INIT -static)
 execute_process(COMMAND ${CMAKE_C_COMPILER} -print-file-name=libgomp.a
   OUTPUT_VARIABLE OpenMP_gomp_LIBRARY OUTPUT_STRIP_TRAILING_WHITESPACE)

@@ -1,4 +1,4 @@
-// This library's half of an example: a detector, what it says when something fails.
+// This library's half of an example: a detector, and its error text when something fails.
 #pragma once
 
 #include <memory>
@@ -7,7 +7,7 @@
 
 #include "mbv3ssd/c_api.h"
 
-// Throws std::runtime_error with what the library has to say.
+// Throws std::runtime_error with the library's error text.
 inline void check(mbv3ssd_status status) {
     if (status != MBV3SSD_OK) {
         throw std::runtime_error(mbv3ssd_last_error());

@@ -1,9 +1,9 @@
-// What a board computes, to be held against what the desktop did: any blobs of a network as raw
+// What a board computes, to be compared with the desktop: any blobs of a network as raw
 // float32, in C order, for an input that was prepared elsewhere.
 //
 //     dump_blobs PARAM BIN INPUT.f32 WIDTH HEIGHT CHANNELS ARITHMETIC FOLDER BLOB...
 //
-// FOLDER/0.f32, FOLDER/1.f32, ... are written in the order of the blobs, and a line is told for each:
+// FOLDER/0.f32, FOLDER/1.f32, ... are written in the order of the blobs; a line is printed for each:
 // its name and its sizes.
 #include <cstdio>
 #include <cstdlib>
@@ -28,12 +28,12 @@ ncnn::Mat read_input(std::string const& path, int width, int height, int channel
         file.read(reinterpret_cast<char*>(static_cast<float*>(mat.channel(channel))), plane);
     }
     if (!file || file.peek() != std::ifstream::traits_type::eof()) {
-        throw std::runtime_error(path + " does not hold just as many floats");
+        throw std::runtime_error(path + " has another number of floats");
     }
     return mat;
 }
 
-// Channels of a mat of three dimensions may stand apart.
+// Channels of a mat of three dimensions may have gaps between them.
 void write_blob(std::string const& path, ncnn::Mat const& mat) {
     std::ofstream file(path, std::ios::binary);
     auto const plane = static_cast<std::streamsize>(sizeof(float)) * mat.w * mat.h * mat.d;

@@ -8,7 +8,7 @@
 #include "network.hpp"
 
 struct Heads {
-    std::vector<ncnn::Mat> blobs;  // hold the memory that `parts` point to
+    std::vector<ncnn::Mat> blobs;  // own the memory that `parts` point to
     std::vector<mbv3ssd_head> parts;
 };
 

@@ -14,7 +14,7 @@
 #include "detector.hpp"
 
 // How ncnn computes: "fp32" exactly; "fp16s" keeps halves and computes in float32; "fp16" computes
-// in halves where the CPU can, which is what ncnn does if nobody says otherwise; "bf16".
+// in halves if the CPU can, ncnn's default; "bf16".
 inline void set_arithmetic(ncnn::Option& option, std::string const& name) {
     if (name != "fp32" && name != "fp16s" && name != "fp16" && name != "bf16") {
         throw std::runtime_error("the arithmetic is " + name + ", not fp32, fp16s, fp16 or bf16");
@@ -39,7 +39,7 @@ inline void load_net(ncnn::Net& net, std::string const& param, std::string const
     }
 }
 
-// What a network was made for, in pixels; 0 where its file does not say.
+// The input size of a network in pixels; 0 if its file does not declare it.
 struct InputSize {
     std::uint32_t width = 0, height = 0;
 };
@@ -79,7 +79,7 @@ inline void feed(ncnn::Extractor& extractor, std::string const& blob, ncnn::Mat 
     }
 }
 
-// Planes of an ncnn::Mat may stand apart; the tensor's stand close.
+// Planes of an ncnn::Mat may have gaps between them; the tensor's have none.
 inline ncnn::Mat mat_from_tensor(std::vector<float> const& tensor,
                                  mbv3ssd_description const& about) {
     int const width = static_cast<int>(about.input_width);

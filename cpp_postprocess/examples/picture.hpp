@@ -12,7 +12,7 @@
 
 struct Picture {
     std::uint32_t width = 0, height = 0;
-    std::vector<std::uint8_t> pixels;  // RGB, rows stand close
+    std::vector<std::uint8_t> pixels;  // RGB, rows without padding
 
     [[nodiscard]] mbv3ssd_image view() const {
         return {pixels.data(), width, height, MBV3SSD_RGB, 0, nullptr, 0};

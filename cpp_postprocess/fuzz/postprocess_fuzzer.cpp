@@ -1,4 +1,4 @@
-// Whatever the heads hold, the detections are finite, in order, and as many as the rules allow.
+// For any heads, the detections are finite, in order, and as many as the rules allow.
 #include <cmath>
 
 #include "input.hpp"
@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     heads.loc = static_cast<mbv3ssd::LocForm>(input.below(2));
     auto const layout = static_cast<mbv3ssd::HeadLayout>(input.below(2));
 
-    // each head in memory of its own, so that a step outside is seen
+    // each head in memory of its own, so that the sanitizer finds a read outside
     std::vector<std::vector<float>> locs;
     std::vector<std::vector<float>> confs;
     std::vector<mbv3ssd::HeadPart> parts;

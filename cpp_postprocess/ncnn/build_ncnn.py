@@ -8,7 +8,7 @@
 
 Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. What was built stays
 in the user's cache folder, one build for each recipe and compiler, and the next run takes no
-time, from whichever copy of this script. On stdout stands the folder for CMake's `-Dncnn_DIR=`.
+time, from whichever copy of this script. It prints the folder for CMake's `-Dncnn_DIR=` to stdout.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ COMMON = {
         "OFF",
     ),
 }
-# A Cortex-A76, the newest of a Raspberry Pi, has none of them that a float network could use.
+# A Cortex-A76, the newest of a Raspberry Pi, has no further one that a float network could use.
 _NEWER_ARM = dict.fromkeys(
     (
         *("NCNN_ARM82DOT", "NCNN_ARM82FP16FML", "NCNN_ARM84BF16", "NCNN_ARM84I8MM"),
@@ -127,7 +127,7 @@ time.strftime = lambda form, *when: _day if form == "%Y%m%d" else _strftime(form
 
 
 class CannotBuildError(Exception):
-    """ncnn cannot be built here; the text says why and what to do."""
+    """ncnn cannot be built here; the message names the reason and what to do."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -224,8 +224,8 @@ def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
     if wanted.is_cross:
         settings["CMAKE_TOOLCHAIN_FILE"] = str(TOOLCHAIN)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    told = f"{wanted.release.version} ({target}, {len(wanted.layers)} layers)"
-    say(f"building ncnn {told}; some minutes on two cores")
+    what = f"{wanted.release.version} ({target}, {len(wanted.layers)} layers)"
+    report(f"building ncnn {what}; some minutes on two cores")
     words = [f"-D{name}={value}" for name, value in settings.items()]
     run("cmake", "-S", str(source), "-B", str(folder), *generator, *words)
     run("cmake", "--build", str(folder), "-j", str(jobs))
@@ -234,7 +234,7 @@ def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
 
 
 def check_tools(target: str) -> None:
-    """Look for what is needed before anything is fetched; all that is missing is told."""
+    """Check for every tool that is needed, before anything is fetched."""
     compiler = compiler_of(target)
     wanted = {
         "cmake": "CMake (Debian: apt install cmake; or python -m pip install cmake)",
@@ -257,9 +257,9 @@ def fetched(cache: Path, release: Release) -> Path:
     if missing:
         raise CannotBuildError(
             f"Python has no {' and no '.join(missing)} (Debian: apt install python3-pip "
-            f"python3-setuptools); or fetch {release.archive} yourself and say --archive"
+            f"python3-setuptools); or fetch {release.archive} yourself and give it as --archive"
         )
-    say(f"fetching {release.archive}")
+    report(f"fetching {release.archive}")
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         (Path(scratch) / "sitecustomize.py").write_text(_SITECUSTOMIZE)
         environment = os.environ | {
@@ -271,7 +271,7 @@ def fetched(cache: Path, release: Release) -> Path:
             *(sys.executable, "-m", "pip", *words, "--no-binary", "ncnn", "--no-build-isolation"),
             f"ncnn=={release.version}",
             environment=environment,
-            hint=f"no network? Fetch {release.archive} elsewhere and say --archive",
+            hint=f"no network? Fetch {release.archive} elsewhere and give it as --archive",
         )
         (Path(scratch) / release.archive).replace(kept)
     return kept
@@ -283,8 +283,8 @@ def checked(archive: Path, release: Release) -> Path:
         raise CannotBuildError(f"there is no file {archive}")
     found = sha256_of(archive)
     if found != release.sha256:
-        told = f"{archive} has sha256 {found}, not {release.sha256}"
-        raise CannotBuildError(f"{told}: it was not unpacked")
+        problem = f"{archive} has sha256 {found}, not {release.sha256}"
+        raise CannotBuildError(f"{problem}: it was not unpacked")
     return archive
 
 
@@ -331,7 +331,7 @@ def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") 
     return done.stdout
 
 
-def say(words: str) -> None:
+def report(words: str) -> None:
     """Tell what is going on, on stderr."""
     sys.stderr.write(f"{words}\n")
 

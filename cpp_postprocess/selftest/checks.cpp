@@ -116,7 +116,7 @@ std::string arithmetic_in_effect(std::string const& asked, Package const& packag
                                       relative_error(golden.conf, output.conf));
         bool const is_exact = exact != nullptr && error <= exact->heads;
         return is_exact ? "fp32" : arithmetic_at_most(asked);
-    } catch (std::exception const&) {  // of which the rows will tell
+    } catch (std::exception const&) {  // the rows report it
         return arithmetic_at_most(asked);
     }
 }

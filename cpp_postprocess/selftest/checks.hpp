@@ -20,11 +20,11 @@ class Checks {
     // `limits` are those of the arithmetic in effect. Both must outlive it.
     Checks(Package const& package, Network const& network, Limits const& limits, int rounds);
 
-    // Runs the checks one after the other; each row is handed to `tell` when it is there.
-    template <class Tell>
-    void run(Tell tell) {
+    // Runs the checks one after the other; each row is passed to `show` as soon as it is known.
+    template <class Show>
+    void run(Show show) {
         for (Check const& check : checks) {
-            tell(row_of(check));
+            show(row_of(check));
         }
     }
 

@@ -20,7 +20,7 @@ struct NumberDiff {
 [[nodiscard]] NumberDiff compare_numbers(float const* expected, std::size_t expected_count,
                                          float const* actual, std::size_t actual_count);
 
-// Lists of boxes, held against each other both ways: a box counts if its score is above the cut by
+// Lists of boxes, compared in both directions: a box counts if its score is above the cut by
 // more than the margin, and is found again if the other list has one of its class whose overlap and
 // score are near enough.
 struct BoxDiff {

@@ -114,7 +114,7 @@ GoldenImage read_image(Reader& reader, Golden const& golden) {
     image.width = reader.whole();
     image.height = reader.whole();
     require(image.width > 0 && image.height > 0 && image.width <= max_side && image.height <= max_side,
-         "the golden file has an image of no size, or of too much");
+         "the golden file has an image of no size, or one that is too large");
     image.tensor = reader.floats(std::size_t{3} * golden.input_width * golden.input_height);
     image.loc = reader.floats(std::size_t{4} * golden.priors);
     image.conf = reader.floats(std::size_t{golden.classes} * golden.priors);
@@ -183,7 +183,7 @@ Golden parse_golden(void const* data, std::size_t size) {
     }
     std::uint32_t const body_size = header.whole();
     require(body_size == size - header_size,
-         "the golden file is cut off, or something stands behind it");
+         "the golden file is cut off or has trailing bytes");
     require(header.whole() == mbv3ssd::crc32(bytes + header_size, body_size),
          "the golden file is damaged: its checksum is another");
 
@@ -206,7 +206,7 @@ Golden parse_golden(void const* data, std::size_t size) {
         golden.images.push_back(read_image(reader, golden));
     }
     require(!golden.images.empty(), "the golden file has no image: it could prove nothing");
-    require(reader.left() == 0, "the golden file holds more than it says");
+    require(reader.left() == 0, "the golden file has trailing bytes");
     return golden;
 }
 

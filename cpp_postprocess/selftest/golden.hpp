@@ -85,7 +85,7 @@ class GoldenError : public std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
 
-// Returns what the `size` bytes at `data` hold, checked. Throws GoldenError.
+// Returns the contents of the `size` bytes at `data`, checked. Throws GoldenError.
 [[nodiscard]] Golden parse_golden(void const* data, std::size_t size);
 
 }  // namespace selftest

@@ -17,7 +17,7 @@ namespace {
 constexpr char usage[] =
     "usage: selftest FOLDER [--arithmetic fp32|fp16s|fp16|bf16] [--threads N] [--rounds N] "
     "[--json FILE]\n"
-    "  FOLDER holds golden.mbv3g and the model; fp16 is what ncnn does if nobody says otherwise\n";
+    "  FOLDER holds golden.mbv3g and the model; fp16 is ncnn's default\n";
 
 class UsageError : public std::runtime_error {
     using std::runtime_error::runtime_error;
@@ -50,7 +50,7 @@ Options options_from(int argc, char const* const* argv) {
             continue;
         }
         if (i + 1 == argc) {
-            throw UsageError(word + " wants another word");
+            throw UsageError(word + " needs a value");
         }
         std::string const value = argv[++i];
         if (word == "--arithmetic") {

@@ -26,7 +26,7 @@ struct Package {
 };
 
 // Reads all but the network. Throws std::runtime_error or std::invalid_argument if a file is not
-// there, or is not what its format says.
+// there, or does not follow its format.
 [[nodiscard]] Package open_package(std::string const& folder);
 
 }  // namespace selftest

@@ -1,4 +1,4 @@
-// A network at work on one input, and what one wants to know of it.
+// Runs of a network on one input, and their results.
 #pragma once
 
 #include <cstdint>

@@ -173,7 +173,7 @@ Contract parse_contract(void const* data, std::size_t size) {
                                    ", this library reads " + std::to_string(contract_version));
     }
     std::uint32_t const body_size = header.whole();
-    need(body_size == size - header_size, "the contract is cut off, or something stands behind it");
+    need(body_size == size - header_size, "the contract is cut off or has trailing bytes");
     need(header.whole() == crc32(bytes + header_size, body_size),
          "the contract is damaged: its checksum is another");
 
@@ -189,7 +189,7 @@ Contract parse_contract(void const* data, std::size_t size) {
     for (std::size_t i = 0; i < classes; ++i) {
         contract.class_names.push_back(reader.text());
     }
-    need(reader.left() == 0, "the contract holds more than it says");
+    need(reader.left() == 0, "the contract has trailing bytes");
     check_contract(contract);
     return contract;
 }

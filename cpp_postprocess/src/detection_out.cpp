@@ -28,7 +28,7 @@ void read_detection_out(float const* rows, std::size_t count, std::size_t step,
         }
         if (row[0] < 1 || row[0] >= static_cast<float>(classes) || row[0] != std::floor(row[0])) {
             throw std::invalid_argument("row " + std::to_string(i) + " has the label " +
-                                        std::to_string(row[0]) + ", which is none of the " +
+                                        std::to_string(row[0]) + ", which is not one of the " +
                                         std::to_string(classes) + " classes");
         }
         box = {box.x_min * frame.width, box.y_min * frame.height, box.x_max * frame.width,

@@ -1,6 +1,6 @@
-// Eight floats at once: AVX2, SSE2, NEON, and a plain twin that gives the same bits.
+// Eight floats at once: AVX2, SSE2, NEON, and a plain implementation that gives the same bits.
 //
-// No fused multiply-add anywhere, so that all twins round alike. `max(a, b)` and `min(a, b)` give b
+// No fused multiply-add anywhere, so that all of them round alike. `max(a, b)` and `min(a, b)` give b
 // where either is NaN or both are equal, as x86 does it; NEON's differ for NaN, which no caller
 // lets decide anything.
 #pragma once

@@ -12,14 +12,14 @@ float side(float first, float last) { return std::max(last - first, 0.0F); }
 
 float area_of(Box const& box) { return side(box.x_min, box.x_max) * side(box.y_min, box.y_max); }
 
-// Returns a bit for each lane whose IoU is (at or) above the threshold.
-unsigned too_much(Lanes inter, Lanes together, OverlapRule const& rule) {
+// Returns a bit for each lane whose IoU exceeds the threshold, or reaches it if `inclusive`.
+unsigned iou_exceeds(Lanes inter, Lanes unions, OverlapRule const& rule) {
     Lanes const zero = Lanes::splat(0.0F);
     Lanes const limit = Lanes::splat(rule.threshold);
-    Lanes const iou = inter / together;
+    Lanes const iou = inter / unions;
     // above 0 and below infinity: what NaN is not
-    unsigned const has_iou = above(together, zero) &
-                             above(Lanes::splat(std::numeric_limits<float>::infinity()), together);
+    unsigned const has_iou = above(unions, zero) &
+                             above(Lanes::splat(std::numeric_limits<float>::infinity()), unions);
     if (!rule.inclusive) {
         return has_iou & above(iou, limit);
     }
@@ -41,7 +41,7 @@ void KeptBoxes::clear() {
     std::fill(last_.begin(), last_.end(), none);
 }
 
-bool KeptBoxes::hides(std::size_t list, Box const& box, OverlapRule const& rule) const {
+bool KeptBoxes::suppresses(std::size_t list, Box const& box, OverlapRule const& rule) const {
     Lanes const zero = Lanes::splat(0.0F);
     Lanes const x_min = Lanes::splat(box.x_min);
     Lanes const y_min = Lanes::splat(box.y_min);
@@ -56,9 +56,9 @@ bool KeptBoxes::hides(std::size_t list, Box const& box, OverlapRule const& rule)
         Lanes const down = min(Lanes::load(block.y_max.data()), y_max) -
                            max(Lanes::load(block.y_min.data()), y_min);
         Lanes const inter = max(across, zero) * max(down, zero);
-        Lanes const together = Lanes::load(block.area.data()) + area - inter + epsilon;
+        Lanes const unions = Lanes::load(block.area.data()) + area - inter + epsilon;
         unsigned const filled = (1U << block.count) - 1U;
-        if ((too_much(inter, together, rule) & filled) != 0U) {
+        if ((iou_exceeds(inter, unions, rule) & filled) != 0U) {
             return true;
         }
     }

@@ -22,14 +22,14 @@ constexpr std::size_t first_chunk = 512;
 
 std::size_t limit_from(std::uint32_t count) { return count == 0 ? no_limit : count; }
 
-// The most detections that the rules let through before the last cut.
+// The most detections before the limit on their total.
 std::size_t most_kept(DecodeRule const& rule, std::size_t priors, std::size_t classes) {
     std::size_t const each = std::min(
         {priors, limit_from(rule.candidates_per_class), limit_from(rule.keep_per_class)});
     return each * (classes - 1);
 }
 
-// How many boxes the walk may keep to hold others against them.
+// The most boxes that `select` keeps to compare others with.
 std::size_t most_compared(DecodeRule const& rule, std::size_t priors, std::size_t classes) {
     std::size_t const each = std::min(priors, limit_from(rule.candidates_per_class));
     std::size_t const all = each * (classes - 1);
@@ -37,7 +37,7 @@ std::size_t most_compared(DecodeRule const& rule, std::size_t priors, std::size_
     return stops ? std::min<std::size_t>(all, std::size_t{rule.keep_total} + 1) : all;
 }
 
-// Puts the `chunk` best of the candidates from `at` on in order; returns where they end.
+// Sorts the best `chunk` candidates from `at` on; returns where they end.
 std::size_t sort_next(std::vector<std::uint64_t>& candidates, std::size_t at, std::size_t chunk) {
     auto const first = candidates.begin() + static_cast<std::ptrdiff_t>(at);
     auto last = candidates.end();
@@ -102,7 +102,7 @@ void Postprocessor::set_thresholds(double score, double iou) {
 std::vector<Detection> const& Postprocessor::run(Heads const& heads, Frame const& frame) {
     check_frame(frame);
     check_heads(heads, levels_, class_count_);
-    if (++epoch_ == 0) {  // it has gone round: no old box may look fresh
+    if (++epoch_ == 0) {  // after an overflow no old box may look current
         std::fill(box_epoch_.begin(), box_epoch_.end(), 0U);
         epoch_ = 1;
     }
@@ -111,7 +111,7 @@ std::vector<Detection> const& Postprocessor::run(Heads const& heads, Frame const
         drop_beyond_class_limit(heads);
         spread_classes(heads);
     }
-    walk(heads);
+    select(heads);
     put_in_order();
     scale(frame);
     return found_;
@@ -136,8 +136,8 @@ void Postprocessor::find_candidates(Heads const& heads) {
     }
 }
 
-// Returns the box that a prior becomes, as core/detections.py reports it: normalised corners, the
-// last pixel inside where edges are inclusive, clipped where the rules say so.
+// Returns the decoded box of a prior, as core/detections.py reports it: normalised corners, those of
+// the last pixel if edges are inclusive, clipped if the rules clip before NMS.
 Box Postprocessor::box_of(Heads const& heads, std::uint32_t prior) {
     if (box_epoch_[prior] != epoch_) {
         box_epoch_[prior] = epoch_;
@@ -184,7 +184,7 @@ Box Postprocessor::compute_box(Heads const& heads, std::uint32_t prior) const {
     return box;
 }
 
-// For boxes that compete over all classes, each class is cut first.
+// For NMS over all classes, each class is limited first.
 void Postprocessor::drop_beyond_class_limit(Heads const& heads) {
     std::size_t const limit = limit_from(rule_.candidates_per_class);
     if (limit < priors_.size()) {
@@ -201,7 +201,7 @@ void Postprocessor::drop_beyond_class_limit(Heads const& heads) {
     candidates_.erase(end, candidates_.end());
 }
 
-// Finds how far boxes of one class are moved from those of the next, in pixels of the input.
+// Computes how far boxes of one class are moved from those of the next, in pixels of the input.
 void Postprocessor::spread_classes(Heads const& heads) {
     float most = 0.0F;
     for (std::uint64_t const candidate : candidates_) {
@@ -214,15 +214,15 @@ void Postprocessor::spread_classes(Heads const& heads) {
     class_distance_ = most + 1.0F;
 }
 
-// Visits the candidates from the best down and keeps what no better one hides. The candidates are
-// put in order chunk by chunk, because most are never reached.
-void Postprocessor::walk(Heads const& heads) {
+// Takes the candidates from the best down and keeps those that no better one suppresses. They are
+// sorted chunk by chunk, because most are never reached.
+void Postprocessor::select(Heads const& heads) {
     bool const in_classes = rule_.nms_scope == NmsScope::by_class;
-    // in classes, those beyond its limit hide nobody; over all classes the limit came first
+    // by class, candidates beyond the limit suppress nothing; over all classes they are gone by now
     std::size_t const candidate_limit =
         in_classes ? limit_from(rule_.candidates_per_class) : no_limit;
     std::size_t const keep_limit = limit_from(rule_.keep_per_class);
-    // one more than wanted, so that a cut is seen
+    // one more than the limit, so that `put_in_order` knows whether the list was cut
     std::size_t const enough =
         rule_.keep_total == 0 ? no_limit : std::size_t{rule_.keep_total} + 1;
     double const unit = in_classes ? 1.0 : double{input_width_} * double{input_height_};
@@ -262,7 +262,7 @@ void Postprocessor::walk(Heads const& heads) {
             }
         }
         std::size_t const list = in_classes ? label : 0;
-        if (kept_boxes_.hides(list, area, overlap)) {
+        if (kept_boxes_.suppresses(list, area, overlap)) {
             continue;
         }
         kept_boxes_.add(list, area);
@@ -273,7 +273,7 @@ void Postprocessor::walk(Heads const& heads) {
     }
 }
 
-// A list that had to be cut stays in the order of scores.
+// A list that was cut stays sorted by score.
 void Postprocessor::put_in_order() {
     if (rule_.keep_total != 0 && found_.size() > rule_.keep_total) {
         found_.resize(rule_.keep_total);

@@ -94,17 +94,17 @@ void Preprocessor::put_row(std::uint32_t row, unsigned char const* rgb, float* t
 }
 
 void Preprocessor::run_bilinear_u8(Image const& image, float* tensor) {
-    std::uint32_t held[2] = {image.height, image.height};  // which old row each buffer holds: none
+    std::uint32_t buffered[2] = {image.height, image.height};  // the old row in each buffer: none yet
     auto const across = [&](std::uint32_t row, std::size_t slot) {
-        if (held[slot] == row) {
+        if (buffered[slot] == row) {
             return;
         }
-        if (held[1 - slot] == row) {
-            std::swap(held[0], held[1]);
+        if (buffered[1 - slot] == row) {
+            std::swap(buffered[0], buffered[1]);
             std::swap(fixed_rows_[0], fixed_rows_[1]);
             return;
         }
-        held[slot] = row;
+        buffered[slot] = row;
         unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
         std::int32_t* to = fixed_rows_[slot].data();
         for (Blend const& blend : blend_x_) {
@@ -151,12 +151,12 @@ void Preprocessor::halve(Image const& image, float* tensor) {
 }
 
 void Preprocessor::run_bilinear_float(Image const& image, float* tensor) {
-    std::uint32_t held[2] = {image.height, image.height};
+    std::uint32_t buffered[2] = {image.height, image.height};
     auto const across = [&](std::uint32_t row, std::size_t slot) {
-        if (held[slot] == row) {
+        if (buffered[slot] == row) {
             return;
         }
-        held[slot] = row;
+        buffered[slot] = row;
         unsigned char const* const rgb = rgb_row(image, row, pixel_row_.data());
         std::size_t at = 0;
         for (Blend const& blend : blend_x_) {

@@ -5,32 +5,51 @@
 
 #include "check.hpp"
 
-int main() {
-    using mbv3ssd::Box;
-    float const infinity = std::numeric_limits<float>::infinity();
+using mbv3ssd::Box;
+using mbv3ssd::BoxDecoder;
+
+namespace {
+
+mbv3ssd::Prior const prior{0.5F, 0.25F, 0.5F, 0.25F};
+
+mbv3ssd::BoxCoder small_coder() {
     mbv3ssd::BoxCoder coder;
     coder.centre_variance = 0.5;
     coder.size_variance = 0.25;
-    mbv3ssd::Prior const prior{0.5F, 0.25F, 0.5F, 0.25F};
-    mbv3ssd::BoxDecoder const decoder(coder);
+    return coder;
+}
+
+}  // namespace
+
+TEST_CASE("offsets move and scale a prior") {
+    BoxDecoder const decoder(small_coder());
 
     float const still[] = {0, 0, 0, 0};
     Box box = decoder.decode(still, prior);
-    CHECK(box.x_min == 0.25F && box.x_max == 0.75F && box.y_min == 0.125F && box.y_max == 0.375F);
+    CHECK(box.x_min == 0.25F);
+    CHECK(box.x_max == 0.75F);
+    CHECK(box.y_min == 0.125F);
+    CHECK(box.y_max == 0.375F);
 
     float const moved[] = {2, -4, 0, 0};  // by 2 * 0.5 * 0.5 and -4 * 0.5 * 0.25
     box = decoder.decode(moved, prior);
-    CHECK(box.x_min == 0.75F && box.y_min == -0.375F);
+    CHECK(box.x_min == 0.75F);
+    CHECK(box.y_min == -0.375F);
 
     float const grown[] = {0, 0, 4, 0};  // e times as wide
     box = decoder.decode(grown, prior);
     CHECK(std::fabs(box.x_max - box.x_min - 0.5F * 2.7182818F) < 1e-6F);
+}
 
+TEST_CASE("sizes are limited; what is not finite is recognised") {
+    BoxDecoder const decoder(small_coder());
+    mbv3ssd::BoxCoder coder = small_coder();
     coder.max_log_size = 0;
     coder.min_log_size = -1;
-    mbv3ssd::BoxDecoder const limited(coder);
+    BoxDecoder const limited(coder);
+    float const infinity = std::numeric_limits<float>::infinity();
     float const far[] = {0, 0, infinity, -infinity};
-    box = limited.decode(far, prior);
+    Box const box = limited.decode(far, prior);
     CHECK(box.x_max - box.x_min == 0.5F);
     CHECK(std::fabs(box.y_max - box.y_min - 0.25F * 0.36787944F) < 1e-6F);
 

@@ -18,40 +18,41 @@ void check_refused(char const* words, Change change) {
     Golden golden = small_golden();
     change(golden);
     auto const bytes = GoldenBytes(golden).sealed();
-    CHECK_THROWS(GoldenError, words, parse_golden(bytes.data(), bytes.size()));
+    CHECK_ERROR(GoldenError, words, parse_golden(bytes.data(), bytes.size()));
 }
 
-void check_damaged_files() {
+}  // namespace
+
+TEST_CASE("damaged files are refused") {
     auto const bytes = GoldenBytes(small_golden()).sealed();
     for (std::size_t size = 0; size < bytes.size(); ++size) {
-        CHECK_THROWS(GoldenError, size < 20 ? "no golden file" : "cut off",
-                     parse_golden(bytes.data(), size));
+        CHECK_ERROR(GoldenError, size < 20 ? "no golden file" : "cut off",
+                    parse_golden(bytes.data(), size));
     }
     // cut off, and then given a right header again
     auto const body = GoldenBytes(small_golden()).bytes();
     for (std::size_t size = 0; size < body.size(); ++size) {
         auto const sealed = GoldenBytes::seal({body.begin(), body.begin() +
                                                                  static_cast<std::ptrdiff_t>(size)});
-        CHECK_THROWS(GoldenError, "golden file", parse_golden(sealed.data(), sealed.size()));
+        CHECK_ERROR(GoldenError, "golden file", parse_golden(sealed.data(), sealed.size()));
     }
     auto longer = body;
     longer.push_back(0);
     auto const sealed = GoldenBytes::seal(longer);
-    CHECK_THROWS(GoldenError, "more than it says", parse_golden(sealed.data(), sealed.size()));
+    CHECK_ERROR(GoldenError, "trailing bytes", parse_golden(sealed.data(), sealed.size()));
     auto flipped = bytes;
     flipped[100] ^= 1U;
-    CHECK_THROWS(GoldenError, "damaged", parse_golden(flipped.data(), flipped.size()));
+    CHECK_ERROR(GoldenError, "damaged", parse_golden(flipped.data(), flipped.size()));
     auto const newer = GoldenBytes(small_golden()).sealed(2);
-    CHECK_THROWS(GoldenError, "has version 2", parse_golden(newer.data(), newer.size()));
-    CHECK_THROWS(GoldenError, "null pointer", parse_golden(nullptr, 7));
+    CHECK_ERROR(GoldenError, "has version 2", parse_golden(newer.data(), newer.size()));
+    CHECK_ERROR(GoldenError, "null pointer", parse_golden(nullptr, 7));
 }
 
-void check_sha256() {
+TEST_CASE("sha256 gives the examples of FIPS 180-4") {
     auto const of = [](std::string const& words) {
         auto const* const data = reinterpret_cast<unsigned char const*>(words.data());
         return selftest::hex_of(selftest::sha256_of(data, words.size()));
     };
-    // the examples that come with FIPS 180-4
     CHECK(of("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     CHECK(of("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     CHECK(of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
@@ -60,23 +61,26 @@ void check_sha256() {
           "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
-}  // namespace
-
-int main() {
+TEST_CASE("a golden file is read as it was written") {
     auto const bytes = GoldenBytes(small_golden()).sealed();
     Golden const read = parse_golden(bytes.data(), bytes.size());
-    CHECK(read.name == "small" && read.made_by == "a test" && read.priors == 2);
-    CHECK(read.files.size() == 4 && read.files[1].name == "a.bin" && read.files[1].size == 5);
+    CHECK(read.name == "small");
+    CHECK(read.made_by == "a test");
+    CHECK(read.priors == 2);
+    REQUIRE(read.files.size() == 4);
+    CHECK(read.files[1].name == "a.bin");
+    CHECK(read.files[1].size == 5);
     CHECK(read.files[1].sha256 == small_golden().files[1].sha256);
-    CHECK(read.limits_of("bf16")->box_share == 0.7 && read.limits_of("int8") == nullptr);
+    CHECK(read.limits_of("bf16")->box_share == 0.7);
+    CHECK(read.limits_of("int8") == nullptr);
     CHECK(read.exact.pixels == 1e-3);
     CHECK(read.images[0].conf == small_golden().images[0].conf);
-    CHECK(read.images[0].own.boxes[1].label == 2 && read.images[0].own.boxes[1].x_max == 3);
+    CHECK(read.images[0].own.boxes[1].label == 2);
+    CHECK(read.images[0].own.boxes[1].x_max == 3);
     CHECK(read.images[0].detection_out.cut == 0.3);
+}
 
-    check_damaged_files();
-    check_sha256();
-
+TEST_CASE("every value is checked") {
     double const nan = std::numeric_limits<double>::quiet_NaN();
     float const infinite = std::numeric_limits<float>::infinity();
     check_refused("not beside it", [](Golden& g) { g.param = g.files[0].name = "../a.param"; });

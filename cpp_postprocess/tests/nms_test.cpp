@@ -11,50 +11,53 @@ using mbv3ssd::Box;
 using mbv3ssd::KeptBoxes;
 using mbv3ssd::OverlapRule;
 
-bool hides(Box const& kept, Box const& box, OverlapRule const& rule) {
+bool suppresses(Box const& kept, Box const& box, OverlapRule const& rule) {
     KeptBoxes boxes;
     boxes.reserve(1, 1);
     boxes.add(0, kept);
-    return boxes.hides(0, box, rule);
+    return boxes.suppresses(0, box, rule);
 }
+
+Box const left{0, 0, 2, 1};
 
 }  // namespace
 
-int main() {
-    Box const left{0, 0, 2, 1};
+TEST_CASE("a box is suppressed by its IoU") {
     Box const right{1, 0, 3, 1};  // IoU 1/3 with `left`
-    CHECK(hides(left, right, {0.33F, 0, false}));
-    CHECK(!hides(left, right, {0.34F, 0, false}));
-    CHECK(!hides(left, right, {0.33F, 1, false}));  // 1 / (3 + 1)
+    CHECK(suppresses(left, right, {0.33F, 0, false}));
+    CHECK(!suppresses(left, right, {0.34F, 0, false}));
+    CHECK(!suppresses(left, right, {0.33F, 1, false}));  // 1 / (3 + 1)
 
     // an IoU of exactly 1/2
     Box const half{0, 0, 1, 1};
-    CHECK(!hides(left, half, {0.5F, 0, false}));
-    CHECK(hides(left, half, {0.5F, 0, true}));
+    CHECK(!suppresses(left, half, {0.5F, 0, false}));
+    CHECK(suppresses(left, half, {0.5F, 0, true}));
+}
 
-    // boxes without area have an IoU of 0, and so have those apart
+TEST_CASE("boxes without area, and disjoint ones, have an IoU of 0") {
     Box const point{1, 1, 1, 1};
-    CHECK(!hides(point, point, {0.0F, 0, false}));
-    CHECK(hides(point, point, {0.0F, 0, true}));
-    CHECK(!hides(left, {5, 5, 6, 6}, {0.0F, 0, false}));
-    CHECK(hides(left, {5, 5, 6, 6}, {0.0F, 0, true}));
+    CHECK(!suppresses(point, point, {0.0F, 0, false}));
+    CHECK(suppresses(point, point, {0.0F, 0, true}));
+    CHECK(!suppresses(left, {5, 5, 6, 6}, {0.0F, 0, false}));
+    CHECK(suppresses(left, {5, 5, 6, 6}, {0.0F, 0, true}));
     Box const turned{2, 1, 0, 0};
-    CHECK(!hides(left, turned, {0.1F, 0, false}));
+    CHECK(!suppresses(left, turned, {0.1F, 0, false}));
     float const huge = std::numeric_limits<float>::max();
-    CHECK(!hides({-huge, -huge, huge, huge}, {-huge, -huge, huge, huge}, {0.5F, 0, false}));
+    CHECK(!suppresses({-huge, -huge, huge, huge}, {-huge, -huge, huge, huge}, {0.5F, 0, false}));
+}
 
-    // lists are apart, and any number of boxes fits into a list
+TEST_CASE("lists are independent and hold any number of boxes") {
     KeptBoxes boxes;
     boxes.reserve(2, 100);
     OverlapRule const rule{0.5F, 0, false};
     for (int i = 0; i < 50; ++i) {
         auto const x = static_cast<float>(i);
         Box const box{x, 0, x + 0.9F, 1};
-        CHECK(!boxes.hides(0, box, rule));
+        CHECK(!boxes.suppresses(0, box, rule));
         boxes.add(0, box);
-        CHECK(boxes.hides(0, box, rule));
-        CHECK(!boxes.hides(1, box, rule));
+        CHECK(boxes.suppresses(0, box, rule));
+        CHECK(!boxes.suppresses(1, box, rule));
     }
     boxes.clear();
-    CHECK(!boxes.hides(0, {0, 0, 0.9F, 1}, rule));
+    CHECK(!boxes.suppresses(0, {0, 0, 0.9F, 1}, rule));
 }

@@ -29,8 +29,8 @@ std::vector<Detection> detect(Postprocessor& postprocessor, SmallHeads const& he
     return postprocessor.run({&part, 1, ConfForm::logits, mbv3ssd::LocForm::offsets}, {});
 }
 
-// The finders over the CPU's lanes and over plain floats say the same, to the last bit.
-void check_twins(Random& random, std::size_t classes, ConfForm form, double threshold) {
+// Compares the finders over the CPU's lanes and over plain floats, bit by bit.
+void check_lanes(Random& random, std::size_t classes, ConfForm form, double threshold) {
     constexpr std::size_t priors = 57;
     SmallHeads heads = random_heads(random, priors, classes);
     if (random.below(3) == 0) {
@@ -50,38 +50,55 @@ void check_twins(Random& random, std::size_t classes, ConfForm form, double thre
     CHECK(found == found_plainly);
 }
 
-}  // namespace
-
-int main() {
-    Postprocessor postprocessor(small_contract());
-    CHECK(postprocessor.priors().size() == 57);
-
-    // one prior of one class stands out
+// All background.
+SmallHeads empty_heads() {
     SmallHeads heads{std::vector<float>(57 * 4, 0.0F), std::vector<float>(57 * 5, 0.0F)};
     for (std::size_t i = 0; i < 57; ++i) {
         heads.conf[i * 5] = 20;
     }
+    return heads;
+}
+
+}  // namespace
+
+TEST_CASE("one prior of one class is found") {
+    Postprocessor postprocessor(small_contract());
+    CHECK(postprocessor.priors().size() == 57);
+    SmallHeads heads = empty_heads();
     CHECK(detect(postprocessor, heads).empty());
     heads.conf[30 * 5 + 3] = 22;
     auto found = detect(postprocessor, heads);
-    CHECK(found.size() == 1 && found[0].label == 3 && found[0].prior == 30);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].label == 3);
+    CHECK(found[0].prior == 30);
     CHECK(std::fabs(found[0].score - 1 / (1 + std::exp(-2.0F))) < 1e-6F);
+}
 
-    // equal scores: first the lower prior, then the lower label
+TEST_CASE("equal scores: the lower prior comes first, then the lower label") {
+    Postprocessor postprocessor(small_contract());
+    SmallHeads heads = empty_heads();
+    heads.conf[30 * 5 + 3] = 22;
     heads.conf[2 * 5 + 4] = heads.conf[50 * 5 + 1] = heads.conf[50 * 5 + 4] = 22;
     heads.conf[2 * 5 + 1] = 22;
-    found = detect(postprocessor, heads);
-    CHECK(found.size() == 5 && found[0].prior == 30);
-    CHECK(found[1].prior == 2 && found[1].label == 1 && found[2].label == 4);
-    CHECK(found[3].prior == 50 && found[3].label == 1 && found[4].label == 4);
+    auto found = detect(postprocessor, heads);
+    REQUIRE(found.size() == 5);
+    CHECK(found[0].prior == 30);
+    CHECK(found[1].prior == 2);
+    CHECK(found[1].label == 1);
+    CHECK(found[2].label == 4);
+    CHECK(found[3].prior == 50);
+    CHECK(found[3].label == 1);
+    CHECK(found[4].label == 4);
 
-    // the background may be anything, as long as it is a number
+    // the background may be infinite
     heads.conf[30 * 5] = -std::numeric_limits<float>::infinity();
     CHECK(detect(postprocessor, heads)[0].prior == 30);
     heads.conf[30 * 5] = std::numeric_limits<float>::infinity();
     CHECK(detect(postprocessor, heads)[0].prior == 2);
+}
 
-    // no more than the contract wants, and room for them
+TEST_CASE("no more detections than the contract allows, best first") {
+    Postprocessor postprocessor(small_contract());
     Random random(3);
     for (int round = 0; round < 50; ++round) {
         auto const many = detect(postprocessor, random_heads(random, 57, 5));
@@ -91,18 +108,25 @@ int main() {
         }));
     }
     CHECK(postprocessor.capacity() >= 20);
+}
 
+TEST_CASE("heads that do not fit are refused") {
+    Postprocessor postprocessor(small_contract());
+    SmallHeads const heads = empty_heads();
     HeadPart part = part_of(heads);
     Heads const whole{&part, 1, ConfForm::logits, mbv3ssd::LocForm::offsets};
-    CHECK_THROWS(std::invalid_argument, "no pixels", postprocessor.run(whole, {0, 1, false}));
+    CHECK_ERROR(std::invalid_argument, "no pixels", postprocessor.run(whole, {0, 1, false}));
     part.loc_size -= 1;
-    CHECK_THROWS(std::invalid_argument, "loc is not 4 numbers", postprocessor.run(whole, {}));
-    CHECK_THROWS(std::invalid_argument, "not in 0", postprocessor.run(Heads{}, {}));
+    CHECK_ERROR(std::invalid_argument, "loc is not 4 numbers", postprocessor.run(whole, {}));
+    CHECK_ERROR(std::invalid_argument, "not in 0", postprocessor.run(Heads{}, {}));
+}
 
+TEST_CASE("candidates do not depend on the CPU's lanes") {
+    Random random(4);
     for (int round = 0; round < 300; ++round) {
         std::size_t const classes = 2 + random.below(30);
         auto const form = random.below(3) == 0 ? ConfForm::probabilities : ConfForm::logits;
         double const thresholds[] = {0.0, 0.001, 0.05, 0.3, 0.9, 1.0};
-        check_twins(random, classes, form, thresholds[random.below(6)]);
+        check_lanes(random, classes, form, thresholds[random.below(6)]);
     }
 }

@@ -9,21 +9,29 @@ bool is(mbv3ssd::Prior const& prior, float x, float y, float width, float height
     return prior.x == x && prior.y == y && prior.width == width && prior.height == height;
 }
 
-}  // namespace
-
-int main() {
-    using mbv3ssd::ClipRule;
+mbv3ssd::PriorTable small_table() {
     mbv3ssd::PriorTable table;
     table.frame_width = table.frame_height = 8;
+    return table;
+}
+
+}  // namespace
+
+TEST_CASE("priors of a cell, cell by cell") {
+    mbv3ssd::PriorTable table = small_table();
     table.levels = {{1, 2, 4, 8, 2, 8, {4.0}}};
 
     auto priors = mbv3ssd::build_priors(table);
-    CHECK(priors.size() == 6);
+    REQUIRE(priors.size() == 6);
     CHECK(is(priors[0], 0.25F, 0.5F, 0.25F, 0.25F));  // the small square
     CHECK(is(priors[1], 0.25F, 0.5F, 0.5F, 0.5F));    // sqrt(2 * 8) = 4
     CHECK(is(priors[2], 0.25F, 0.5F, 0.5F, 0.125F));  // twice as wide, half as high
     CHECK(is(priors[3], 0.75F, 0.5F, 0.25F, 0.25F));  // the next column
+}
 
+TEST_CASE("clip rules and rounding") {
+    using mbv3ssd::ClipRule;
+    mbv3ssd::PriorTable table = small_table();
     table.levels = {{1, 1, 2, 2, 12, 0, {}}};  // centre at 1/8, 12/8 wide
     table.clip = ClipRule::sizes;
     CHECK(is(mbv3ssd::build_priors(table)[0], 0.125F, 0.125F, 1.0F, 1.0F));

@@ -8,6 +8,8 @@ from example_bundle import Place
 
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=CPUS)
 def place(request, arm, bench):

@@ -22,6 +22,8 @@ from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks, fp16_unsafe_laye
 from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
+pytestmark = pytest.mark.slow
+
 DEPTHWISE = """7767517
 2 2
 Input input 0 1 input 0={width} 1={height} 2={channels}

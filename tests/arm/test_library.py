@@ -3,6 +3,9 @@
 import struct
 
 import cpp_build
+import pytest
+
+pytestmark = pytest.mark.slow
 
 AARCH64 = 183  # e_machine of an ELF file
 

@@ -8,6 +8,8 @@ from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def program(bench):

@@ -15,6 +15,7 @@ from mbv3ssd_deploy.device.contract import render_contract
 
 HEADER = 20  # magic, version, size and checksum (docs/formats/contract.md)
 SECONDS = os.environ.get("FUZZ_SECONDS", "3")
+pytestmark = pytest.mark.slow
 TRIAL = 'extern "C" int LLVMFuzzerTestOneInput(unsigned char const*, unsigned long) { return 0; }'
 
 

@@ -13,6 +13,37 @@ from mbv3ssd_deploy.device.contract import render_contract, render_contract_head
 CONSUMER = cpp_build.SOURCE / "tests" / "consumer"
 
 
+def test_its_own_tests_pass():
+    cpp_build.need_compiler()
+    folder = cpp_build.build_preset("dev")
+
+    report = cpp_build.run("ctest", "--test-dir", str(folder), "--output-on-failure")
+
+    assert "100% tests passed" in report
+
+
+def test_a_test_program_reports_every_failed_check_of_every_case(tmp_path):
+    tests = cpp_build.SOURCE / "tests"
+    source = tmp_path / "failing.cpp"
+    source.write_text(
+        '#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN\n#include "check.hpp"\n'
+        'TEST_CASE("first") { CHECK(1 == 2); CHECK(2 == 3); }\n'
+        'TEST_CASE("second") { CHECK_ERROR(int, "words", throw 1); }\n'
+    )
+    program, include = tmp_path / "failing", f"-I{tests / 'vendor' / 'doctest'}"
+    cpp_build.run(
+        *(cpp_build.compiler(), "-std=c++17", f"-I{tests}", include),
+        *(str(source), "-o", str(program)),
+    )
+
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    for reported in ("first", "1 == 2", "2 == 3", "second", "0 passed | 2 failed"):
+        assert reported in done.stdout
+
+
+@pytest.mark.slow
 def test_its_own_tests_and_fuzzers_pass_under_the_sanitizers():
     cpp_build.need_compiler()
     folder = cpp_build.build_preset("asan")
@@ -39,6 +70,7 @@ def finds_one_object(program, contract):
     assert "cannot be opened" in missing.stderr
 
 
+@pytest.mark.slow
 def test_a_project_finds_the_installed_library(shared_library, contract, tmp_path):
     cpp_build.run("cmake", "--install", str(shared_library.parent), "--prefix", str(tmp_path))
     options = f"-DCMAKE_PREFIX_PATH={tmp_path}", f"-DCMAKE_BUILD_RPATH={tmp_path / 'lib'}"

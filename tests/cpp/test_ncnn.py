@@ -167,16 +167,19 @@ def place(programs, tmp_path_factory):
     return Place(build_workbench(tmp_path_factory.mktemp("examples")), run_program)
 
 
+@pytest.mark.slow
 def test_the_whole_network_finds_what_python_finds(place):
     place.assert_same(place.run("detect_ncnn"), place.found_by_python())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", Outputs)
 def test_raw_heads_and_the_library_find_what_python_finds(place, outputs):
     bundle = place.with_outputs(outputs)
     place.assert_same(place.run("detect_ncnn_raw", bundle=bundle), place.found_from_heads(bundle))
 
 
+@pytest.mark.slow
 def test_a_network_of_another_size_is_not_fed(place, programs, tmp_path):
     bundle, contract, picture = place.bundle, tmp_path / "model.mbv3c", tmp_path / "image.ppm"
     spec = bundle.spec
@@ -199,6 +202,7 @@ def test_a_network_of_another_size_is_not_fed(place, programs, tmp_path):
         assert "the network takes 96 x 96 pixels, not 64 x 96" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_said(place, programs, tmp_path):
     program, bundle = programs / "detect_ncnn", place.bundle
     contract, picture = tmp_path / "model.mbv3c", tmp_path / "image.ppm"

@@ -12,6 +12,8 @@ from mbv3ssd_deploy.core.detections import detections_from_heads
 from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def program():

@@ -1,4 +1,4 @@
-"""The packaged self-test: good packages pass, and each broken one fails in the row that knows."""
+"""The packaged self-test: good packages pass; a broken one fails in the row that checks it."""
 
 import dataclasses
 import shutil
@@ -21,6 +21,8 @@ from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
+
+pytestmark = pytest.mark.slow
 
 ROWS = (
     *("files", "preprocess", "postprocess", "priors"),
@@ -354,7 +356,7 @@ def test_a_golden_file_that_was_flipped_is_refused(program, packed):
         ((), "the folder is missing"),
         (("model", "more"), "one folder too many: more"),
         (("model", "--speed", "9"), "there is no option --speed"),
-        (("model", "--threads"), "--threads wants another word"),
+        (("model", "--threads"), "--threads needs a value"),
         (("model", "--threads", "0"), "0 is no whole number from 1 to 256"),
         (("model", "--rounds", "ten"), "ten is no whole number from 0 to 100000"),
     ],

@@ -68,7 +68,7 @@ typedef enum mbv3ssd_pixels {
     MBV3SSD_NV21 = 5
 } mbv3ssd_pixels;
 
-/* Row 0 is the top one. Strides are bytes from a row to the next; 0: the rows stand close. For
+/* Row 0 is the top one. Strides are bytes from a row to the next; 0: rows without padding. For
  * NV21, `pixels` are the rows of Y, and `chroma` half as many rows (rounded up) of V and U in turn,
  * a pair for 2 x 2 pixels; often it is pixels + stride * height. Other formats leave it NULL. */
 typedef struct mbv3ssd_image {
@@ -149,12 +149,12 @@ MBV3SSD_API mbv3ssd_status mbv3ssd_set_priors(mbv3ssd_detector* detector, const 
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_thresholds(mbv3ssd_detector* detector, double score,
                                                   double iou);
 
-/* What the heads hold, as an mbv3ssd_conf and an mbv3ssd_loc; logits and offsets if nobody says
- * otherwise. */
+/* The form of the heads, as an mbv3ssd_conf and an mbv3ssd_loc; logits and offsets by
+ * default. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_head_form(mbv3ssd_detector* detector, uint32_t conf,
                                                  uint32_t loc);
 
-/* Whether boxes are cut at the edges of the image; they are not if nobody says so. */
+/* Whether boxes are clipped to the image; by default they are not. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_clip(mbv3ssd_detector* detector, int clip);
 
 /* Resizes an image of any size (up to 32768 a side) to the network's input and normalises it. Fills

@@ -64,7 +64,7 @@ struct PriorTable {
 };
 
 // How offsets become boxes: centre = prior + offset * variance * size of the prior,
-// size = size of the prior * exp(offset * variance), the exponent held within the limits.
+// size = size of the prior * exp(offset * variance), the exponent clamped to the limits.
 struct BoxCoder {
     double centre_variance = 0, size_variance = 0;
     double max_log_size = std::numeric_limits<double>::infinity();  // infinite: no limit
@@ -79,7 +79,7 @@ struct DecodeRule {
     std::uint32_t keep_per_class = 0;        // out of it
     std::uint32_t keep_total = 0;            // of all classes together
     bool clip_before_nms = false;
-    bool suppress_at_threshold = false;  // an IoU that equals the threshold is too much, too
+    bool suppress_at_threshold = false;  // an IoU equal to the threshold suppresses as well
     ResultOrder order = ResultOrder::score;
     BoxEdges box_edges = BoxEdges::continuous;
     NmsScope nms_scope = NmsScope::by_class;

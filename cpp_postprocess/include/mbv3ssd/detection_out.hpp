@@ -14,7 +14,7 @@ namespace mbv3ssd {
 // `frame`.
 //
 // Throws std::invalid_argument if `step` is below 6, if the frame has no size, or if a row's label
-// is none of the `classes`: the blob is of another model, or another blob.
+// is not below `classes`: the blob is of another model, or another blob.
 void read_detection_out(float const* rows, std::size_t count, std::size_t step,
                         std::size_t classes, Frame const& frame, std::vector<Detection>& found);
 

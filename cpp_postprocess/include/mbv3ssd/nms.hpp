@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression: the boxes that were kept, and whether they hide a next one.
+// Greedy non-maximum suppression: the kept boxes, and whether they suppress the next one.
 #pragma once
 
 #include <array>
@@ -10,27 +10,27 @@
 
 namespace mbv3ssd {
 
-// When two boxes are too much alike. IoU = inter / (union + epsilon), in float; where the union is
-// 0 or too large for float, it is 0. `inclusive`: an IoU that equals the threshold hides, too.
+// When one box suppresses another. IoU = inter / (union + epsilon), in float; it is 0 if the union
+// is 0 or too large for float. `inclusive`: an IoU equal to the threshold suppresses as well.
 struct OverlapRule {
     float threshold;
     float epsilon;
     bool inclusive;
 };
 
-// Kept boxes, list by list (one a class, as a rule). Boxes are tested eight at a time.
+// Kept boxes in lists, usually one per class. Boxes are tested eight at a time.
 class KeptBoxes {
    public:
-    // Makes room for `boxes` boxes in `lists` lists, so that `add` allocates nothing.
+    // Reserves memory for `boxes` boxes in `lists` lists, so that `add` allocates nothing.
     void reserve(std::size_t lists, std::size_t boxes);
 
-    // Forgets all boxes, not the room.
+    // Removes all boxes and keeps the memory.
     void clear();
 
-    // Whether a box of `list` overlaps `box` too much.
-    [[nodiscard]] bool hides(std::size_t list, Box const& box, OverlapRule const& rule) const;
+    // Whether a box of `list` suppresses `box`.
+    [[nodiscard]] bool suppresses(std::size_t list, Box const& box, OverlapRule const& rule) const;
 
-    // Keeps `box` in `list`.
+    // Adds `box` to `list`.
     void add(std::size_t list, Box const& box);
 
    private:

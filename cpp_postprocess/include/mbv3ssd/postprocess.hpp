@@ -75,7 +75,7 @@ class Postprocessor {
     [[nodiscard]] Box compute_box(Heads const& heads, std::uint32_t prior) const;
     void drop_beyond_class_limit(Heads const& heads);
     void spread_classes(Heads const& heads);
-    void walk(Heads const& heads);
+    void select(Heads const& heads);
     void put_in_order();
     void scale(Frame const& frame);
 

@@ -12,7 +12,7 @@ namespace mbv3ssd {
 enum class PixelFormat : std::uint32_t { rgb, bgr, rgba, bgra, grey, nv21 };
 
 // Borrowed pixels, 8 bits a channel, the top row first. `stride` is the number of bytes from a row
-// to the next; 0 means that rows stand close. NV21 (Android's camera) has a plane of Y and then, at
+// to the next; 0 means rows without padding. NV21 (Android's camera) has a plane of Y and then, at
 // `chroma`, rows of V and U in turn, one pair for 2 x 2 pixels.
 struct Image {
     unsigned char const* pixels = nullptr;
@@ -33,7 +33,7 @@ struct Blend {
     std::int32_t fixed_first, fixed_second;  // weights of 11 fractional bits
 };
 
-// A run of old places for one new place; the weights stand elsewhere, from `weights` on.
+// A run of old places for one new place; its weights are stored from index `weights` on.
 struct Taps {
     std::uint32_t first, count;
     std::size_t weights;

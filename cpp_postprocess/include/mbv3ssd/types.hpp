@@ -6,7 +6,7 @@
 
 namespace mbv3ssd {
 
-// Corners, in the unit that the function says: [0, 1] of the image, or pixels.
+// Corners, in the unit that the function documents: [0, 1] of the image, or pixels.
 struct Box {
     float x_min, y_min, x_max, y_max;
 };
