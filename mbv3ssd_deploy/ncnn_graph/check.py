@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
-from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.graph import (
     NcnnGraph,
     NcnnLayer,
@@ -22,11 +21,11 @@ from mbv3ssd_deploy.ncnn_graph.graph import (
     Problem,
     Storage,
     Weight,
-    joined_messages,
+    raise_problems,
 )
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
 from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema, ParamField, WeightField
-from mbv3ssd_deploy.ncnn_graph.shapes import Params, infer_shapes, int_of
+from mbv3ssd_deploy.ncnn_graph.shapes import Params, infer_shapes
 
 FLOAT16_MAX = 65504.0
 NAME_BYTES: Final = 255
@@ -43,9 +42,7 @@ def check_graph(graph: NcnnGraph) -> None:
     Raises:
         FormatError: `find_problems` finds something; the message holds all of it.
     """
-    problems = find_problems(graph)
-    if problems:
-        raise FormatError(joined_messages(problems))
+    raise_problems(find_problems(graph))
 
 
 def find_problems(graph: NcnnGraph) -> tuple[str, ...]:
@@ -140,12 +137,8 @@ def _parameter_problems(layer: NcnnLayer) -> Iterator[str]:
         yield from _RULES[layer.type](schema.resolved(layer.params), len(layer.inputs))
 
 
-def _floats(params: Params, name: str) -> tuple[float, ...]:
-    return cast(tuple[float, ...], params[name])
-
-
 def _activation(params: Params) -> Iterator[str]:
-    kind, given = int_of(params, "activation_type"), len(_floats(params, "activation_params"))
+    kind, given = params["activation_type"], len(params["activation_params"])
     if kind not in ACTIVATIONS:
         yield f"activation_type {kind} is not one of 0..6"
     elif given < ACTIVATIONS[kind]:
@@ -153,32 +146,32 @@ def _activation(params: Params) -> Iterator[str]:
 
 
 def _weight_count(params: Params, *factors: str) -> Iterator[str]:
-    size = int_of(params, "weight_data_size")
-    unit = math.prod(int_of(params, name) for name in factors)
+    size = params["weight_data_size"]
+    unit = math.prod(params[name] for name in factors)
     if unit < 1 or size < 1 or size % unit:
         yield f"weight_data_size {size} is not a multiple of {' * '.join(factors)} = {unit}"
 
 
 def _at_least_one(params: Params, *names: str) -> Iterator[str]:
-    small = [f"{name} {params[name]}" for name in names if int_of(params, name) < 1]
+    small = [f"{name} {params[name]}" for name in names if params[name] < 1]
     if small:
         yield f"{' and '.join(small)} must be at least 1"
 
 
 def _convolution(params: Params, inputs: int) -> Iterator[str]:
-    if (int_of(params, "dynamic_weight") == 0) != (inputs == 1):
+    if (params["dynamic_weight"] == 0) != (inputs == 1):
         yield f"takes {inputs} blobs with dynamic_weight {params['dynamic_weight']}"
-    if int_of(params, "dynamic_weight") == 0:
+    if params["dynamic_weight"] == 0:
         yield from _weight_count(params, "num_output", "kernel_w", "kernel_h")
     yield from _at_least_one(params, "stride_h", "stride_w", "dilation_h", "dilation_w")
-    if int_of(params, "int8_scale_term") not in _INT8_TERMS:
+    if params["int8_scale_term"] not in _INT8_TERMS:
         yield f"int8_scale_term {params['int8_scale_term']} is not one of 0, 1, 2, 101, 102"
     yield from _activation(params)
 
 
 def _depthwise(params: Params, inputs: int) -> Iterator[str]:
     yield from _convolution(params, inputs)
-    outputs, group = int_of(params, "num_output"), int_of(params, "group")
+    outputs, group = params["num_output"], params["group"]
     if group < 1 or outputs % group:
         yield f"num_output {outputs} is not a multiple of group {group}"
 
@@ -194,41 +187,41 @@ def _pooling(params: Params, _: int) -> Iterator[str]:
 
 
 def _binary_op(params: Params, inputs: int) -> Iterator[str]:
-    if (int_of(params, "with_scalar") != 0) != (inputs == 1):
+    if (params["with_scalar"] != 0) != (inputs == 1):
         yield f"takes {inputs} blobs with with_scalar {params['with_scalar']}"
 
 
 def _softmax(params: Params, _: int) -> Iterator[str]:
-    if int_of(params, "axis") != 0 and int_of(params, "fixbug0") != 1:
+    if params["axis"] != 0 and params["fixbug0"] != 1:
         yield f"axis {params['axis']} needs fixbug0 = 1"
 
 
 def _reduction(params: Params, _: int) -> Iterator[str]:
-    if params["axes"] and int_of(params, "fixbug0") != 1:
+    if params["axes"] and params["fixbug0"] != 1:
         yield "axes need fixbug0 = 1"
 
 
 def _memory_data(params: Params, _: int) -> Iterator[str]:
-    w, h, d, c = (int_of(params, name) for name in ("w", "h", "d", "c"))
+    w, h, d, c = (params[name] for name in ("w", "h", "d", "c"))
     # without a w ncnn reads nothing and gives whatever the memory holds
     needs = {"w": True, "h": c or d, "c": d}
-    missing = [name for name, needed in needs.items() if needed and int_of(params, name) < 1]
+    missing = [name for name, needed in needs.items() if needed and params[name] < 1]
     if missing or min(h, d, c) < 0:
         yield f"a blob of w={w} h={h} d={d} c={c} has no {' and no '.join(missing) or 'size'}"
 
 
 def _clip(params: Params, _: int) -> Iterator[str]:
-    if cast(float, params["min"]) > cast(float, params["max"]):
+    if params["min"] > params["max"]:
         yield f"min {params['min']} is above max {params['max']}"
 
 
 def _prior_box(params: Params, inputs: int) -> Iterator[str]:
-    smallest, largest = len(_floats(params, "min_sizes")), len(_floats(params, "max_sizes"))
+    smallest, largest = len(params["min_sizes"]), len(params["max_sizes"])
     if smallest == 0:
         yield "min_sizes is empty"
     if 0 < largest < smallest:
         yield f"{smallest} min_sizes have only {largest} max_sizes; ncnn reads past their end"
-    sizes = (int_of(params, "image_width"), int_of(params, "image_height"))
+    sizes = (params["image_width"], params["image_height"])
     if inputs == 1 and AUTO in sizes and (largest or sizes != (AUTO, AUTO)):
         yield f"image size {sizes[0]} x {sizes[1]} is taken from a second blob, which is not there"
     elif any(size < 1 and size != AUTO for size in sizes):
@@ -237,9 +230,9 @@ def _prior_box(params: Params, inputs: int) -> Iterator[str]:
 
 def _detection_output(params: Params, _: int) -> Iterator[str]:
     for name in ("nms_top_k", "keep_top_k"):
-        if int_of(params, name) < 1:
+        if params[name] < 1:
             yield f"{name} {params[name]} throws in ncnn; 'no limit' is the number of priors"
-    if int_of(params, "num_class") < 2 and int_of(params, "num_class") != AUTO:
+    if params["num_class"] < 2 and params["num_class"] != AUTO:
         yield f"num_class {params['num_class']} leaves no class besides the background"
 
 

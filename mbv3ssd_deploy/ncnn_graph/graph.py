@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from mbv3ssd_deploy.errors import FormatError
+
 Param = int | float | tuple[int, ...] | tuple[float, ...]
 
 # Blobs of the networks that we make: the body's, and those of the SSD tail (`ssd_tail`).
@@ -107,8 +109,8 @@ class Problem:
     message: str
 
 
-def joined_messages(problems: Sequence[str]) -> str:
-    """Return the problems as one sentence, or as a counted list."""
-    if len(problems) == 1:
-        return problems[0]
-    return "\n  ".join((f"{len(problems)} problems:", *problems))
+def raise_problems(problems: Sequence[str], where: str = "") -> None:
+    """Raise FormatError with the problems as one sentence, or as a counted list; none is fine."""
+    if problems:
+        counted = (f"{len(problems)} problems:", *problems)
+        raise FormatError(problems[0] if len(problems) == 1 else "\n  ".join(counted), where=where)

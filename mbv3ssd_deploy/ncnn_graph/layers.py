@@ -59,6 +59,13 @@ class BinaryOpType(enum.IntEnum):
     RPOW = 9
 
 
+TURNED: Final[Mapping[int, BinaryOpType]] = MappingProxyType(
+    {int(op): op for op in (BinaryOpType.ADD, BinaryOpType.MUL, BinaryOpType.MAX, BinaryOpType.MIN)}
+    | {BinaryOpType.SUB: BinaryOpType.RSUB, BinaryOpType.DIV: BinaryOpType.RDIV}
+)
+"""An operation with its operands exchanged."""
+
+
 class ActivationType(enum.IntEnum):
     """`activation_type` of Convolution, ConvolutionDepthWise and InnerProduct."""
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.check import spelling_problems, structure_problems
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, joined_messages
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, raise_problems
 from mbv3ssd_deploy.ncnn_graph.layers import COMMON_PARAMS, LAYERS
 from mbv3ssd_deploy.ncnn_graph.schema import LayerSchema
 
@@ -69,9 +69,7 @@ def render_param(graph: NcnnGraph) -> str:
     Raises:
         FormatError: a name, a type or a parameter cannot be spelt; all of them are named.
     """
-    problems = [f"{x.title}: {problem}" for x in graph.layers for problem in spelling_problems(x)]
-    if problems:
-        raise FormatError(joined_messages(problems))
+    raise_problems([f"{x.title}: {text}" for x in graph.layers for text in spelling_problems(x)])
     lines = [MAGIC, f"{len(graph.layers)} {graph.blob_count}"]
     for layer in graph.layers:
         head = f"{layer.type:<24} {layer.name:<24} {len(layer.inputs)} {len(layer.outputs)}"
@@ -132,8 +130,8 @@ def parse_param(text: str, *, source: str = "<text>") -> NcnnGraph:
     parsed = inspect_param(text, source=source)
     if parsed.findings:
         first, *others = parsed.findings
-        message = joined_messages([*map(str, parsed.findings)]) if others else first.message
-        raise FormatError(message, where=f"{source}:{first.line}")
+        texts = [*map(str, parsed.findings)] if others else [first.message]
+        raise_problems(texts, f"{source}:{first.line}")
     return parsed.graph
 
 

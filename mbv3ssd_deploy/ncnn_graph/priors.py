@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from mbv3ssd_deploy.core.spec import ClipRule, DetectorSpec, PriorLevel, PriorRo
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS
+from mbv3ssd_deploy.ncnn_graph.shapes import Params
 
 PRIOR_TOLERANCE: Final = 1e-6
 """In units of the image: the largest distance of a corner that counts as the same prior."""
@@ -236,8 +237,8 @@ def priors_from_priorbox(
     Raises:
         ValueError: no image size, no min sizes, or fewer max sizes than min sizes.
     """
-    full = LAYERS[PRIOR_BOX].resolved(params)
-    given = (cast(int, full["image_width"]), cast(int, full["image_height"]))
+    full: Params = LAYERS[PRIOR_BOX].resolved(params)
+    given = (full["image_width"], full["image_height"])
     width, height = (
         blob if size == AUTO else size
         for size, blob in zip(given, image_size or given, strict=True)
@@ -258,7 +259,7 @@ def priors_from_priorbox(
     return corners.ravel()
 
 
-def _cell_sizes(full: Mapping[str, Param]) -> F32:
+def _cell_sizes(full: Params) -> F32:
     """Return width and height (n, 2) of the priors of one cell, in pixels."""
     smallest, largest, ratios = (
         np.array(full[name], dtype=np.float32)
@@ -279,19 +280,19 @@ def _cell_sizes(full: Mapping[str, Param]) -> F32:
 
 
 def _centres(
-    full: Mapping[str, Param], step_name: str, size: int, cells: int, *, accumulated: bool = True
+    full: Params, step_name: str, size: int, cells: int, *, accumulated: bool = True
 ) -> F32:
     """Return the centres (cells,) along one axis, in pixels.
 
     ncnn adds step after step along a row, and multiplies from row to row; the float32 rounding
     differs.
     """
-    step = np.float32(cast(float, full[step_name]))
+    step = np.float32(full[step_name])
     if step == AUTO:
         step = np.float32(size) / np.float32(cells)
         step = np.ceil(step) if full["step_mmdetection"] else step
     reach = step - np.float32(1) if full["center_mmdetection"] else step
-    start = np.float32(cast(float, full["offset"])) * reach
+    start = np.float32(full["offset"]) * reach
     if accumulated:
         steps = np.full(cells, step, dtype=np.float32)
         steps[0] = start

@@ -14,13 +14,14 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Any, Final
 
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Problem
+from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Problem
 from mbv3ssd_deploy.ncnn_graph.layers import AUTO, LAYERS, PERMUTE_ORDERS
 
 Shape = tuple[int, ...]
-Params = Mapping[str, Param]
+Params = Mapping[str, Any]
+"""Every parameter of a layer by name: int, float, or a tuple of them, as the table says."""
 Rule = Callable[[Params, tuple[Shape, ...]], Shape | None]
 """Maps every parameter and the input shapes to the output shape, None where it is unknown.
 
@@ -56,11 +57,6 @@ def infer_shapes(graph: NcnnGraph, unsound: Collection[int] = ()) -> Shapes:
     return Shapes(MappingProxyType(blobs), tuple(problems))
 
 
-def int_of(params: Params, name: str) -> int:
-    """Return an integer of `params`, which must hold every parameter."""
-    return cast(int, params[name])
-
-
 def _outputs(layer: NcnnLayer, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
     params = LAYERS[layer.type].resolved(layer.params)
     if layer.type == "Slice":
@@ -70,7 +66,7 @@ def _outputs(layer: NcnnLayer, inputs: tuple[Shape, ...]) -> tuple[Shape, ...]:
 
 
 def _axis(params: Params, shape: Shape) -> int:
-    axis = int_of(params, "axis")
+    axis: int = params["axis"]
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"axis {axis} does not exist in {shape}")
     return axis % len(shape)
@@ -81,7 +77,7 @@ def _ceil(value: int, divisor: int) -> int:
 
 
 def _source(params: Params, _: tuple[Shape, ...]) -> Shape | None:
-    w, h, d, c = (int_of(params, name) for name in "whdc")
+    w, h, d, c = (params[name] for name in "whdc")
     if d:
         return (c, d, h, w)
     if c:
@@ -99,18 +95,16 @@ def _window(params: Params, shape: Shape, *, up: bool) -> Shape:
     sides = (("h", "top", "bottom", shape[1]), ("w", "left", "right", shape[2]))
     sizes: list[int] = []
     for side, before, after, size in sides:
-        pads = int_of(params, f"pad_{before}"), int_of(params, f"pad_{after}")
-        stride = int_of(params, f"stride_{side}")
+        pads = params[f"pad_{before}"], params[f"pad_{after}"]
+        stride = params[f"stride_{side}"]
         if set(pads) <= {AUTO, SAME_LOWER}:
             sizes.append(_ceil(size, stride))
             continue
-        dilation = cast(int, params.get(f"dilation_{side}", 1))
-        reach = dilation * (int_of(params, f"kernel_{side}") - 1) + 1
+        dilation = params.get(f"dilation_{side}", 1)
+        reach = dilation * (params[f"kernel_{side}"] - 1) + 1
         room = size + sum(pads) - reach
         if room < 0:
-            raise ValueError(
-                f"a window of {reach} is larger than its input {shape} with its padding"
-            )
+            raise ValueError(f"a window of {reach} is larger than its padded input {shape}")
         sizes.append((_ceil(room, stride) if up else room // stride) + 1)
     return tuple(sizes)
 
@@ -125,12 +119,12 @@ def _convolution(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     if len(inputs) > 1:
         return None
     shape = _image(inputs)
-    outputs, group = int_of(params, "num_output"), cast(int, params.get("group", 1))
+    outputs, group = params["num_output"], params.get("group", 1)
     if shape[0] % group:
         raise ValueError(f"{shape[0]} channels cannot be cut into {group} groups")
-    kernel = (int_of(params, "kernel_h"), int_of(params, "kernel_w"))
+    kernel = (params["kernel_h"], params["kernel_w"])
     needed = outputs * (shape[0] // group) * math.prod(kernel)
-    if needed != int_of(params, "weight_data_size"):
+    if needed != params["weight_data_size"]:
         raise ValueError(
             f"weight_data_size {params['weight_data_size']} does not fit an input of {shape[0]} "
             f"channels, which takes {needed} numbers"
@@ -139,8 +133,8 @@ def _convolution(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 
 def _inner_product(params: Params, inputs: tuple[Shape, ...]) -> Shape:
-    outputs, shape = int_of(params, "num_output"), inputs[0]
-    features = int_of(params, "weight_data_size") // outputs
+    outputs, shape = params["num_output"], inputs[0]
+    features = params["weight_data_size"] // outputs
     if len(shape) == 2 and shape[1] == features:
         return (shape[0], outputs)
     if math.prod(shape) != features:
@@ -153,10 +147,10 @@ def _pooling(params: Params, inputs: tuple[Shape, ...]) -> Shape:
     if params["global_pooling"]:
         return (channels,)
     if params["adaptive_pooling"]:
-        height, width = int_of(params, "out_h"), int_of(params, "out_w")
+        height, width = params["out_h"], params["out_w"]
         return (channels, rows if height == AUTO else height, cols if width == AUTO else width)
-    if int_of(params, "pad_mode") in {2, 3}:
-        strides = int_of(params, "stride_h"), int_of(params, "stride_w")
+    if params["pad_mode"] in {2, 3}:
+        strides = params["stride_h"], params["stride_w"]
         return (channels, _ceil(rows, strides[0]), _ceil(cols, strides[1]))
     return (channels, *_window(params, inputs[0], up=params["pad_mode"] == 0))
 
@@ -185,7 +179,7 @@ def _eltwise(_: Params, inputs: tuple[Shape, ...]) -> Shape:
 
 def _by_channel(name: str) -> Rule:
     def rule(params: Params, inputs: tuple[Shape, ...]) -> Shape:
-        if int_of(params, name) != inputs[0][0]:
+        if params[name] != inputs[0][0]:
             raise ValueError(f"{name} {params[name]} does not fit an input {inputs[0]}")
         return inputs[0]
 
@@ -194,13 +188,13 @@ def _by_channel(name: str) -> Rule:
 
 def _normalize(params: Params, inputs: tuple[Shape, ...]) -> Shape:
     channels = 1 if params["channel_shared"] else _image(inputs)[0]
-    if int_of(params, "scale_data_size") != channels:
+    if params["scale_data_size"] != channels:
         raise ValueError(f"scale_data_size {params['scale_data_size']} is not {channels}")
     return inputs[0]
 
 
 def _permute(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
-    shape, order = inputs[0], int_of(params, "order_type")
+    shape, order = inputs[0], params["order_type"]
     if len(shape) == 2 and order in {0, 1}:
         return shape[::-1] if order else shape
     if len(shape) != 3 or order not in _MAP_ORDERS:
@@ -211,7 +205,7 @@ def _permute(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 def _reshape(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     had = dict(zip({1: "w", 2: "hw", 3: "chw", 4: "cdhw"}[len(inputs[0])], inputs[0], strict=True))
-    wanted = [(axis, int_of(params, axis)) for axis in "cdhw" if int_of(params, axis) != AUTO]
+    wanted = [(axis, params[axis]) for axis in "cdhw" if params[axis] != AUTO]
     sizes = [had.get(axis, 1) if size == 0 else size for axis, size in wanted]
     total, known = math.prod(inputs[0]), math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or known < 1 or total % known or (-1 not in sizes and total != known):
@@ -229,7 +223,7 @@ def _concat(params: Params, inputs: tuple[Shape, ...]) -> Shape:
 
 
 def _slices(params: Params, shape: Shape, count: int) -> tuple[Shape, ...]:
-    axis, sizes = _axis(params, shape), cast(tuple[int, ...], params["slices"])
+    axis, sizes = _axis(params, shape), params["slices"]
     if len(sizes) != count:
         raise ValueError(f"{len(sizes)} slices for {count} blobs")
     left, parts = shape[axis], []
@@ -243,7 +237,7 @@ def _slices(params: Params, shape: Shape, count: int) -> tuple[Shape, ...]:
 
 def _crop(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     """Return the shape of the form that our lowering writes: starts, ends and axes, all counted."""
-    starts, ends, axes = (cast(tuple[int, ...], params[n]) for n in ("starts", "ends", "axes"))
+    starts, ends, axes = (params[n] for n in ("starts", "ends", "axes"))
     if not len(starts) == len(ends) == len(axes) > 0:
         return None
     sizes = list(inputs[0])
@@ -255,7 +249,7 @@ def _crop(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 
 def _interp(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
-    size = (int_of(params, "output_height"), int_of(params, "output_width"))
+    size = (params["output_height"], params["output_width"])
     return (inputs[0][0], *size) if len(inputs) == 1 and len(inputs[0]) == 3 and all(size) else None
 
 
@@ -263,8 +257,7 @@ def _prior_box(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
     if len(inputs) == 1 and AUTO in {params["image_width"], params["image_height"]}:
         return None
     smallest, largest, ratios = (
-        len(cast(tuple[float, ...], params[name]))
-        for name in ("min_sizes", "max_sizes", "aspect_ratios")
+        len(params[name]) for name in ("min_sizes", "max_sizes", "aspect_ratios")
     )
     in_cell = smallest * (1 + ratios * (2 if params["flip"] else 1)) + largest
     return (2, 4 * math.prod(inputs[0][-2:]) * in_cell)
@@ -272,7 +265,7 @@ def _prior_box(params: Params, inputs: tuple[Shape, ...]) -> Shape | None:
 
 def _detection_output(params: Params, inputs: tuple[Shape, ...]) -> None:
     loc, conf, priors = inputs
-    classes, count = int_of(params, "num_class"), priors[-1] // 4
+    classes, count = params["num_class"], priors[-1] // 4
     if classes == AUTO:
         return
     if len(priors) != 2 or priors[0] != 2:

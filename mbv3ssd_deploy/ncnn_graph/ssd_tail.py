@@ -74,12 +74,7 @@ class Outputs(enum.StrEnum):
 class TailOptions:
     """How the priors travel, and the settings of DetectionOutput.
 
-    Attributes:
-        priors: who decides between PriorBox and constants.
-        score_threshold: a score must be strictly above it.
-        iou_threshold: of non-maximum suppression.
-        nms_top_k: candidates a class; for no limit, the number of priors (ncnn throws on -1).
-        keep_top_k: detections in all; the same holds.
+    Without a limit, `nms_top_k` (a class) and `keep_top_k` are the number of priors.
     """
 
     priors: PriorMode

@@ -23,7 +23,7 @@ from mbv3ssd_deploy.ncnn_graph.graph import (
     NcnnLayer,
     Storage,
     Weight,
-    joined_messages,
+    raise_problems,
 )
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS, LINEAR_TYPES
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, text_of_param
@@ -92,7 +92,7 @@ def render_bin(graph: NcnnGraph) -> bytes:
         FormatError: weights are missing, too long, not finite, or stored as they cannot be; all of
             them are named.
     """
-    _check_weights(graph)
+    raise_problems(find_weight_problems(graph))
     parts: list[bytes] = []
     for layer in graph.layers:
         fields = LAYERS[layer.type].weights_of(layer.params)
@@ -101,12 +101,6 @@ def render_bin(graph: NcnnGraph) -> bytes:
             flag = FLAGS[weight.storage].to_bytes(WORD, "little") if field.flagged else b""
             parts += [flag, payload, bytes(-len(payload) % WORD)]
     return b"".join(parts)
-
-
-def _check_weights(graph: NcnnGraph, source: str = "") -> None:
-    problems = find_weight_problems(graph)
-    if problems:
-        raise FormatError(joined_messages(problems), where=source)
 
 
 def read_ncnn(param_path: Path, bin_path: Path) -> NcnnGraph:
@@ -145,7 +139,7 @@ def parse_bin(graph: NcnnGraph, data: bytes, *, source: str = "<bytes>") -> Ncnn
             where=source,
             hint="the .param and the .bin do not belong to the same network",
         )
-    _check_weights(full, source)
+    raise_problems(find_weight_problems(full), source)
     return full
 
 

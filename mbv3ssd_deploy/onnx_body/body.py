@@ -123,8 +123,7 @@ def read_body(path: Path) -> OnnxBody:
     try:
         data = path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise FormatError(f"cannot be read: {reason}", where=str(path)) from error
+        raise FormatError(f"cannot be read: {error.strerror}", where=str(path)) from error
     return body_from_model(parse_model(data, source=str(path)), source=str(path))
 
 
@@ -134,18 +133,16 @@ def parse_model(data: bytes, *, source: str = "<bytes>") -> onnx.ModelProto:
     Raises:
         FormatError: `data` is empty, truncated, or something else.
     """
-    if not data:
-        raise FormatError("the file is empty", where=source, hint=_EXPORT_HINT)
+    _raise_all([] if data else ["the file is empty"], source)
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         message = "not an ONNX file, or a truncated one"
         raise FormatError(message, where=source, hint=_EXPORT_HINT) from error
     if not model.graph.node:
-        message = "not an ONNX file: there is no graph in it"
-        raise FormatError(message, where=source, hint=_EXPORT_HINT)
+        _raise_all(["not an ONNX file: there is no graph in it"], source)
     if not _is_text(model):
-        raise FormatError("a damaged ONNX file: a name in it is not UTF-8", where=source)
+        _raise_all(["a damaged ONNX file: a name in it is not UTF-8"], source)
     return model
 
 
@@ -322,11 +319,10 @@ def _pool_instead_of_mean(model: onnx.ModelProto) -> None:
 
 def _constants(graph: onnx.GraphProto) -> dict[str, npt.NDArray[Any]]:
     """Return the value of every initializer and Constant node."""
-    found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-    return found
+    nodes = (n for n in graph.node if n.op_type == "Constant" and n.attribute[0].name == "value")
+    tensors = {node.output[0]: node.attribute[0].t for node in nodes}
+    tensors |= {tensor.name: tensor for tensor in graph.initializer}
+    return {name: onnx.numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
 
 
 def _drop_unread_constants(graph: onnx.GraphProto) -> None:
@@ -356,9 +352,15 @@ def _name_nodes_by_module(graph: onnx.GraphProto) -> None:
             uses[name] += 1
             made = [tensor for tensor in node.output if tensor and tensor not in fixed]
             renamed |= {t: f"{node.name}_output_{i}" for i, t in enumerate(made)}
+    _rename_tensors(graph, renamed)
+
+
+def _rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for node in graph.node:
         for tensors in (node.input, node.output):
-            tensors[:] = [renamed.get(tensor, tensor) for tensor in tensors]
+            tensors[:] = [names.get(tensor, tensor) for tensor in tensors]
+    for weight in graph.initializer:
+        weight.name = names.get(weight.name, weight.name)
 
 
 def _module_of(node: onnx.NodeProto) -> str | None:
@@ -401,10 +403,7 @@ def _name_tensors_by_use(graph: onnx.GraphProto) -> None:
             wish = f"{node.name}.{role}"
             if is_counter and tensor not in names and wish not in taken:
                 names[tensor] = wish
-    for node in graph.node:
-        node.input[:] = [names.get(tensor, tensor) for tensor in node.input]
-    for tensor in graph.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
+    _rename_tensors(graph, names)
 
 
 def _drop_allowzero(graph: onnx.GraphProto) -> None:

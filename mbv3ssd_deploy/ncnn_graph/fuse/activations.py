@@ -16,6 +16,7 @@ from mbv3ssd_deploy.ncnn_graph.fuse.linear import (
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param
 from mbv3ssd_deploy.ncnn_graph.layers import (
     FLOAT32_MAX,
+    TURNED,
     ActivationType,
     BinaryOpType,
     build_layer,
@@ -24,18 +25,6 @@ from mbv3ssd_deploy.ncnn_graph.layers import (
 )
 
 _SAME: Final = 1e-5
-
-_TURNED: Final[Mapping[int, BinaryOpType]] = MappingProxyType(
-    {
-        BinaryOpType.ADD: BinaryOpType.ADD,
-        BinaryOpType.MUL: BinaryOpType.MUL,
-        BinaryOpType.MAX: BinaryOpType.MAX,
-        BinaryOpType.MIN: BinaryOpType.MIN,
-        BinaryOpType.SUB: BinaryOpType.RSUB,
-        BinaryOpType.DIV: BinaryOpType.RDIV,
-    }
-)
-"""The operation with its operands exchanged."""
 
 _FUSED: Final[Mapping[str, tuple[ActivationType, tuple[str, ...]]]] = MappingProxyType(
     {
@@ -67,7 +56,7 @@ def fold_scalar_operands(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, 
     op: int | None = int_param(layer, "op_type")
     blob, number = left, _scalar(view, right)
     if number is None:
-        blob, number, op = right, _scalar(view, left), _TURNED.get(int_param(layer, "op_type"))
+        blob, number, op = right, _scalar(view, left), TURNED.get(int_param(layer, "op_type"))
     if number is None or op is None:
         return None
     params = {"op_type": int(op), "with_scalar": 1, "b": number}

@@ -22,6 +22,7 @@ from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import (
     AUTO,
     LINEAR_TYPES,
+    TURNED,
     BinaryOpType,
     build_layer,
     float_param,
@@ -139,9 +140,8 @@ def fold_channel_affines(view: GraphView, layer: NcnnLayer) -> tuple[NcnnLayer, 
         before = view.producer(blob)
         if _is_plain_linear(before) and view.is_private(blob):
             operand = _channel_operand(view, layer, blob, int_param(before, "num_output"))
-            op, is_right = int_param(layer, "op_type"), layer.inputs[0] != blob
-            if is_right and op in {BinaryOpType.SUB, BinaryOpType.DIV}:
-                op = BinaryOpType.RSUB if op == BinaryOpType.SUB else BinaryOpType.RDIV
+            op = int_param(layer, "op_type")
+            op = op if layer.inputs[0] == blob else TURNED.get(op, op)
             step = None if operand is None else affine_step(op, operand)
             if step is not None:
                 return (scaled_and_shifted(before, *step, layer.outputs[0]),)

@@ -8,9 +8,6 @@ these forms; two tensors that are in none of them are refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
 
 import numpy as np
 
@@ -19,33 +16,24 @@ from mbv3ssd_deploy.ncnn_graph.graph import Param, Weight
 from mbv3ssd_deploy.ncnn_graph.layers import FLOAT32_MAX, BinaryOpType
 from mbv3ssd_deploy.ncnn_graph.lower.scope import OnnxNode, Scope, checked_axis, sizes_of
 
-BINARY_OPS: Final[Mapping[str, BinaryOpType]] = MappingProxyType(
-    {
-        "Add": BinaryOpType.ADD,
-        "Sub": BinaryOpType.SUB,
-        "Mul": BinaryOpType.MUL,
-        "Div": BinaryOpType.DIV,
-        "Max": BinaryOpType.MAX,
-        "Min": BinaryOpType.MIN,
-    }
-)
-
 Dims = tuple[int, ...]
 
 
-def lower_relu(node: OnnxNode, scope: Scope) -> None:
-    """`Relu(x)` -> `ReLU 1 1 x y`."""
-    _emit(node, scope, "ReLU")
+def lower_activation(node: OnnxNode, scope: Scope) -> None:
+    """Activations without parameters, and LeakyRelu.
 
-
-def lower_leaky_relu(node: OnnxNode, scope: Scope) -> None:
-    """`LeakyRelu(x, alpha=0.1)` -> `ReLU 1 1 x y 0=1.00000000e-01`."""
-    _emit(node, scope, "ReLU", slope=node.number("alpha", 0.01))
-
-
-def lower_sigmoid(node: OnnxNode, scope: Scope) -> None:
-    """`Sigmoid(x)` -> `Sigmoid 1 1 x y`."""
-    _emit(node, scope, "Sigmoid")
+    `Relu(x)` -> `ReLU 1 1 x y`, `Sigmoid(x)` -> `Sigmoid 1 1 x y`
+    `LeakyRelu(x, alpha=0.1)` -> `ReLU 1 1 x y 0=1.00000000e-01`
+    `HardSwish(x)` -> `HardSwish 1 1 x y 0=1.66666672e-01 1=5.00000000e-01`: ONNX's operator is
+    x * max(0, min(1, x / 6 + 0.5)).
+    """
+    params: dict[str, Param] = {}
+    if node.op_type == "LeakyRelu":
+        params = {"slope": node.number("alpha", 0.01)}
+    elif node.op_type == "HardSwish":
+        params = {"alpha": 1 / 6, "beta": 0.5}
+    type_ = "ReLU" if node.op_type in {"Relu", "LeakyRelu"} else node.op_type
+    _emit(node, scope, type_, **params)
 
 
 def lower_hard_sigmoid(node: OnnxNode, scope: Scope) -> None:
@@ -57,14 +45,6 @@ def lower_hard_sigmoid(node: OnnxNode, scope: Scope) -> None:
     if alpha <= 0:
         raise node.refusal(f"alpha is {alpha:g}, and ncnn divides by it and requires it positive")
     _emit(node, scope, "HardSigmoid", alpha=alpha, beta=beta)
-
-
-def lower_hard_swish(node: OnnxNode, scope: Scope) -> None:
-    """`HardSwish(x)` -> `HardSwish 1 1 x y 0=1.66666672e-01 1=5.00000000e-01`.
-
-    ONNX's operator has no parameters: x * max(0, min(1, x / 6 + 0.5)).
-    """
-    _emit(node, scope, "HardSwish", alpha=1 / 6, beta=0.5)
 
 
 def lower_clip(node: OnnxNode, scope: Scope) -> None:
@@ -122,7 +102,7 @@ def lower_binary(node: OnnxNode, scope: Scope) -> None:
     if divisor is not None and not divisor.all():
         raise node.refusal("it divides by 0")
     blobs = tuple(_operand(node, scope, tensor, out) for tensor in node.inputs)
-    scope.emit(node, "BinaryOp", {"op_type": int(BINARY_OPS[node.op_type])}, blobs=blobs)
+    scope.emit(node, "BinaryOp", {"op_type": int(BinaryOpType[node.op_type.upper()])}, blobs=blobs)
 
 
 def lower_pow(node: OnnxNode, scope: Scope) -> None:

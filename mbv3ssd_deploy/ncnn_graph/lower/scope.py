@@ -37,13 +37,11 @@ _RANDOM: Final = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "Ran
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """One node, its attributes as plain Python values.
+    """One node; an input that was left out is "".
 
     Attributes:
         name: the node's own name, or, where it has none, its op type and first output.
         op_type: the operator; one of a foreign domain carries it, `domain::Op`.
-        inputs: tensor names; an input that was left out is "".
-        outputs: tensor names.
         attributes: as plain values: int, float, str, tuples of them, or a protobuf for the rest.
     """
 

@@ -110,29 +110,63 @@ def lower_conv(node: OnnxNode, scope: Scope) -> None:
     scope.emit(node, type_, params, tuple(weights))
 
 
-def lower_max_pool(node: OnnxNode, scope: Scope) -> None:
-    """`MaxPool(x, kernel_shape=[3,3], strides=[2,2])` -> `Pooling 1 1 x y 1=3 2=2 5=1`."""
+def lower_pool(node: OnnxNode, scope: Scope) -> None:
+    """A pooling with a window -> Pooling.
+
+    `MaxPool(x, kernel_shape=[3,3], strides=[2,2])` -> `Pooling 1 1 x y 1=3 2=2 5=1`
+    `AveragePool(x, kernel_shape=[2,2], strides=[2,2])` -> `Pooling 1 1 x y 0=1 1=2 2=2 5=1`
+    """
     if len(node.outputs) > 1 and node.outputs[1]:
         raise node.refusal("its second output, the indices, has no ncnn form")
-    _emit_window_pooling(node, scope, PoolingType.MAX)
+    dims = scope.dims(node, node.inputs[0])
+    window = _window_of(node, node.integers("kernel_shape", ()), dims)
+    if window.dilation != (1, 1):
+        raise node.refusal("it is dilated, and ncnn's Pooling is not")
+    if window.kernel == dims[1:] and not any((*window.pads_before, *window.pads_after)):
+        lower_global_pool(node, scope)
+        return
+    is_max = node.op_type == "MaxPool"
+    # where the windows fill the padded map exactly, ceil and floor agree
+    is_even = all(window.room(axis) % window.stride[axis] == 0 for axis in (0, 1))
+    rounds_up = bool(node.integer("ceil_mode", 0)) and not is_even
+    if rounds_up and not is_max:
+        raise node.refusal("its last windows hang over the edge (ceil_mode), which ncnn counts")
+    if rounds_up and _ends_in_padding(window):
+        raise node.refusal("its last windows lie in the padding (ceil_mode): ONNX drops them")
+    params: dict[str, Param] = {
+        "pooling_type": int(PoolingType.MAX if is_max else PoolingType.AVERAGE),
+        "pad_mode": int(PadMode.FULL if rounds_up else PadMode.VALID),
+        "avgpool_count_include_pad": 0 if is_max else node.integer("count_include_pad", 0),
+        **window.params(),
+    }
+    scope.emit(node, "Pooling", params)
 
 
-def lower_average_pool(node: OnnxNode, scope: Scope) -> None:
-    """`AveragePool(x, kernel_shape=[2,2], strides=[2,2])` -> `Pooling 1 1 x y 0=1 1=2 2=2 5=1`."""
-    _emit_window_pooling(node, scope, PoolingType.AVERAGE)
+def _ends_in_padding(window: _Window) -> bool:
+    """Return whether, rounded up, a last window starts behind the map (ONNX, operator MaxPool)."""
+    return any(
+        -(-window.room(axis) // window.stride[axis]) * window.stride[axis]
+        >= window.pads_before[axis] + window.size[axis]
+        for axis in (0, 1)
+    )
 
 
-def lower_global_average_pool(node: OnnxNode, scope: Scope) -> None:
-    """`GlobalAveragePool(x)` -> `Pooling 1 1 x y 0=1 7=1 8=1`: keeps (c, 1, 1).
+def lower_global_pool(node: OnnxNode, scope: Scope) -> None:
+    """A pooling over the whole map -> Pooling that keeps (c, 1, 1).
+
+    `GlobalAveragePool(x)` -> `Pooling 1 1 x y 0=1 7=1 8=1`
+    `GlobalMaxPool(x)` -> `Pooling 1 1 x y 7=1 8=1`
 
     ncnn's `global_pooling` would give (c); a fusion goes there where everything after it allows.
     """
-    _emit_global(node, scope, PoolingType.AVERAGE)
+    if len(scope.dims(node, node.inputs[0])) != 3:
+        raise node.refusal("only 2-D maps are pooled")
+    scope.emit(node, "Pooling", _global_params(node))
 
 
-def lower_global_max_pool(node: OnnxNode, scope: Scope) -> None:
-    """`GlobalMaxPool(x)` -> `Pooling 1 1 x y 7=1 8=1`."""
-    _emit_global(node, scope, PoolingType.MAX)
+def _global_params(node: OnnxNode) -> dict[str, Param]:
+    kind = PoolingType.MAX if "MaxPool" in node.op_type else PoolingType.AVERAGE
+    return {"pooling_type": int(kind), "adaptive_pooling": 1, "out_w": 1, "out_h": 1}
 
 
 def lower_reduce_mean(node: OnnxNode, scope: Scope) -> None:
@@ -148,54 +182,9 @@ def lower_reduce_mean(node: OnnxNode, scope: Scope) -> None:
     if rank != 4 or {axis % rank for axis in axes} != {2, 3}:
         raise node.refusal(f"it averages over axes {list(axes)}; rows and columns are lowered")
     if node.integer("keepdims", 1):
-        _emit_global(node, scope, PoolingType.AVERAGE)
+        lower_global_pool(node, scope)
         return
     source = (scope.blob_of[node.inputs[0]],)
-    params = _global_params(PoolingType.AVERAGE)
-    pooled = scope.emit_between(node, "Pooling", params, blobs=source)
+    pooled = scope.emit_between(node, "Pooling", _global_params(node), blobs=source)
     sizes = sizes_of(scope.dims(node, node.outputs[0]))
     scope.emit(node, "Reshape", sizes, blobs=(pooled,))
-
-
-def _emit_global(node: OnnxNode, scope: Scope, kind: PoolingType) -> None:
-    if len(scope.dims(node, node.inputs[0])) != 3:
-        raise node.refusal("only 2-D maps are pooled")
-    scope.emit(node, "Pooling", _global_params(kind))
-
-
-def _global_params(kind: PoolingType) -> dict[str, Param]:
-    return {"pooling_type": int(kind), "adaptive_pooling": 1, "out_w": 1, "out_h": 1}
-
-
-def _emit_window_pooling(node: OnnxNode, scope: Scope, kind: PoolingType) -> None:
-    dims = scope.dims(node, node.inputs[0])
-    window = _window_of(node, node.integers("kernel_shape", ()), dims)
-    if window.dilation != (1, 1):
-        raise node.refusal("it is dilated, and ncnn's Pooling is not")
-    if window.kernel == dims[1:] and not any((*window.pads_before, *window.pads_after)):
-        _emit_global(node, scope, kind)
-        return
-    # where the windows fill the padded map exactly, ceil and floor agree
-    is_even = all(window.room(axis) % window.stride[axis] == 0 for axis in (0, 1))
-    rounds_up = bool(node.integer("ceil_mode", 0)) and not is_even
-    if rounds_up and kind is PoolingType.AVERAGE:
-        raise node.refusal("its last windows hang over the edge (ceil_mode), which ncnn counts")
-    if rounds_up and _ends_in_padding(window):
-        raise node.refusal("its last windows lie in the padding (ceil_mode): ONNX drops them")
-    counts_padding = node.integer("count_include_pad", 0)
-    params: dict[str, Param] = {
-        "pooling_type": int(kind),
-        "pad_mode": int(PadMode.FULL if rounds_up else PadMode.VALID),
-        "avgpool_count_include_pad": counts_padding if kind is PoolingType.AVERAGE else 0,
-        **window.params(),
-    }
-    scope.emit(node, "Pooling", params)
-
-
-def _ends_in_padding(window: _Window) -> bool:
-    """Return whether, rounded up, a last window starts behind the map (ONNX, operator MaxPool)."""
-    return any(
-        -(-window.room(axis) // window.stride[axis]) * window.stride[axis]
-        >= window.pads_before[axis] + window.size[axis]
-        for axis in (0, 1)
-    )
