@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 SOURCES, MODELS = "cpp_postprocess", "models"
-LEFT_OUT = shutil.ignore_patterns("tests", "fuzz", "__pycache__", ".*")
+LEFT_OUT = shutil.ignore_patterns("tests", "fuzz", "renderer", "render.py", "__pycache__", ".*")
 
 
 class BuildWithSources(build_py):

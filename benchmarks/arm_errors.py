@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from peer_nets import NETS, Body, build_body
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 import cpp_build
 from emulated_arm import Arm, relative_error
 

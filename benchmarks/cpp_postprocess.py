@@ -24,7 +24,7 @@ import ncnn
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import cpp_build  # noqa: E402 -- the tests' own way to build and call the library
 from cpp_library import Detector, Head, Library, rows  # noqa: E402

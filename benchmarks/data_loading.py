@@ -25,8 +25,10 @@ from pathlib import Path
 from mbv3ssd_deploy.core.spec import ChannelOrder, InputSpec, ResizeRule
 from mbv3ssd_deploy.data.dataset import Dataset, Split
 from mbv3ssd_deploy.data.loader import TrainingSamples, start_worker
-from mbv3ssd_deploy.data.scene_sets import SceneSetSpec, write_voc_scenes
 from mbv3ssd_deploy.data.sources import read_dataset
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "models" / "scenes-small"))
+from renderer.scene_sets import SceneSetSpec, write_voc_scenes
 
 SIZES = (200, 2000)
 RENDERED = 100

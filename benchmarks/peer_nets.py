@@ -21,15 +21,16 @@ from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 from mbv3ssd_deploy.onnx_body.export import export_body
 from mbv3ssd_deploy.onnx_body.simplify import simplify_body
 from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "models" / "scenes-small"))
 from builders import class_names, fill_weights
+from renderer.scenes import render_scene
 from zoo import reduced
 from zoo_recipe import state_dict
 

@@ -42,7 +42,7 @@ from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import InputSpec
 from mbv3ssd_deploy.data.images import list_images
-from mbv3ssd_deploy.data.scenes import render_scene
+from mbv3ssd_deploy.data.sample import sample_image
 from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.progress import Progress, silent
@@ -220,8 +220,8 @@ def _refuse_foreign_folder(directory: Path, names: Sequence[str]) -> None:
 
 
 def _sample(spec: InputSpec, batch: int) -> F32:
-    """A rendered scene as the network sees it: real structure, the same on every machine."""
-    planes = [input_from_image(render_scene(index).image, spec) for index in range(batch)]
+    """Return sample pictures as input of the network."""
+    planes = [input_from_image(sample_image(index), spec) for index in range(batch)]
     return np.stack(planes)
 
 

@@ -22,7 +22,7 @@ from mbv3ssd_deploy.bench.report import BenchReport, LayersReport, RowReport
 from mbv3ssd_deploy.bench.statistics import median_of, percentile_of, ratio_of
 from mbv3ssd_deploy.bench.targets import Target, read_target
 from mbv3ssd_deploy.core.arrays import U8
-from mbv3ssd_deploy.data.scenes import render_scene
+from mbv3ssd_deploy.data.sample import sample_image
 from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError, RuntimeUnavailableError
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.bench_job import (
@@ -69,7 +69,7 @@ def measure(
 
     Args:
         paths: bundles, .param files, bodies; the first row of the first one is the base of ratios.
-        images: name and RGB uint8 (H, W, 3); empty: one rendered scene, the same everywhere.
+        images: name and RGB uint8 (H, W, 3); by default one sample image, the same everywhere.
         request: what to measure.
         input_size: (height, width) for a .param that does not tell.
         progress: told of every row probed and every round.
@@ -79,7 +79,7 @@ def measure(
             all could run.
     """
     request = BenchRequest() if request is None else request
-    images = images or [("a rendered scene", render_scene(0).image)]
+    images = images or [("a sample image", sample_image(0))]
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-bench-") as scratch:
         place = _Place(Path(scratch), _written_images(images, Path(scratch)))
         made = place.folder / "made"

@@ -1,17 +1,18 @@
-"""The trained checkpoint that is shipped: beside the package, or inside an installed one."""
+"""The trained detector that is shipped: beside the package, or inside an installed one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mbv3ssd_deploy.core.arrays import U8
+from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import RuntimeUnavailableError
 
 MODEL = "model.pth"
 CARD = "README.md"
 SCENES = "scenes"
 
-_FOLDER = "models"
-_NAME = "scenes-small"
+_FOLDER = Path("models", "scenes-small")
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -19,13 +20,28 @@ def shipped_files() -> dict[str, bytes]:
     """Return the shipped detector's checkpoint, card and annotated scenes, by relative path.
 
     Raises:
-        RuntimeUnavailableError: they are neither in a checkout nor in the installed package.
+        RuntimeUnavailableError: they are missing from the package.
     """
-    for folder in (_PACKAGE.parent / _FOLDER / _NAME, _PACKAGE / _FOLDER / _NAME):
-        if (folder / MODEL).is_file():
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    folder = _shipped_folder()
+    files = [folder / MODEL, folder / CARD, *sorted((folder / SCENES).rglob("*.*"))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def shipped_images(count: int) -> list[U8]:
+    """Return the first shipped scenes, RGB uint8 (H, W, 3).
+
+    Raises:
+        RuntimeUnavailableError: they are missing from the package.
+    """
+    paths = sorted((_shipped_folder() / SCENES).rglob("*.jpg"))
+    return [read_image(path) for path in paths[:count]]
+
+
+def _shipped_folder() -> Path:
+    for root in (_PACKAGE.parent, _PACKAGE):
+        if (root / _FOLDER / MODEL).is_file():
+            return root / _FOLDER
     raise RuntimeUnavailableError(
-        f"the trained detector ({_FOLDER}/{_NAME}) is not installed with this package",
-        hint="run this from a checkout of the repository, or take `demo --untrained`",
+        f"the trained detector ({_FOLDER.as_posix()}) is not installed with this package",
+        hint="install it again, or run this from a checkout of the repository",
     )

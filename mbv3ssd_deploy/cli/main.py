@@ -32,32 +32,12 @@ COMMANDS: Mapping[str, str] = {
     "contract": "mbv3ssd_deploy.cli.contract",
     "package": "mbv3ssd_deploy.cli.package",
     "demo": "mbv3ssd_deploy.cli.demo",
-    "scenes": "mbv3ssd_deploy.cli.scenes",
     "env": "mbv3ssd_deploy.cli.env",
 }
 
 
-class _Commands(click.Group):
-    """Imports a command when it is named; turns every error into a message and an exit code."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
-        module = COMMANDS.get(cmd_name)
-        if module is None:
-            return None
-        command: click.Command = importlib.import_module(module).command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"No such command {args[0]!r}.{_suggestion(args[0])}", ctx)
-        return super().resolve_command(ctx, args)
+class Commands(click.Group):
+    """Commands whose errors become a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own signature
         if ctx.params.get("debug"):
@@ -88,6 +68,29 @@ class _Commands(click.Group):
             )
 
 
+class _LazyCommands(Commands):
+    """The commands of `COMMANDS`, each imported when it is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"No such command {args[0]!r}.{_suggestion(args[0])}", ctx)
+        return super().resolve_command(ctx, args)
+
+
 def _stop(ctx: click.Context, message: str, exit_code: int) -> NoReturn:
     if was_interrupted():  # a package may have raised another error instead
         message, exit_code = _INTERRUPTED, EXIT_INTERRUPTED
@@ -111,7 +114,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -133,7 +136,7 @@ def cli(debug: bool) -> None:
     4 a package or device is missing, 5 an unsafe checkpoint was refused, 70 a bug in
     mbv3ssd-deploy, 130 interrupted.
     """
-    del debug  # read from the context by _Commands.invoke
+    del debug  # read from the context by Commands.invoke
 
 
 def main() -> None:

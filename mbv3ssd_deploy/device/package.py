@@ -18,9 +18,9 @@ from pathlib import Path
 
 from mbv3ssd_deploy import __version__
 from mbv3ssd_deploy.bundle.bundle import BIN, MANIFEST, PARAM, Bundle
+from mbv3ssd_deploy.checkpoint.shipped import shipped_images
 from mbv3ssd_deploy.core.arrays import U8
 from mbv3ssd_deploy.data.images import list_images, read_image
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.device.contract import CONTRACT, render_contract
 from mbv3ssd_deploy.device.golden import GOLDEN, USUAL, Golden, GoldenFile, render_golden
 from mbv3ssd_deploy.device.golden_run import golden_images
@@ -110,7 +110,7 @@ def build_package(
 
 def _pictures(images: Path | None) -> list[tuple[str, U8]]:
     if images is None:
-        pixels = [render_scene(index).image for index in range(IMAGES)]
+        pixels = shipped_images(IMAGES)
     else:
         pixels = [read_image(path) for path in list_images(images)[:IMAGES]]
     return [(f"image_{index}.ppm", picture) for index, picture in enumerate(pixels)]

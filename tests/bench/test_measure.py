@@ -1,10 +1,10 @@
 """A whole measurement in small: the facts of it, never how fast anything was."""
 
 import pytest
+from renderer.scenes import render_scene
 
 from mbv3ssd_deploy.bench.measure import measure
 from mbv3ssd_deploy.bench.plan import BenchRequest
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest

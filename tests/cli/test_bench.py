@@ -12,7 +12,7 @@ def test_a_table_its_sentences_and_the_next_command(place):
 
     assert result.exit_code == 0, result.output
     assert "ncnn fp32, 1 thread" in result.stdout
-    assert "5 rounds on a rendered scene; medians in milliseconds" in result.stdout
+    assert "5 rounds on a sample image; medians in milliseconds" in result.stdout
     assert "next: mbv3ssd-deploy bench --layers" in result.stdout
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 from click.testing import CliRunner
+from renderer.scenes import SCENE_CLASSES
 
 from mbv3ssd_deploy.checkpoint import shipped
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.cli.main import cli
 from mbv3ssd_deploy.data.dataset import Split
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
 from mbv3ssd_deploy.data.sources import read_dataset
 
 
@@ -52,26 +52,11 @@ def test_a_readme_that_is_there_already_stays(tmp_path):
     assert (tmp_path / "model.md").read_text().startswith("# scenes-small")
 
 
-def test_untrained_is_asked_for(tmp_path):
-    result = run("-o", tmp_path, "--untrained", "--images", 2)
-
-    assert result.exit_code == 0, result.output
-    assert "seeded, not trained" in result.stderr
-    assert len(list((tmp_path / "images").iterdir())) == 2
-
-
-def test_a_count_of_images_goes_with_untrained_only(tmp_path):
-    result = run("-o", tmp_path, "--images", 2)
-
-    assert result.exit_code == 2
-    assert "--images goes with --untrained" in result.stderr
-
-
 def test_without_the_models_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "package")
 
     result = run("-o", tmp_path / "demo")
 
     assert result.exit_code == 4
-    assert "`demo --untrained`" in result.stderr
+    assert "install it again" in result.stderr
     assert not (tmp_path / "demo").exists()

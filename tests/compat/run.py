@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mbv3ssd_deploy.checkpoint.demo import write_demo_checkpoint
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.core.matching import match_detections
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
@@ -31,8 +29,11 @@ from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
 from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "models" / "scenes-small"))
 import zoo
+from renderer.scenes import render_scene
+from renderer.untrained import write_untrained_checkpoint
 
 REQUESTS = {
     "fp16": NcnnRequest(),
@@ -82,7 +83,7 @@ def checkpoints(folder: Path) -> dict[str, Path]:
     import torch
 
     found = {"demo": folder / "demo.pth"}
-    write_demo_checkpoint(found["demo"])
+    write_untrained_checkpoint(found["demo"])
     if zoo.ZOO.is_dir():
         for name in ("torchvision_coco", "qfgaohao_large"):
             found[name] = folder / f"{name}.pth"

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from renderer.scenes import render_scene
 
 from mbv3ssd_deploy.core.boxes import iou_matrix
 from mbv3ssd_deploy.data.augment import (
@@ -20,7 +21,6 @@ from mbv3ssd_deploy.data.colours import (
     distort_colours,
     recoloured,
 )
-from mbv3ssd_deploy.data.scenes import render_scene
 
 STILL = ColourOptions(chance=0.0)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from dataset_files import VocFolder, plain_image, voc_object
+from renderer.scenes import render_scene
 
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import ChannelOrder, InputSpec, ResizeRule
@@ -15,7 +16,6 @@ from mbv3ssd_deploy.data.classification import (
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.folders import ClassificationSet, crops_of_objects, read_image_folder
 from mbv3ssd_deploy.data.images import read_image, write_image
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 

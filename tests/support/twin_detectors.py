@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from builders import tiny_spec
+from renderer.scenes import SCENE_CLASSES, render_scene
 
 from mbv3ssd_deploy.core.boxes import centre_from_corners, corners_from_centre, iou_matrix
 from mbv3ssd_deploy.core.preprocess import input_from_image
@@ -11,7 +12,6 @@ from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.truth import truth_from_boxes
 from mbv3ssd_deploy.data.dataset import Dataset, Sample
 from mbv3ssd_deploy.data.images import read_image, write_image
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 from mbv3ssd_deploy.evaluate.evaluate import reading_of
 from mbv3ssd_deploy.evaluate.opening import opened
 from mbv3ssd_deploy.runtimes.model import Output

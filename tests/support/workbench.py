@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builders import tiny_net, tiny_spec
+from renderer.scenes import render_scene
 
 from mbv3ssd_deploy.bundle.bundle import Bundle, read_bundle
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.data.images import write_image
-from mbv3ssd_deploy.data.scenes import render_scene
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph
 from mbv3ssd_deploy.ncnn_graph.param_text import render_param
 from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin

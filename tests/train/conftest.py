@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from dataset_files import voc_object, voc_xml
+from renderer.scenes import SCENE_CLASSES, render_scene
 
 from mbv3ssd_deploy.core.truth import truth_from_boxes
 from mbv3ssd_deploy.data.dataset import Dataset, Sample
 from mbv3ssd_deploy.data.images import write_image
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from renderer.scenes import SCENE_CLASSES
 
 from mbv3ssd_deploy.checkpoint.backbones.load import load_backbone
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.cli.main import cli
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.images import write_image
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
 from mbv3ssd_deploy.errors import CheckpointError, DatasetError, OutputError, TrainingError
 from mbv3ssd_deploy.train.backbone import ranks_of
 from mbv3ssd_deploy.train.config import Observer, TrainRequest

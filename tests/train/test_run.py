@@ -9,12 +9,12 @@ import signal
 import numpy as np
 import pytest
 import torch
+from renderer.scenes import SCENE_CLASSES
 
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.data.augment import NO_AUGMENTATION
 from mbv3ssd_deploy.data.dataset import Split
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import CheckpointError, DeployError, OutputError, TrainingError
 from mbv3ssd_deploy.train.config import Observer, TrainRequest

@@ -3,11 +3,11 @@
 import pytest
 from checkpoint_files import saved
 from reference_specs import ZOO_SPECS
+from renderer.scenes import write_scenes
 from zoo import reduced
 from zoo_recipe import state_dict
 
 from mbv3ssd_deploy import convert
-from mbv3ssd_deploy.data.scenes import write_scenes
 from mbv3ssd_deploy.verification.report import Status
 from mbv3ssd_deploy.verification.rules import Check
 

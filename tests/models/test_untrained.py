@@ -1,17 +1,19 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from renderer import untrained
+from renderer.scenes import SCENE_CLASSES, render_scene
+from renderer.untrained import CARD, build_untrained_net, write_untrained_checkpoint
 from torch import nn
 
-from mbv3ssd_deploy.checkpoint.demo import DEMO_CARD, build_demo_net, write_demo_checkpoint
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.detections import detections_from_heads
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 from mbv3ssd_deploy.io.files import sha256_of_file
 
 SCENES = 12
@@ -22,7 +24,7 @@ def checkpoint(tmp_path_factory):
     """The file, and what the command line would have been told on the way."""
     path = tmp_path_factory.mktemp("demo") / "model.pth"
     told = []
-    write_demo_checkpoint(path, progress=lambda *step: told.append(step))
+    write_untrained_checkpoint(path, progress=lambda *step: told.append(step))
     return path, told
 
 
@@ -51,10 +53,16 @@ def test_another_process_writes_the_same_bytes(checkpoint, tmp_path):
     path = tmp_path / "again.pth"
     code = (
         "import sys, pathlib, torch; torch.manual_seed(99); "
-        "from mbv3ssd_deploy.checkpoint.demo import write_demo_checkpoint; "
-        "write_demo_checkpoint(pathlib.Path(sys.argv[1]))"
+        "from renderer.untrained import write_untrained_checkpoint; "
+        "write_untrained_checkpoint(pathlib.Path(sys.argv[1]))"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    folder = Path(untrained.__file__).parent.parent
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "2",
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": str(folder),
+    }
 
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
 
@@ -66,7 +74,7 @@ def test_it_loads_as_native_and_says_that_it_is_untrained(detector):
     assert detector.spec.class_names == SCENE_CLASSES
     assert (detector.spec.input.height, detector.spec.input.width) == (320, 320)
     assert "untrained" in detector.spec.name
-    assert "NOT trained" in DEMO_CARD
+    assert "NOT trained" in CARD
 
 
 def test_every_scene_has_detections_but_not_thousands(found):
@@ -137,9 +145,9 @@ def test_progress_counts_up_to_its_total(checkpoint):
 
 
 def test_the_seed_matters(checkpoint, monkeypatch):
-    monkeypatch.setattr("mbv3ssd_deploy.checkpoint.demo._SCENES", 2)
-    first = build_demo_net(seed=1)[1].state_dict()
-    second = build_demo_net(seed=2)[1].state_dict()
+    monkeypatch.setattr("renderer.untrained._SCENES", 2)
+    first = build_untrained_net(seed=1)[1].state_dict()
+    second = build_untrained_net(seed=2)[1].state_dict()
     key = "backbone.features.0.0.0.weight"
 
     assert not torch.equal(first[key], second[key])
@@ -147,11 +155,11 @@ def test_the_seed_matters(checkpoint, monkeypatch):
 
 
 def test_building_it_leaves_the_global_random_numbers_alone(monkeypatch):
-    monkeypatch.setattr("mbv3ssd_deploy.checkpoint.demo._SCENES", 2)
+    monkeypatch.setattr("renderer.untrained._SCENES", 2)
     torch.manual_seed(5)
     expected = torch.rand(1)
 
     torch.manual_seed(5)
-    build_demo_net()
+    build_untrained_net()
 
     assert torch.equal(torch.rand(1), expected)

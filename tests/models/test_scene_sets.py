@@ -2,12 +2,12 @@ import hashlib
 
 import numpy as np
 import pytest
+from renderer.scene_sets import SceneSetSpec, write_voc_scenes
+from renderer.scenes import SCENE_CLASSES, render_scene
+from renderer.styles import CROWDED
 
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.images import read_image
-from mbv3ssd_deploy.data.scene_sets import SceneSetSpec, write_voc_scenes
-from mbv3ssd_deploy.data.scene_styles import CROWDED
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import OutputError
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F64
-from mbv3ssd_deploy.data.scene_objects import OUTLINES, Outline
+from renderer.objects import OUTLINES, Outline
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,16 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32, I64, U8, Bools
 from mbv3ssd_deploy.data.images import write_image
-from mbv3ssd_deploy.data.scene_objects import (
+from renderer.objects import (
     Outline,
     Placement,
     coverage_of,
     paint_object,
     random_placement,
 )
-from mbv3ssd_deploy.data.scene_styles import CLEAR, SceneStyle
-from mbv3ssd_deploy.data.scene_surroundings import add_shadow, paint_background, photograph
-from mbv3ssd_deploy.data.scene_troubles import (
+from renderer.styles import CLEAR, SceneStyle
+from renderer.surroundings import add_shadow, paint_background, photograph
+from renderer.troubles import (
     add_clutter,
     bar_across,
     paint_bar,

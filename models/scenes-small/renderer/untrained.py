@@ -28,19 +28,19 @@ from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.nets.blocks import SqueezeExcite
 from mbv3ssd_deploy.nets.build import assemble_net
 from mbv3ssd_deploy.nets.ssd import SsdNet
+from renderer.scenes import SCENE_CLASSES, render_scene
 
-DEMO_CARD = """\
+CARD = """\
 MobileNetV3-Small SSDLite, 320 x 320, five shapes and the background; seeded, NOT trained.
 Its weights are random numbers, scaled on rendered scenes so that it detects something in every
 image. The boxes mean nothing. Use it to see that the deployed model gives the same ones.
 """
 
-DEMO_SEED = 20
+SEED = 20
 """Of the seeds 0 to 27 the one whose detections are spread most evenly over images and classes."""
 
 _SCENES = 24
@@ -74,8 +74,8 @@ Calibration = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From a module's input and output: sets its values, returns the output that they give."""
 
 
-def write_demo_checkpoint(
-    path: Path, *, seed: int = DEMO_SEED, progress: Progress = silent
+def write_untrained_checkpoint(
+    path: Path, *, seed: int = SEED, progress: Progress = silent
 ) -> None:
     """Write the native checkpoint of the demo detector: seeded, scaled, never trained.
 
@@ -87,12 +87,12 @@ def write_demo_checkpoint(
     Raises:
         OutputError: no space or no permission; an older file is untouched.
     """
-    spec, net = build_demo_net(seed=seed, progress=progress)
+    spec, net = build_untrained_net(seed=seed, progress=progress)
     write_native(path, net, spec)
 
 
-def build_demo_net(
-    *, seed: int = DEMO_SEED, progress: Progress = silent
+def build_untrained_net(
+    *, seed: int = SEED, progress: Progress = silent
 ) -> tuple[DetectorSpec, SsdNet]:
     """Return the demo detector's spec and its net, float32 and in eval mode."""
     spec = native_spec(Backbone.SMALL, SCENE_CLASSES, name="demo_untrained")

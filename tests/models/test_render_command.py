@@ -2,8 +2,8 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from render import cli
 
-from mbv3ssd_deploy.cli.main import cli
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.sources import read_dataset
 
@@ -61,3 +61,13 @@ def test_a_folder_in_use_is_refused(tmp_path):
     assert result.exit_code == 3
     assert "the folder holds other files" in result.stderr
     assert "hint" in result.stderr
+
+
+def test_the_untrained_checkpoint_comes_with_images(tmp_path):
+    words = ["untrained", str(tmp_path), "--images", "2"]
+
+    result = CliRunner().invoke(cli, words)
+
+    assert result.exit_code == 0, result.output
+    assert "next: mbv3ssd-deploy export" in result.stdout
+    assert len(list((tmp_path / "images").iterdir())) == 2

@@ -2,9 +2,9 @@ import hashlib
 
 import numpy as np
 import pytest
+from renderer.scenes import SCENE_CLASSES, render_scene, write_scenes
 
 from mbv3ssd_deploy.data.images import read_image
-from mbv3ssd_deploy.data.scenes import SCENE_CLASSES, render_scene, write_scenes
 
 
 def test_a_scene_is_a_function_of_seed_and_index():

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.data.scene_objects import coverage_of, paint_object, random_placement
+from renderer.objects import coverage_of, paint_object, random_placement
 
 
 def add_clutter(rng: np.random.Generator, canvas: F32, most: int) -> None:

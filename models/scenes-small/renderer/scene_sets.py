@@ -20,12 +20,12 @@ import cv2
 
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.data.loader import start_worker
-from mbv3ssd_deploy.data.scene_styles import STYLES
-from mbv3ssd_deploy.data.scenes import Scene, render_scene
 from mbv3ssd_deploy.data.voc import CLASS_LIST
 from mbv3ssd_deploy.errors import OutputError
 from mbv3ssd_deploy.io.files import publish_files
 from mbv3ssd_deploy.io.progress import Progress, silent
+from renderer.scenes import Scene, render_scene
+from renderer.styles import STYLES
 
 RECIPE = "scenes.json"
 """What the set was made of; it marks a folder as ours."""

@@ -1,4 +1,8 @@
-"""`scenes`: a rendered data set to train on."""
+"""Render data sets to train on, or make the untrained demo checkpoint.
+
+python models/scenes-small/render.py scenes FOLDER
+python models/scenes-small/render.py untrained FOLDER
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,13 @@ import re
 from pathlib import Path
 
 import click
+from renderer.scene_sets import SceneSetSpec, write_voc_scenes
+from renderer.scenes import write_scenes
+from renderer.untrained import write_untrained_checkpoint
 
+from mbv3ssd_deploy.cli.main import Commands
 from mbv3ssd_deploy.cli.output import Output, output_options, size_format
+from mbv3ssd_deploy.io.records import json_from_record
 
 
 def _size_from(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[int, int]:
@@ -20,17 +29,22 @@ def _size_from(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
     return width, height
 
 
-@click.command(name="scenes", short_help="Render a data set to train on.")
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Render scenes, or make the untrained demo checkpoint."""
+
+
+@cli.command(name="scenes", short_help="Render a data set to train on.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--count",
     type=click.IntRange(min=3),
     default=1000,
     show_default=True,
-    help="How many images: of ten, 7 are for training, 1 for validation, 2 for the test.",
+    help="Number of images; of ten, 7 are for training, 1 for validation, 2 for the test.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which series."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
 )
 @click.option(
     "--size",
@@ -52,10 +66,10 @@ def _size_from(_ctx: click.Context, _param: click.Parameter, value: str) -> tupl
     "--workers",
     type=click.IntRange(min=1),
     default=None,
-    help="How many processes render.  [default: one for each core]",
+    help="Number of processes.  [default: one per core]",
 )
 @output_options
-def command(
+def scenes(
     *,
     folder: Path,
     count: int,
@@ -74,9 +88,6 @@ def command(
         mbv3ssd-deploy scenes shapes --count 2000
         mbv3ssd-deploy train --data voc:shapes
     """
-    from mbv3ssd_deploy.data.scene_sets import SceneSetSpec, write_voc_scenes
-    from mbv3ssd_deploy.io.records import json_from_record
-
     spec = SceneSetSpec(count, seed, *size, style)
     with out.progress() as progress:
         report = write_voc_scenes(folder, spec, workers=workers, progress=progress)
@@ -86,3 +97,26 @@ def command(
     parts = ", ".join(f"{report.images[split]} {split}" for split in ("train", "val", "test"))
     out.result(f"wrote {count} images ({size_format(report.size_bytes)}) to {folder}: {parts}")
     out.next_step("train", "--data", f"voc:{folder}")
+
+
+@cli.command(name="untrained", short_help="Make the untrained demo checkpoint.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--images", "count", type=click.IntRange(min=1), default=8, show_default=True)
+@output_options
+def untrained(*, folder: Path, count: int, out: Output) -> None:
+    """Write a checkpoint of seeded random weights, and scenes to try it on, into FOLDER.
+
+    What it detects means nothing; a deployed copy must detect the very same.
+    """
+    checkpoint = folder / "model.pth"
+    with out.progress() as progress:
+        images = write_scenes(folder / "images", count)
+        write_untrained_checkpoint(checkpoint, progress=progress)
+    out.json({"checkpoint": str(checkpoint), "images": [str(path) for path in images]})
+    out.written([checkpoint])
+    out.result(f"wrote {len(images)} images to {folder / 'images'}")
+    out.next_step("export", checkpoint, "-o", folder / "deploy")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,1 @@
+"""Renders the scenes of the demo and of the tests, and makes its untrained checkpoint."""
