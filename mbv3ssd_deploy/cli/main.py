@@ -40,6 +40,7 @@ class Commands(click.Group):
     """Commands whose errors become a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 -- click's own signature
+        """Run the command; print an error instead of a traceback, without --debug."""
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
