@@ -108,14 +108,14 @@ def _kind_problems(layer: NcnnLayer, schema: LayerSchema) -> Iterator[str]:
 
 
 def _wrong_kind(field: ParamField, value: Param) -> str:
-    kind = "float" if isinstance(value, float) else "integer"
-    is_list = isinstance(value, tuple)
-    shown = f"list {', '.join(map(str, value))}" if isinstance(value, tuple) else f"{kind} {value}"
+    shown = f"float {value}" if isinstance(value, float) else f"integer {value}"
+    if isinstance(value, tuple):
+        shown = f"list {', '.join(map(str, value[:8]))}{'...' if len(value) > 8 else ''}"
     subject = f"{field.name} (parameter {field.id}) is the {shown}"
-    if field.kind.is_array != is_list:
-        return f"{subject}, but ncnn reads {field.kind.value}"
+    if field.is_array != isinstance(value, tuple):
+        return f"{subject}, but ncnn reads {field.kind}"
     slot, effect = "an int", "takes the float's bits for an integer, or the default"
-    if field.kind.is_float:
+    if field.is_float:
         slot, effect = "a float", "releases before 2026-10 take the integer's bits for a float"
     return f"{subject} in {slot} slot: ncnn distinguishes them by '.' or 'e' alone, and {effect}"
 

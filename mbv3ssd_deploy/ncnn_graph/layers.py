@@ -27,7 +27,6 @@ from mbv3ssd_deploy.ncnn_graph.graph import NcnnLayer, Param, Weight
 from mbv3ssd_deploy.ncnn_graph.schema import (
     ONE,
     Arity,
-    Kind,
     LayerSchema,
     ParamField,
     Same,
@@ -126,12 +125,12 @@ def _fields(text: str) -> tuple[ParamField, ...]:
 
 def _field(number: int, name: str, default: str = "0") -> ParamField:
     if default in {"[]", "[.]"}:
-        return ParamField(number, name, (), Kind.FLOATS if "." in default else Kind.INTS)
+        return ParamField(number, name, (), "floats" if "." in default else "ints")
     if default.isidentifier():
-        return ParamField(number, name, Same(default), Kind.INT)
+        return ParamField(number, name, Same(default), "int")
     if "." in default:
-        return ParamField(number, name, float(np.float32(default)), Kind.FLOAT)
-    return ParamField(number, name, int(default), Kind.INT)
+        return ParamField(number, name, float(np.float32(default)), "float")
+    return ParamField(number, name, int(default), "int")
 
 
 NONE = Arity(0, 0)

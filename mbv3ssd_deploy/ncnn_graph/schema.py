@@ -5,33 +5,17 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from mbv3ssd_deploy.ncnn_graph.graph import Param
 
-
-class Kind(enum.StrEnum):
-    """The type of a parameter. ncnn tells an integer from a float by its spelling alone."""
-
-    INT = "int"
-    FLOAT = "float"
-    INTS = "ints"
-    FLOATS = "floats"
-
-    @property
-    def is_array(self) -> bool:
-        """Whether the parameter holds a list of numbers."""
-        return self in {Kind.INTS, Kind.FLOATS}
-
-    @property
-    def is_float(self) -> bool:
-        """Whether its numbers are float32."""
-        return self in {Kind.FLOAT, Kind.FLOATS}
+Kind = Literal["int", "float", "ints", "floats"]
+"""The type of a parameter. ncnn distinguishes an integer from a float by its spelling alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +34,22 @@ class ParamField:
     default: Param | Same
     kind: Kind
 
+    @property
+    def is_array(self) -> bool:
+        """Whether the parameter holds a list of numbers."""
+        return self.kind in {"ints", "floats"}
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its numbers are float32."""
+        return self.kind in {"float", "floats"}
+
     def fits(self, value: Param) -> bool:
         """Return whether `value` is of this parameter's kind; an int is not a float here."""
         numbers = value if isinstance(value, tuple) else (value,)
-        number_type = float if self.kind.is_float else int
+        number_type = float if self.is_float else int
         is_array = isinstance(value, tuple)
-        return is_array == self.kind.is_array and all(type(n) is number_type for n in numbers)
+        return is_array == self.is_array and all(type(n) is number_type for n in numbers)
 
     def stored(self, value: Param) -> Param:
         """Return `value` as ncnn will hold it: a Python int, or a float that is a float32.
@@ -66,20 +60,20 @@ class ParamField:
             TypeError: the value is of another kind than this parameter.
             ValueError: a float is not finite in 32 bits, an integer needs more than 32 bits.
         """
-        if self.kind.is_array != isinstance(value, tuple | list):
-            one = "" if self.kind.is_array else "one "
-            raise TypeError(f"{self.name} holds {one}{self.kind.value}, got {value!r}")
+        if self.is_array != isinstance(value, tuple | list):
+            one = "" if self.is_array else "one "
+            raise TypeError(f"{self.name} holds {one}{self.kind}, got {value!r}")
         if isinstance(value, tuple | list):
             return tuple(map(self._number, value))
         return self._number(value)
 
     def _number(self, value: object) -> int | float:
-        if isinstance(value, int | np.integer) and not self.kind.is_float:
+        if isinstance(value, int | np.integer) and not self.is_float:
             if not -(2**31) <= value < 2**31:
                 raise ValueError(f"{self.name} = {value} does not fit in 32 bits")
             return int(value)
-        if not self.kind.is_float or not isinstance(value, int | float | np.number):
-            raise TypeError(f"{self.name} holds {self.kind.value}, got {value!r}")
+        if not self.is_float or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{self.name} holds {self.kind}, got {value!r}")
         with np.errstate(over="ignore"):
             rounded = float(np.float32(value))
         if not math.isfinite(rounded):
