@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EXIT_INTERRUPTED = 130
 SPLITS = click.Choice(("train", "val", "trainval", "test"))
+_COUNT = click.IntRange(min=1)
+_COUNT_OR_0 = click.IntRange(min=0)
 
 
 class Shares(click.ParamType["tuple[float, ...]"]):
@@ -47,30 +49,20 @@ OUTPUT = click.option(
 )
 SPLIT = click.option("--split", type=SPLITS, help="Part to train on.  [default: train]")
 VAL_SPLIT = click.option("--val-split", type=SPLITS, help="Part to validate on.  [default: val]")
-ARCH = click.option(
-    "--arch", type=click.Choice(("large", "small")), help="MobileNetV3-Large or -Small."
-)
-WIDTH = click.option(
-    "--width", type=click.FloatRange(min=0.1, max=4.0), help="Width multiplier.  [default: 1]"
-)
+ARCH = click.option("--arch", type=click.Choice(("large", "small")), help="Size of MobileNetV3.")
+WIDTH = click.option("--width", type=click.FloatRange(0.1, 4), help="Width.  [default: 1]")
 IMGSZ = click.option("--imgsz", "image_size", type=ImageSize(), metavar="N|HxW", help="Input size.")
-EPOCHS = click.option("--epochs", type=click.IntRange(min=1), help="Number of epochs.")
+EPOCHS = click.option("--epochs", type=_COUNT, help="Number of epochs.")
 BATCH = click.option("--batch", type=click.IntRange(min=2), help="Batch size, over all processes.")
 LR = click.option("--lr", type=float, help="Learning rate.")
 RESUME = click.option("--resume", type=EXISTING_FILE, help="last.pth of the run to resume.")
-SEED = click.option("--seed", type=click.IntRange(min=0), help="Random seed.  [default: 0]")
-WORKERS = click.option(
-    "--workers", type=click.IntRange(min=0), help="Number of processes that prepare images."
-)
-THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), help="Number of PyTorch's threads on the CPU."
-)
+SEED = click.option("--seed", type=_COUNT_OR_0, help="Random seed.  [default: 0]")
+WORKERS = click.option("--workers", type=_COUNT_OR_0, help="Processes that prepare images.")
+THREADS = click.option("--threads", type=_COUNT, help="PyTorch's threads on the CPU.")
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
-OVERWRITE = click.option(
-    "--overwrite", is_flag=True, help="Replace a run that is already in the folder."
-)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a run in the folder.")
 
 
 @click.command(name="train", short_help="Train a detector on annotated images.")
@@ -83,9 +75,7 @@ OVERWRITE = click.option(
 @SPLIT
 @click.option("--val-data", metavar="SOURCE", help="Data to validate on, if not --data.")
 @VAL_SPLIT
-@click.option(
-    "--labels", type=EXISTING_FILE, help="Class names, one per line; others are left out."
-)
+@click.option("--labels", type=EXISTING_FILE, help="Class names, one per line; drops all others.")
 @click.option("--recipe", metavar="NAME", help="Named recipe (`--recipe list` shows them).")
 @ARCH
 @WIDTH
@@ -132,12 +122,8 @@ OVERWRITE = click.option(
     help="Keep all BatchNorm statistics: for batches of a few images, with --pretrained.",
 )
 @click.option("--vertical-flip", type=float, help="Probability of turning an image upside down.")
-@click.option(
-    "--backbone", "backbone_file", type=EXISTING_FILE, help="Weights that the backbone starts from."
-)
-@click.option(
-    "--pretrained", type=EXISTING_FILE, help="Detector to start from; its classes may differ."
-)
+@click.option("--backbone", "backbone_file", type=EXISTING_FILE, help="Weights of the backbone.")
+@click.option("--pretrained", type=EXISTING_FILE, help="Detector to start from, of any classes.")
 @RESUME
 @SEED
 @WORKERS
@@ -148,12 +134,7 @@ OVERWRITE = click.option(
     type=click.Choice(("auto", "float32", "bf16", "fp16")),
     help="Precision of convolutions; `auto` uses 16 bits on a GPU.",
 )
-@click.option(
-    "--val-every",
-    "validate_every",
-    type=click.IntRange(min=1),
-    help="Number of epochs between validations.",
-)
+@click.option("--val-every", "validate_every", type=_COUNT, help="Epochs between validations.")
 @OVERWRITE
 @output_options
 def command(*, out: Output, labels: Path | None, priors: str, **flags: Any) -> None:  # noqa: ANN401
@@ -173,11 +154,9 @@ def command(*, out: Output, labels: Path | None, priors: str, **flags: Any) -> N
         return
     from mbv3ssd_deploy.train.run import train_detector
 
-    names = None if labels is None else _class_names(labels)
-    fit = priors == "auto"
-    request = request_from_flags("run", class_names=names, fit_priors=fit, **flags)
+    flags |= {"class_names": _class_names(labels), "fit_priors": priors == "auto"}
+    request = request_from_flags("run", **flags)
     report, out = run_training(train_detector, request, out, _epoch_format)
-    out.json(_json_from_report(report))
     _show_report(report, out)
     end(report, "train", "--pretrained", out)
 
@@ -274,71 +253,60 @@ def end(report: TrainReport, command_name: str, initial_flag: str, out: Output) 
         click.get_current_context().exit(EXIT_INTERRUPTED)
 
 
-def _show_recipes(out: Output) -> None:
+def json_from_run(report: TrainReport) -> dict[str, Any]:
+    """Return what both kinds of training report as JSON values."""
     from mbv3ssd_deploy.io.records import json_from_record
-    from mbv3ssd_deploy.train.config import RECIPES
 
-    out.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
-    rows = [
-        (
-            recipe.name,
-            recipe.backbone,
-            str(recipe.image_size),
-            str(recipe.epochs),
-            str(recipe.batch),
-            f"{recipe.algorithm} {recipe.lr:g}",
-            recipe.description,
-        )
-        for recipe in RECIPES.values()
-    ]
-    header = ("recipe", "arch", "imgsz", "epochs", "batch", "optimiser", "for")
-    out.table("Recipes", header, rows)
-
-
-def _show_report(report: TrainReport, out: Output) -> None:
-    from mbv3ssd_deploy.train.detector import BEST
-    from mbv3ssd_deploy.train.history import best_epoch
-    from mbv3ssd_deploy.train.snapshot import LAST
-
-    history, folder = report.record.history, report.folder
-    best = best_epoch(history)
-    if best is not None:
-        out.result(f"best mAP50 (VOC07): {best.mean_ap:.4f} after epoch {best.epoch}")
-    if report.report is not None:
-        rows = [
-            (
-                report.spec.class_names[one.label],
-                "-" if math.isnan(one.ap) else f"{one.ap:.4f}",
-                str(one.truths),
-            )
-            for one in report.report.per_class
-        ]
-        out.table(f"Validation after epoch {len(history)}", ("class", "AP50", "objects"), rows)
-    out.written(report.files)
-    if not report.interrupted:
-        out.next_step("export", folder / (BEST if (folder / BEST).exists() else LAST))
-
-
-def _json_from_report(report: TrainReport) -> dict[str, Any]:
-    from mbv3ssd_deploy.io.records import json_from_record
-    from mbv3ssd_deploy.train.history import best_epoch
-
-    record, names = report.record, report.spec.class_names
-    best = best_epoch(record.history)
-    classes = [] if report.report is None else report.report.per_class
+    record = report.record
     return {
         "interrupted": report.interrupted,
         "epochs": len(record.history),
         "steps": record.step,
-        "best": None if best is None else {"epoch": best.epoch, "mAP50": best.mean_ap},
-        "classes": {names[one.label]: None if math.isnan(one.ap) else one.ap for one in classes},
         "recipe": json_from_record(record.recipe),
         "settings": json_from_record(record.settings),
         "files": [str(path) for path in report.files],
     }
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
+def _show_recipes(out: Output) -> None:
+    from mbv3ssd_deploy.io.records import json_from_record
+    from mbv3ssd_deploy.train.config import RECIPES
+
+    out.json({name: json_from_record(recipe) for name, recipe in RECIPES.items()})
+    rows = []
+    for recipe in RECIPES.values():
+        numbers = map(str, (recipe.image_size, recipe.epochs, recipe.batch))
+        steps = f"{recipe.algorithm} {recipe.lr:g}"
+        rows.append((recipe.name, recipe.backbone, *numbers, steps, recipe.description))
+    header = ("recipe", "arch", "imgsz", "epochs", "batch", "optimiser", "for")
+    out.table("Recipes", header, rows)
+
+
+def _show_report(report: TrainReport, out: Output) -> None:
+    from mbv3ssd_deploy.train.detector import BEST
+    from mbv3ssd_deploy.train.snapshot import LAST
+
+    names, best, folder = report.spec.class_names, report.best, report.folder
+    measured = [] if report.report is None else report.report.per_class
+    aps = {names[one.label]: None if math.isnan(one.ap) else one.ap for one in measured}
+    mean_ap = None if best is None else {"epoch": best.epoch, "mAP50": best.mean_ap}
+    out.json(json_from_run(report) | {"best": mean_ap, "classes": aps})
+    if best is not None:
+        out.result(f"best mAP50 (VOC07): {best.mean_ap:.4f} after epoch {best.epoch}")
+    rows = [
+        (names[one.label], "-" if math.isnan(one.ap) else f"{one.ap:.4f}", str(one.truths))
+        for one in measured
+    ]
+    title = f"Validation after epoch {len(report.record.history)}"
+    out.table(title, ("class", "AP50", "objects"), rows)
+    out.written(report.files)
+    if not report.interrupted:
+        out.next_step("export", folder / (BEST if (folder / BEST).exists() else LAST))
+
+
+def _class_names(path: Path | None) -> tuple[str, ...] | None:
+    if path is None:
+        return None
     names = read_labels(path)
     return names if names[0].lower() == "background" else ("background", *names)
 

@@ -67,7 +67,6 @@ def command(*, out: Output, initial: Path | None, **flags: Any) -> None:  # noqa
 
     request = train.request_from_flags("backbone", backbone_file=initial, **flags)
     report, out = train.run_training(train_backbone, request, out, _epoch_format)
-    out.json(_json_from_report(report))
     _show_report(report, out)
     train.end(report, "train-backbone", "--initial", out)
 
@@ -82,9 +81,10 @@ def _epoch_format(epoch: BackboneEpoch, seconds_left: float) -> str:
 
 def _show_report(report: TrainReport, out: Output) -> None:
     from mbv3ssd_deploy.train.backbone import BACKBONE_FILE
-    from mbv3ssd_deploy.train.history import best_epoch
 
-    best = best_epoch(report.record.history)
+    best, names = report.best, list(report.spec.class_names)
+    accuracy = None if best is None else {"epoch": best.epoch, "top1": best.top1}
+    out.json(train.json_from_run(report) | {"best": accuracy, "classes": names})
     if best is not None:
         out.result(f"best top-1: {best.top1:.4f} after epoch {best.epoch}")
     out.written(report.files)
@@ -96,16 +96,3 @@ def _show_report(report: TrainReport, out: Output) -> None:
     source = "SOURCE" if data.startswith("folder:") else data
     words = ("--data", source, "--arch", str(arch.backbone), *width)
     out.next_step("train", *words, "--backbone", report.folder / BACKBONE_FILE)
-
-
-def _json_from_report(report: TrainReport) -> dict[str, Any]:
-    from mbv3ssd_deploy.train.history import best_epoch
-
-    best = best_epoch(report.record.history)
-    return {
-        "interrupted": report.interrupted,
-        "epochs": len(report.record.history),
-        "classes": list(report.spec.class_names),
-        "best": None if best is None else {"epoch": best.epoch, "top1": best.top1},
-        "files": [str(path) for path in report.files],
-    }

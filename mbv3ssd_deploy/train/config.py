@@ -54,24 +54,16 @@ class Freeze(enum.StrEnum):
     ALL_BUT_HEADS = "all-but-heads"
 
 
-_Range = tuple[float, float, str]
-_ONE_OR_MORE: _Range = (1, 1e12, "1 or more")
-_ABOVE_0: _Range = (1e-12, 1e12, "above 0 and below 1e12")
-_0_OR_MORE: _Range = (0, 1e12, "0 or more and below 1e12")
-_BELOW_1: _Range = (0, 1 - 1e-9, "0 or more and below 1")
-_A_SHARE: _Range = (0, 1, "from 0 to 1")
-_RANGES: Mapping[tuple[str, ...], _Range] = MappingProxyType(
-    {
-        ("epochs", "batch"): _ONE_OR_MORE,
-        ("lr", "bn_momentum", "negatives_per_positive", "smooth_l1_beta"): _ABOVE_0,
-        ("weight_decay", "warmup_epochs", "clip_norm", "backbone_lr", "extras_lr"): _0_OR_MORE,
-        ("momentum", "ema_decay", "final_lr_share", "match_threshold"): _BELOW_1,
-        ("vertical_flip",): _A_SHARE,
-        ("label_smoothing", "dropout"): _BELOW_1,
-        ("patience",): _0_OR_MORE,
-    }
+_RANGES = (
+    (1, 1e12, "1 or more", "epochs batch"),
+    (1e-12, 1e12, "above 0 and below 1e12", "lr bn_momentum negatives_per_positive smooth_l1_beta"),
+    (0, 1e12, "0 or more and below 1e12", "weight_decay warmup_epochs clip_norm backbone_lr"),
+    (0, 1e12, "0 or more and below 1e12", "extras_lr patience"),
+    (0, 1 - 1e-9, "0 or more and below 1", "momentum ema_decay final_lr_share match_threshold"),
+    (0, 1 - 1e-9, "0 or more and below 1", "label_smoothing dropout"),
+    (0, 1, "from 0 to 1", "vertical_flip"),
 )
-"""Settings -> lowest and highest valid number, and both in words."""
+"""The lowest and highest valid number, both in words, and the settings that they are for."""
 _CHOICES: Mapping[str, type[enum.StrEnum]] = MappingProxyType(
     {"algorithm": Algorithm, "schedule": Schedule, "freeze": Freeze}
 )
@@ -82,7 +74,6 @@ class Recipe:
     """All settings of a training run that concern neither the data nor the network.
 
     Attributes:
-        description: one sentence for people.
         backbone: "large" or "small": the network it is meant for.
         image_size: the side of the input it is meant for, in pixels.
         batch: the batch size, over all processes.
@@ -90,9 +81,8 @@ class Recipe:
         backbone_lr: the learning rate of the backbone, as a share of `lr`.
         extras_lr: the learning rate of the extra levels, as a share of `lr`.
         momentum: of SGD; AdamW has betas of 0.9 and 0.999.
-        weight_decay: of convolution weights; norms and biases have none.
         milestones: of MULTISTEP, as shares of all steps.
-        gamma: of MULTISTEP: the factor at a milestone.
+        gamma: of MULTISTEP: the factor at each of them.
         final_lr_share: of COSINE: the last learning rate, as a share of `lr`.
         warmup_epochs: how long the rate rises from near 0; fractions of an epoch count.
         clip_norm: the maximum norm of the gradient; 0 for no limit.
@@ -104,11 +94,9 @@ class Recipe:
         freeze: the part that is not trained.
         freeze_norms: whether every BatchNorm keeps and applies its running statistics: right for
             batches of a few images, when starting from a detector with good statistics.
-        augmentation: what happens to an image.
         vertical_flip: the probability of turning an image upside down: right where nothing stands
             upright, as under a microscope.
         label_smoothing: the share of a classifier's target that is spread over all classes.
-        dropout: in a classifier.
         patience: epochs without improvement after which training ends; 0 for never.
     """
 
@@ -146,8 +134,8 @@ class Recipe:
     def __post_init__(self) -> None:
         problems = [
             f"{name} is {getattr(self, name):g}, and must be {valid}"
-            for names, (lowest, highest, valid) in _RANGES.items()
-            for name in names
+            for lowest, highest, valid, names in _RANGES
+            for name in names.split()
             if not lowest <= getattr(self, name) <= highest
         ]
         for name, kind in _CHOICES.items():

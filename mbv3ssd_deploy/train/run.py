@@ -35,7 +35,7 @@ from mbv3ssd_deploy.train.config import (
     TrainRequest,
 )
 from mbv3ssd_deploy.train.detector import DetectorTask
-from mbv3ssd_deploy.train.history import CHART, TABLE
+from mbv3ssd_deploy.train.history import CHART, TABLE, best_epoch
 from mbv3ssd_deploy.train.process import World, autocast_type, training_process, worker_count
 from mbv3ssd_deploy.train.snapshot import (
     DETECTOR,
@@ -74,6 +74,11 @@ class TrainReport:
     report: Any
     interrupted: bool
     files: tuple[Path, ...]
+
+    @property
+    def best(self) -> Any:  # noqa: ANN401 -- `EpochRecord`, or of a backbone `BackboneEpoch`
+        """The first epoch with the highest score; None without validation."""
+        return best_epoch(self.record.history)
 
 
 def train_detector(request: TrainRequest, observer: Observer | None = None) -> TrainReport:
@@ -141,7 +146,7 @@ def _run(
         autocast=autocast_type(precision, device),
     )
     if snapshot is not None:
-        state.restore(snapshot.tensors)
+        state.restore(snapshot.tensors, str(request.resume))
     names = (task.best_name, LAST, TABLE, CHART)
     # a backbone stays until there is another one
     others = _existing(request.output, names if task.kind is DETECTOR else names[1:])

@@ -163,49 +163,6 @@ def read_snapshot(path: Path, kind: Kind) -> Snapshot:
         UnsafeCheckpointError: the file would run code; nothing was run.
         SpecError: the spec contradicts itself.
     """
-    entries = _read_entries(path)
-    training = entries.get("training")
-    if not isinstance(training, Mapping):
-        raise CheckpointError(
-            "is not a snapshot of a training run",
-            where=str(path),
-            hint=f"--resume takes {LAST} of a run; "
-            f"use {kind.initial_flag} to start from other weights",
-        )
-    spec_json = spec_json_from_mapping(entries, kind.format)
-    if spec_json is None:
-        other = BACKBONE if kind is DETECTOR else DETECTOR
-        raise CheckpointError(
-            f"is not a snapshot of `{kind.command}`",
-            where=str(path),
-            hint=f"mbv3ssd-deploy {other.command} --resume {path}",
-        )
-    schema = training.get("schema", SCHEMA)
-    if type(schema) is not int or schema != SCHEMA:
-        raise CheckpointError(
-            f"the snapshot has schema {printable(str(schema))}; this version reads {SCHEMA}"
-            if isinstance(schema, int)
-            else "the schema of the snapshot is not a number",
-            where=str(path),
-            hint="update mbv3ssd-deploy",
-        )
-    fields = RunTensors.__dataclass_fields__
-    if not {"record", *fields} - {"cuda_random"} <= training.keys():
-        raise CheckpointError(
-            "holds the result of a run, not a run that can be resumed",
-            where=str(path),
-            hint=f"give {LAST} of the same folder to --resume",
-        )
-    where = f"{path}: training"
-    tensors = {name: training[name] for name in fields if name in training}
-    return Snapshot(
-        record_from_json(kind.spec, spec_json, where=str(path)),
-        record_from_json(kind.record, training["record"], where=where, error=CheckpointError),
-        RunTensors(**tensors),
-    )
-
-
-def _read_entries(path: Path) -> dict[Any, Any]:
     try:
         entries = read_saved(path)
     except UnsafeCheckpointError:
@@ -213,4 +170,37 @@ def _read_entries(path: Path) -> dict[Any, Any]:
     except CheckpointError as error:
         error.hint = error.hint or f"--resume takes {LAST} of a run"
         raise
-    return entries if isinstance(entries, dict) else {}
+
+    def refusal(message: str, hint: str) -> CheckpointError:
+        return CheckpointError(message, where=str(path), hint=hint)
+
+    training = entries.get("training") if isinstance(entries, dict) else None
+    if not isinstance(entries, dict) or not isinstance(training, dict):
+        raise refusal(
+            "is not a snapshot of a training run",
+            f"--resume takes {LAST} of a run; use {kind.initial_flag} to start from other weights",
+        )
+    spec_json = spec_json_from_mapping(entries, kind.format)
+    if spec_json is None:
+        other = BACKBONE if kind is DETECTOR else DETECTOR
+        hint = f"mbv3ssd-deploy {other.command} --resume {path}"
+        raise refusal(f"is not a snapshot of `{kind.command}`", hint)
+    schema = training.get("schema", SCHEMA)
+    if type(schema) is not int:
+        raise refusal("the schema of the snapshot is not a number", "update mbv3ssd-deploy")
+    if schema != SCHEMA:
+        has = printable(str(schema))
+        message = f"the snapshot has schema {has}; this version reads {SCHEMA}"
+        raise refusal(message, "update mbv3ssd-deploy")
+    fields = RunTensors.__dataclass_fields__
+    if not {"record", *fields} - {"cuda_random"} <= training.keys():
+        raise refusal(
+            "holds the result of a run, not a run that can be resumed",
+            f"give {LAST} of the same folder to --resume",
+        )
+    where = f"{path}: training"
+    return Snapshot(
+        record_from_json(kind.spec, spec_json, where=str(path)),
+        record_from_json(kind.record, training["record"], where=where, error=CheckpointError),
+        RunTensors(**{name: training[name] for name in fields if name in training}),
+    )

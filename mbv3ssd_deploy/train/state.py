@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.train.config import Algorithm, Recipe, Schedule
 from mbv3ssd_deploy.train.loss import LossSums
 from mbv3ssd_deploy.train.process import World
@@ -166,16 +167,24 @@ class TrainState:
             cuda_random=torch.cuda.get_rng_state(self.device) if on_gpu else None,
         )
 
-    def restore(self, tensors: RunTensors) -> None:
-        """Continue from the saved state of a run."""
-        self.net.load_state_dict(tensors.net)
-        self.optimiser.load_state_dict(dict(tensors.optimiser))
-        if self.average is not None and tensors.average is not None:
-            self.average.restore(tensors.average, tensors.average_steps)
-        self._scaler.load_state_dict(dict(tensors.scaler))
-        torch.set_rng_state(tensors.random)
-        if tensors.cuda_random is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors.cuda_random, self.device)
+    def restore(self, tensors: RunTensors, where: str) -> None:
+        """Continue from the saved state of a run, from the file `where`.
+
+        Raises:
+            CheckpointError: it does not fit the net.
+        """
+        try:
+            self.net.load_state_dict(tensors.net)
+            self.optimiser.load_state_dict(dict(tensors.optimiser))
+            if self.average is not None and tensors.average is not None:
+                self.average.restore(tensors.average, tensors.average_steps)
+            self._scaler.load_state_dict(dict(tensors.scaler))
+            torch.set_rng_state(tensors.random)
+            if tensors.cuda_random is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(tensors.cuda_random, self.device)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            message = f"the saved state does not fit the net: {error}"
+            raise CheckpointError(message, where=where) from error
 
 
 class MovingAverage:

@@ -48,13 +48,9 @@ class Task(abc.ABC):
     Attributes:
         kind: of its snapshots.
         best_name: the file of the best snapshot.
-        curves: of the chart of the history.
         losses: fields of an epoch's record -> the terms of the loss, in words.
         measures: fields of an epoch's record that `validate` returns; the first is the score.
         not_finite_hint: what to try when the loss is NaN or infinite.
-        request: what the user asked for.
-        recipe: how the net is trained.
-        observer: of the progress.
         spec: of the net; set by `start` or `restart`.
         class_names: of the data, as in the spec; this and the next two are set by `read_data`.
         image_ids: the names of the training images.

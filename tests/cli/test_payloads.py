@@ -22,6 +22,7 @@ COMMANDS = {
     "train --pretrained": "train --data voc:photos --val-data voc:photos --val-split train "
     "--pretrained w.pth -o out --batch 2",
     "train --resume": "train --resume w.pth -o out",
+    "train-backbone --resume": "train-backbone --resume w.pth -o out",
 }
 
 

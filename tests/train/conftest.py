@@ -26,8 +26,17 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def voc(scenes, tmp_path):
-    """The same in VOC layout: eight images to learn from, four to be measured on."""
-    root = tmp_path / "voc"
+    """The same in VOC layout: eight images for training, four for validation."""
+    return write_voc(scenes, tmp_path / "voc")
+
+
+@pytest.fixture(scope="session")
+def shared_voc(scenes, tmp_path_factory):
+    """As `voc`, for tests that do not change it."""
+    return write_voc(scenes, tmp_path_factory.mktemp("shared") / "voc")
+
+
+def write_voc(scenes, root):
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     for sample in scenes.samples:

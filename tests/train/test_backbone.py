@@ -16,7 +16,6 @@ from mbv3ssd_deploy.data.images import write_image
 from mbv3ssd_deploy.errors import CheckpointError, DatasetError, OutputError, TrainingError
 from mbv3ssd_deploy.train.backbone import ranks_of
 from mbv3ssd_deploy.train.config import Observer, TrainRequest
-from mbv3ssd_deploy.train.history import best_epoch
 from mbv3ssd_deploy.train.run import train_backbone, train_detector
 from mbv3ssd_deploy.train.snapshot import BACKBONE, read_snapshot
 
@@ -69,7 +68,7 @@ def test_three_colours_are_classified_and_a_detector_starts_from_the_result(fold
 
     report = train_backbone(request)
 
-    assert best_epoch(report.record.history).top1 == 1.0
+    assert report.best.top1 == 1.0
     assert report.spec.class_names == ("blue", "green", "red")
     path = tmp_path / "base" / "backbone.pth"
     assert path in report.files
@@ -102,7 +101,7 @@ def test_objects_of_a_detection_set_are_cut_out(voc, tmp_path):
     report = train_backbone(request)
 
     assert report.spec.class_names == SCENE_CLASSES[1:]
-    assert 0 <= best_epoch(report.record.history).top1 <= 1
+    assert 0 <= report.best.top1 <= 1
 
 
 def test_the_rank_is_the_number_of_better_classes():
@@ -160,7 +159,7 @@ def test_an_interrupt_before_the_first_epoch_claims_no_backbone(folder, tmp_path
     report = train_backbone(request, interrupt_at(1))
 
     assert report.interrupted
-    assert best_epoch(report.record.history) is None
+    assert report.best is None
     assert [path.name for path in report.files] == ["last.pth", "run.json"]
     assert (output / "backbone.pth").read_text() == "another one"
 

@@ -47,6 +47,14 @@ def weights(path):
     return load_detector(path).net.state_dict()
 
 
+@pytest.fixture(scope="module")
+def finished(shared_voc, tmp_path_factory):
+    """The folder of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train_detector(tiny_request(shared_voc, folder, changes={"epochs": 1}))
+    return folder
+
+
 def test_a_run_leaves_a_detector_that_loads_and_a_history(voc, tmp_path):
     seen = []
     observer = Observer(epoch_done=lambda record, left: seen.append((record, left)))
@@ -98,6 +106,28 @@ def test_a_resumed_run_ends_bit_for_bit_where_a_straight_one_does(voc, tmp_path)
         assert all(torch.equal(one[key], other[key]) for key in one)
     assert [record.epoch for record in report.record.history] == [1, 2]
     assert [r.loss for r in straight.record.history] == [r.loss for r in report.record.history]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("net", {"head": torch.zeros(1)}),
+        ("net", "weights"),
+        ("optimiser", {"state": {}, "param_groups": []}),
+        ("optimiser", []),
+        ("average", {}),
+        ("scaler", None),
+        ("random", torch.zeros(3)),
+    ],
+)
+def test_a_snapshot_with_a_damaged_state_is_refused(voc, finished, tmp_path, part, value):
+    entries = torch.load(finished / "last.pth", weights_only=True)
+    entries["training"][part] = value
+    torch.save(entries, tmp_path / "last.pth")
+    request = resumed(tmp_path, tmp_path / "out")
+
+    with pytest.raises(CheckpointError, match="the saved state does not fit the net"):
+        train_detector(dataclasses.replace(request, data=f"voc:{voc}"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(voc, tmp_path):
