@@ -33,19 +33,11 @@ def detections_from_detection_output(  # noqa: PLR0913 -- the layer's blobs and 
 ) -> Detections:
     """Return the detections, best first, in normalised corners that may lie outside 0..1.
 
-    Class by class (the background, class 0, is skipped) the scores strictly above the threshold are
-    ranked, the best `nms_top_k` kept, and a box dropped whose IoU with a better one is strictly
-    above `nms_threshold`; the best `keep_top_k` over all classes remain. Thresholds are float32.
-
-    Args:
-        loc: (P, 4) raw offsets.
-        scores: (P, C) after the softmax.
-        priors_corners: (P, 4) normalised.
-        variances: (P, 4) or (4,).
-        nms_threshold: the largest IoU that two boxes of a class may have.
-        nms_top_k: candidates a class takes into the suppression.
-        keep_top_k: detections in all.
-        confidence_threshold: a score must be above it.
+    `loc` (P, 4) are raw offsets, `scores` (P, C) after the softmax, `priors_corners` (P, 4), and
+    `variances` (P, 4) or (4,). Class by class (the background, class 0, is skipped) the scores
+    strictly above the threshold are ranked, the best `nms_top_k` kept, and a box dropped whose IoU
+    with a better one is strictly above `nms_threshold`; the best `keep_top_k` over all classes
+    remain. Thresholds are float32.
 
     Raises:
         ValueError: shapes that do not belong together, or a top-k below 1 (ncnn throws on it).

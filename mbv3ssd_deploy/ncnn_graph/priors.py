@@ -226,13 +226,9 @@ def priors_from_priorbox(
     """Return the corners (4n,) that PriorBox computes for a feature map of `cols` x `rows` cells.
 
     Normalised x1, y1, x2, y2 of each prior; order: row, column, then in a cell for each min size
-    the square, the square of its max size if there are any, and the ratios, wide before tall.
-
-    Args:
-        params: the layer's parameters by name; what is missing has ncnn's default.
-        cols: width of the feature map in cells.
-        rows: height of the feature map in cells.
-        image_size: width and height of the second blob, used where a size is automatic (-233).
+    the square, the square of its max size if there are any, and the ratios, wide before tall. A
+    parameter that is missing has ncnn's default; `image_size`, the width and height of the second
+    blob, is used where a size is automatic (-233).
 
     Raises:
         ValueError: no image size, no min sizes, or fewer max sizes than min sizes.

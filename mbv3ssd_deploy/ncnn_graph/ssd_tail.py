@@ -86,14 +86,10 @@ class TailOptions:
 
 @dataclass(frozen=True, slots=True)
 class HeadLevel:
-    """The blobs of one level, and how its part of the outputs is shaped.
+    """The blobs of one level: what the last convolutions of its heads make, and what both read.
 
-    Attributes:
-        loc: output of the box head's last convolution, (4 A, rows, cols) for A boxes a cell.
-        conf: output of the class head's, (C A, rows, cols).
-        feature_map: a blob of the same rows and cols that both heads read.
-        loc_shape: rows and columns of its part of `loc`: priors, 4.
-        conf_shape: of its part of `conf`: priors, C.
+    `loc` is (4 A, rows, cols) for A boxes a cell, `conf` (C A, rows, cols), `feature_map` of the
+    same rows and cols. The shapes are those of its parts of the outputs: (priors, 4), (priors, C).
     """
 
     loc: str
@@ -123,10 +119,8 @@ def attach_ssd_tail(
 def attach_raw_heads(graph: NcnnGraph, outputs: Outputs) -> NcnnGraph:
     """Return `graph` ending in raw heads.
 
-    Args:
-        graph: with blobs `loc` and `conf`.
-        outputs: CONCAT keeps `loc` (w 4, h P) and `conf` (w C, h P); LEVELS ends in `loc_0`.. and
-            `conf_0`.., the outputs of the head convolutions: (4 A, rows, cols), (C A, rows, cols).
+    CONCAT keeps `loc` (w 4, h P) and `conf` (w C, h P); LEVELS ends in `loc_0`.. and `conf_0`..,
+    the outputs of the head convolutions: (4 A, rows, cols), (C A, rows, cols).
 
     Raises:
         SpecError: the heads have another structure than `find_head_levels` knows.

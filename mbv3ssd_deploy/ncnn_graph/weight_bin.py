@@ -120,12 +120,8 @@ def read_ncnn(param_path: Path, bin_path: Path) -> NcnnGraph:
 def parse_bin(graph: NcnnGraph, data: bytes, *, source: str = "<bytes>") -> NcnnGraph:
     """Return `graph` with its weights from `data`; they come out one-dimensional.
 
-    Float16 numbers are widened to float32, which is exact.
-
-    Args:
-        graph: the network, whose parameters decide how `data` is cut.
-        data: the whole .bin file.
-        source: the name of the file in messages.
+    The parameters of `graph` decide how `data`, a whole .bin file, is cut. Float16 numbers are
+    widened to float32, which is exact.
 
     Raises:
         FormatError: `data` is shorter or longer than the parameters say, a weight is stored in a
