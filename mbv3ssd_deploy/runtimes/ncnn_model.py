@@ -25,7 +25,7 @@ from mbv3ssd_deploy.errors import FormatError, RuntimeFailedError, RuntimeUnavai
 from mbv3ssd_deploy.io.child import ChildEndedError, Server, script_command
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
-from mbv3ssd_deploy.ncnn_graph.graph import DETECTION_OUT
+from mbv3ssd_deploy.ncnn_graph.graph import CONF, DETECTION_OUT, LOC, MBOX_CONF, MBOX_LOC
 from mbv3ssd_deploy.runtimes.model import Output, check_batch, frozen
 
 _WORKER = str(Path(__file__).with_name("ncnn_worker.py"))
@@ -34,7 +34,7 @@ _SECONDS_PER_IMAGE = 30.0
 _STDERR_LINES = 4
 _REMAKE = "make the files again with `mbv3ssd-deploy to-ncnn`"
 
-_HEADS = (("mbox_loc", "mbox_conf"), ("loc", "conf"))
+_HEADS = ((MBOX_LOC, MBOX_CONF), (LOC, CONF))
 """Blobs that hold the raw heads: of a graph with its SSD tail, of one that ends in raw heads."""
 
 _OPTIONS = {
