@@ -34,12 +34,11 @@ import numpy as np
 from peer_graphs import REFERENCE, write_ours, write_pnnx, write_reference
 from peer_nets import NETS, Body, build_body
 
-from mbv3ssd_deploy.bench.machine import cpu_features, machine_in_words
-from mbv3ssd_deploy.bench.statistics import median_of, ratio_of
+from mbv3ssd_deploy.bench.remarks import cpu_features, machine_in_words
+from mbv3ssd_deploy.bench.report import median_of, ratio_of
 from mbv3ssd_deploy.bench.targets import read_target
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
-from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds
-from mbv3ssd_deploy.runtimes.bench_runner import run_bench_child
+from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds, run_bench_child
 
 SURE = 0.005
 """The ± of every ratio at which measuring stops: stable to 0.01."""

@@ -23,12 +23,11 @@ import onnx
 import onnxruntime
 from peer_nets import NETS, Body, build_body
 
-from mbv3ssd_deploy.bench.machine import machine_in_words
-from mbv3ssd_deploy.bench.statistics import Ratio, median_of, ratio_of
+from mbv3ssd_deploy.bench.remarks import machine_in_words
+from mbv3ssd_deploy.bench.report import Ratio, median_of, ratio_of
 from mbv3ssd_deploy.onnx_body.body import bytes_from_body
-from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds
-from mbv3ssd_deploy.runtimes.bench_runner import run_bench_child
-from mbv3ssd_deploy.runtimes.onnx_profile import profile_nodes
+from mbv3ssd_deploy.runtimes.bench_engines import profile_nodes
+from mbv3ssd_deploy.runtimes.bench_job import BenchJob, BenchRow, Rounds, run_bench_child
 
 BLOCKED = "com.microsoft.nchwc"
 REORDERS = ("ReorderInput", "ReorderOutput")

@@ -1,7 +1,7 @@
-"""bench: targets and images in, a report out.
+"""`bench`: from targets and images to a report.
 
-First every row runs alone in a process of its own: what it costs to load and to hold, and whether
-it runs at all. Then those that do take turns in one process, round by round.
+First every row runs alone in a process of its own, for its loading time and memory, and to find out
+whether it runs. Then those that do run in turn in one process, round by round.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mbv3ssd_deploy.bench.layer_table import layers_report
-from mbv3ssd_deploy.bench.machine import machine_in_words
-from mbv3ssd_deploy.bench.plan import BenchRequest, plan_rows
-from mbv3ssd_deploy.bench.remarks import remarks_on
-from mbv3ssd_deploy.bench.report import BenchReport, LayersReport, RowReport
-from mbv3ssd_deploy.bench.statistics import median_of, percentile_of, ratio_of
-from mbv3ssd_deploy.bench.targets import Target, read_target
+from mbv3ssd_deploy.bench.remarks import machine_in_words, remarks_on
+from mbv3ssd_deploy.bench.report import (
+    BenchReport,
+    LayersReport,
+    RowReport,
+    layers_report,
+    median_of,
+    percentile_of,
+    ratio_of,
+)
+from mbv3ssd_deploy.bench.targets import BenchRequest, plan_rows, read_target
+from mbv3ssd_deploy.bundle.bundle import read_bundle
 from mbv3ssd_deploy.core.arrays import U8
 from mbv3ssd_deploy.data.sample import sample_image
 from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError, RuntimeUnavailableError
@@ -33,8 +38,8 @@ from mbv3ssd_deploy.runtimes.bench_job import (
     Rounds,
     RowProbe,
     RowTimes,
+    run_bench_child,
 )
-from mbv3ssd_deploy.runtimes.bench_runner import run_bench_child
 
 _MS = 1e3
 _LAYER_ROUNDS = 20
@@ -42,7 +47,7 @@ _LAYER_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class _Probed:
-    """A row that runs, and what its own process learned."""
+    """A row that runs, with the results of its own process."""
 
     row: BenchRow
     probe: RowProbe
@@ -50,8 +55,8 @@ class _Probed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where the children find their images, and leave their answers."""
+class _Workspace:
+    """The folder of the children's jobs and answers, and the images in it."""
 
     folder: Path
     images: tuple[str, ...]
@@ -71,25 +76,24 @@ def measure(
         paths: bundles, .param files, bodies; the first row of the first one is the base of ratios.
         images: name and RGB uint8 (H, W, 3); by default one sample image, the same everywhere.
         request: what to measure.
-        input_size: (height, width) for a .param that does not tell.
-        progress: told of every row probed and every round.
+        input_size: (height, width) for a .param that does not declare it.
+        progress: called after every loaded row and every round.
 
     Raises:
-        DeployError: a target cannot be read, a device that was asked for is missing, or no row at
-            all could run.
+        DeployError: a target cannot be read, a requested device is missing, or no row could run.
     """
     request = BenchRequest() if request is None else request
     images = images or [("a sample image", sample_image(0))]
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-bench-") as scratch:
-        place = _Place(Path(scratch), _written_images(images, Path(scratch)))
-        made = place.folder / "made"
+        workspace = _Workspace(Path(scratch), _written_images(images, Path(scratch)))
+        made = workspace.folder / "made"
         made.mkdir()
         targets = [read_target(path, made, input_size=input_size) for path in paths]
         rows, left_out = plan_rows(targets, request)
-        probed, failures = _probe_all(rows, place, progress)
-        times = _take_turns(probed, place, request, progress)
+        probed, failures = _probe_all(rows, workspace, progress)
+        times = _run_rounds(probed, workspace, request, progress)
         reports = _row_reports(probed, times)
-        layers = _layers(probed, place, request, progress)
+        layers = _layers(probed, workspace, request, progress)
     return BenchReport(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine_in_words(),
@@ -98,7 +102,7 @@ def measure(
         layers=layers,
         left_out=left_out,
         failures=failures,
-        remarks=(*_notes(targets), *remarks_on(reports)),
+        remarks=(*(note for target in targets for note in target.notes), *remarks_on(reports)),
     )
 
 
@@ -109,18 +113,14 @@ def _written_images(images: Sequence[tuple[str, U8]], folder: Path) -> tuple[str
     return tuple(map(str, paths))
 
 
-def _notes(targets: Sequence[Target]) -> tuple[str, ...]:
-    return tuple(note for target in targets for note in target.notes)
-
-
 def _probe_all(
-    rows: Sequence[BenchRow], place: _Place, progress: Progress
+    rows: Sequence[BenchRow], workspace: _Workspace, progress: Progress
 ) -> tuple[list[_Probed], tuple[str, ...]]:
-    """Run each row alone; a row that fails is named and left out.
+    """Run each row alone; return those that ran, and the names and errors of the others.
 
     Raises:
-        RuntimeUnavailableError: at once, for nobody asked for a device to see it left out.
-        DeployError: no row is left.
+        RuntimeUnavailableError: a requested device is missing.
+        DeployError: no row ran.
     """
     probed: list[_Probed] = []
     failures: list[DeployError] = []
@@ -128,7 +128,7 @@ def _probe_all(
     for index, row in enumerate(rows):
         progress("load", index, len(rows))
         try:
-            probed.append(_probed(row, place, index))
+            probed.append(_probed(row, workspace, index))
         except RuntimeUnavailableError:
             raise
         except DeployError as error:
@@ -141,15 +141,15 @@ def _probe_all(
 
 
 def _nothing_ran(failures: Sequence[DeployError], names: Sequence[str]) -> DeployError:
-    """One error for all rows: the very first where they all say the same."""
+    """Return one error for all rows: the first, if all have the same message."""
     if len({error.message for error in failures}) == 1:
         return failures[0]
     return RuntimeFailedError("no row could run: " + "; ".join(names))
 
 
-def _probed(row: BenchRow, place: _Place, index: int) -> _Probed:
-    folder = place.folder / f"probe-{index}"
-    job = BenchJob((row,), place.images if row.spec else (), warmup=0, rounds=0)
+def _probed(row: BenchRow, workspace: _Workspace, index: int) -> _Probed:
+    folder = workspace.folder / f"probe-{index}"
+    job = BenchJob((row,), workspace.images if row.spec else (), warmup=0, rounds=0)
     probe = run_bench_child("probe", job, RowProbe, folder)
     candidates = None
     if probe.has_scores:
@@ -159,16 +159,16 @@ def _probed(row: BenchRow, place: _Place, index: int) -> _Probed:
     return _Probed(row, probe, candidates)
 
 
-def _take_turns(
-    probed: Sequence[_Probed], place: _Place, request: BenchRequest, progress: Progress
+def _run_rounds(
+    probed: Sequence[_Probed], workspace: _Workspace, request: BenchRequest, progress: Progress
 ) -> tuple[RowTimes, ...]:
     rows = tuple(one.row for one in probed)
-    job = BenchJob(rows, place.images, warmup=request.warmup, rounds=request.rounds)
+    job = BenchJob(rows, workspace.images, warmup=request.warmup, rounds=request.rounds)
     return run_bench_child(
         "rounds",
         job,
         Rounds,
-        place.folder / "rounds",
+        workspace.folder / "rounds",
         lambda done, total: progress("measure", done, total),
     ).rows
 
@@ -212,29 +212,27 @@ def _row_report(one: _Probed, times: RowTimes, base: Sequence[float]) -> RowRepo
 
 
 def _size(row: BenchRow) -> int:
-    """What has to be shipped; PyTorch's row is a bundle, whose checkpoint is what it needs."""
+    """Return the size of the files; of a bundle, PyTorch's row needs the checkpoint."""
     if row.runtime != "torch":
         return sum(Path(path).stat().st_size for path in row.files)
-    from mbv3ssd_deploy.bundle.bundle import read_bundle  # noqa: PLC0415
-
     checkpoint = read_bundle(Path(row.files[0])).checkpoint_path
     return 0 if checkpoint is None else checkpoint.stat().st_size
 
 
 def _layers(
-    probed: Sequence[_Probed], place: _Place, request: BenchRequest, progress: Progress
+    probed: Sequence[_Probed], workspace: _Workspace, request: BenchRequest, progress: Progress
 ) -> tuple[LayersReport, ...]:
     if not request.layers:
         return ()
-    # a GPU works on while its layers seem done; on the CPU, threads share a layer's work
+    # a GPU runs layers after the calls have returned; CPU threads share the work of a layer
     on_cpu = [one.row for one in probed if one.row.device == "cpu"]
     least = min((row.threads for row in on_cpu), default=1)
     rows = [row for row in on_cpu if row.threads == least]
     reports = []
     for index, row in enumerate(rows):
         progress("layers", index, len(rows))
-        job = BenchJob((row,), place.images, request.warmup, min(request.rounds, _LAYER_ROUNDS))
-        folder = place.folder / f"layers-{index}"
+        job = BenchJob((row,), workspace.images, request.warmup, min(request.rounds, _LAYER_ROUNDS))
+        folder = workspace.folder / f"layers-{index}"
         times = run_bench_child("layers", job, LayerTimes, folder)
         reports.append(layers_report(row.target, row.title, times))
     progress("layers", len(rows), len(rows))

@@ -1,18 +1,26 @@
-"""Plain sentences about what is off in a table: each says the fact, its figure, and what to do."""
+"""Remarks on a table: each states a fact, its figure, and what to do; and the machine in words."""
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
-from mbv3ssd_deploy.bench.machine import cpu_features
 from mbv3ssd_deploy.bench.report import RowReport
 
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+_INSTRUCTION_SETS: Final = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16"),
+    *("asimd", "asimdhp", "asimddp"),
+)
+"""Those that decide which kernels a runtime takes."""
 _HEAVY_FINISH: Final = 0.2
-"""From this share of network and post-processing on, post-processing is worth a sentence."""
+"""Share of network and post-processing from which post-processing gets a remark."""
 _HEAVY_PREPARE: Final = 0.3
 _NO_GAIN: Final = 0.03
-"""Ratios that differ by less are called equal."""
+"""Ratios that differ by less count as equal."""
 _BAD_SCALING: Final = 0.9
 _UNSURE: Final = 0.03
 
@@ -20,16 +28,16 @@ _UNSURE: Final = 0.03
 def remarks_on(
     rows: Sequence[RowReport], features: frozenset[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the sentences; `features` are the CPU's instruction sets, this one's by default."""
+    """Return the remarks; `features` are the CPU's instruction sets, by default this CPU's."""
     features = cpu_features() if features is None else features
-    told = [
+    remarks = [
         *_on_finish(rows),
         *_on_prepare(rows),
         *_on_precision(rows, features),
         *_on_threads(rows),
         *_on_noise(rows),
     ]
-    return tuple(dict.fromkeys(told))
+    return tuple(dict.fromkeys(remarks))
 
 
 def _on_finish(rows: Sequence[RowReport]) -> Iterator[str]:
@@ -40,10 +48,10 @@ def _on_finish(rows: Sequence[RowReport]) -> Iterator[str]:
         why = ""
         if row.candidates is not None:
             why = f": {row.candidates:,.0f} candidates pass the threshold {row.score_threshold:g}"
-        mend = (
+        remedy = (
             "raise it with `to-ncnn --conf`" if row.runtime == "ncnn" else "it runs in NumPy here"
         )
-        yield f"{_name(row)}: post-processing takes {share:.0%}{why}; {mend}"
+        yield f"{_name(row)}: post-processing takes {share:.0%}{why}; {remedy}"
 
 
 def _on_prepare(rows: Sequence[RowReport]) -> Iterator[str]:
@@ -81,8 +89,8 @@ def _on_threads(rows: Sequence[RowReport]) -> Iterator[str]:
         if row.threads > 1 and base is not None and row.both_ms > _BAD_SCALING * base.both_ms:
             yield (
                 f"{_name(row)}: {row.threads} threads gain little over one"
-                f" ({row.both_ms / base.both_ms:.2f}x); one is timed by what it computes, several"
-                " by the wall, so a busy machine shows here"
+                f" ({row.both_ms / base.both_ms:.2f}x); one is timed in CPU time, several in wall"
+                " time, which includes other processes"
             )
 
 
@@ -91,15 +99,47 @@ def _on_noise(rows: Sequence[RowReport]) -> Iterator[str]:
     if unsure:
         worst = max(unsure, key=lambda row: row.ratio.uncertainty)
         yield (
-            f"the machine was noisy: {len(unsure)} of {len(rows)} ratios are sure to within"
-            f" {worst.ratio.uncertainty:.2f} only; repeat with more --rounds"
+            f"the machine was noisy: {len(unsure)} of {len(rows)} ratios are uncertain by up to"
+            f" {worst.ratio.uncertainty:.2f}; repeat with more --rounds"
         )
 
 
 def _first_of_each(rows: Sequence[RowReport]) -> list[RowReport]:
-    """The first row of each target and runtime: more threads or less precision change little."""
+    """Return the first row of each target and runtime, which stands for the others."""
     return list({(r.target, r.runtime): r for r in reversed(rows)}.values())[::-1]
 
 
 def _name(row: RowReport) -> str:
     return f"{row.target} on {row.title}"
+
+
+def machine_in_words() -> str:
+    """Return processor, instruction sets, cores and system: "AMD EPYC (avx2, avx512f), 2 cores"."""
+    features = cpu_features()
+    sets = ", ".join(name for name in _INSTRUCTION_SETS if name in features)
+    cores = os.cpu_count() or 1
+    return f"{_model_name()}{f' ({sets})' if sets else ''}, {cores} cores, {platform.system()}"
+
+
+def cpu_features() -> frozenset[str]:
+    """Return the instruction sets that Linux lists; empty on other systems."""
+    for line in _cpu_lines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _model_name() -> str:
+    for line in _cpu_lines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,10 +1,40 @@
-"""What a measurement found: rows to compare, layers, and sentences about what is off."""
+"""What a measurement found: rows to compare, layers, remarks; and the statistics of its rounds."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from mbv3ssd_deploy.bench.statistics import Ratio
+import numpy as np
+
+from mbv3ssd_deploy.runtimes.bench_job import LayerTimes
+
+_NORMAL_97_5: Final = 1.959964
+"""The standard normal's 97.5 % point: two-sided 95 %."""
+_SHOWN_LAYERS: Final = 10
+_MS: Final = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The median of the per-round ratios, with its 95 % confidence interval.
+
+    Each round compares neighbours in time, so that a machine that is slow for a while does not
+    matter. The limits are order statistics of the ratios (Conover, Practical Nonparametric
+    Statistics, 3.2): nothing is assumed about the distribution of times.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def uncertainty(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,29 +42,29 @@ class RowReport:
     """One row of the table. Times are medians in milliseconds.
 
     Attributes:
-        target: what the user called the network.
+        target: the network as the user named it.
         title: runtime, precision and threads.
         runtime: "torch", "onnx" or "ncnn".
         precision: "fp32", "fp16" or "bf16".
-        threads: for one operator.
+        threads: per operator.
         device: "cpu" or "cuda".
         engine: the runtime's version.
-        clock: "thread" (what one thread computed) or "wall".
-        prepare_ms: from the image to the input; 0 for a stranger's network, fed with numbers.
+        clock: "thread" (CPU time of one thread) or "wall".
+        prepare_ms: from the image to the input; 0 for a network that gets random numbers.
         network_ms: up to the heads.
         finish_ms: from the heads to detections: layers of the network (ncnn's priors and
             DetectionOutput), or the family's own rules in NumPy.
         both_ms: network and post-processing.
         p90_ms: the 90th percentile of these.
         ratio: of these to the first row, round by round.
-        load_ms: from the files to a loaded network, imports not counted.
-        file_bytes: what has to be shipped for this row.
-        peak_mb: the most memory of a process that ran only this row.
-        network_mb: the part of it that came with the network.
-        candidates: scores above the threshold, on average over the images; None where unknown.
+        load_ms: from the files to a loaded network, without imports.
+        file_bytes: size of the files that this row needs.
+        peak_mb: peak memory of a process that ran only this row.
+        network_mb: the network's part of it.
+        candidates: scores above the threshold, mean over the images; None if unknown.
         score_threshold: that threshold.
-        detections: found, on average over the images; None without post-processing.
-        rounds: how many counted.
+        detections: mean over the images; None without post-processing.
+        rounds: number of counted rounds.
     """
 
     target: str
@@ -76,7 +106,7 @@ class LayersReport:
     """The slowest layers of one row.
 
     Attributes:
-        target: what the user called the network.
+        target: the network as the user named it.
         title: the row.
         method: how it was measured.
         layers: the slowest ones, slowest first.
@@ -96,10 +126,10 @@ class LayersReport:
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """Everything that one `bench` found.
+    """The result of `bench`.
 
-    `images` is empty where only strangers' networks ran, which are fed with random numbers;
-    `failures` names rows that could not run; `remarks` are sentences for people.
+    `images` is empty if every network got random numbers; `failures` names rows that could not run;
+    `remarks` are sentences for people.
     """
 
     date: str
@@ -113,5 +143,61 @@ class BenchReport:
 
     @property
     def exit_code(self) -> int:
-        """1 where a row that was asked for could not run."""
+        """1 if a requested row could not run."""
         return 1 if self.failures else 0
+
+
+def layers_report(target: str, title: str, times: LayerTimes) -> LayersReport:
+    """Return the slowest ten layers, and the time of each layer type.
+
+    A share is of all layers together, not of the whole network: timing layers one by one costs a
+    little by itself.
+    """
+    total = sum(layer.seconds for layer in times.layers)
+
+    def line(name: str, kind: str, seconds: float) -> LayerReport:
+        return LayerReport(name, kind, _MS * seconds, seconds / total if total else 0.0)
+
+    ranked = sorted(times.layers, key=lambda layer: -layer.seconds)
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for layer in times.layers:
+        kinds[layer.kind].append(layer.seconds)
+    by_kind = [
+        line("1 layer" if len(found) == 1 else f"{len(found)} layers", kind, sum(found))
+        for kind, found in kinds.items()
+    ]
+    return LayersReport(
+        target=target,
+        title=title,
+        method=times.method,
+        layers=tuple(line(x.name, x.kind, x.seconds) for x in ranked[:_SHOWN_LAYERS]),
+        kinds=tuple(sorted(by_kind, key=lambda kind: -kind.ms)),
+        layers_ms=_MS * total,
+        whole_ms=_MS * times.whole,
+    )
+
+
+def median_of(values: Sequence[float]) -> float:
+    """Return the median."""
+    return float(np.median(np.asarray(values, dtype=np.float64)))
+
+
+def percentile_of(values: Sequence[float], percent: float) -> float:
+    """Return the percentile, interpolated between its neighbours."""
+    return float(np.percentile(np.asarray(values, dtype=np.float64), percent))
+
+
+def ratio_of(values: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Return the ratio of `values` to `base`, round by round.
+
+    Raises:
+        ValueError: no rounds, or rounds of different number.
+    """
+    if not values or len(values) != len(base):
+        raise ValueError(f"{len(values)} rounds cannot be compared with {len(base)}")
+    ratios = sorted(value / other for value, other in zip(values, base, strict=True))
+    count = len(ratios)
+    reach = _NORMAL_97_5 * math.sqrt(count) / 2
+    low = max(0, math.floor(count / 2 - reach))
+    high = min(count - 1, math.ceil(count / 2 + reach))
+    return Ratio(median_of(ratios), ratios[low], ratios[high])

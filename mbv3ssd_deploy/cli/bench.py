@@ -1,4 +1,4 @@
-"""`bench`: how fast is it, on what, and where does the time go?"""
+"""`bench`: latency, size and memory on every runtime, and the slowest layers."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class _Size(click.ParamType[tuple[int, int]]):
     "precisions",
     type=click.Choice(["fp32", "fp16", "bf16"]),
     multiple=True,
-    help="Only this precision; may be repeated.  [default: all that the runtime has]",
+    help="Only this precision; may be repeated.  [default: all of the runtime]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 256),
     multiple=True,
-    help="Threads for one operator; may be repeated.  [default: 1, and all cores]",
+    help="Threads per operator; may be repeated.  [default: 1, and all cores]",
 )
 @click.option(
     "--device",
@@ -61,26 +61,26 @@ class _Size(click.ParamType[tuple[int, int]]):
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="A folder of images, or one image.  [default: one rendered scene]",
+    help="A folder of images, or one image.  [default: a sample image]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first N images only.")
 @click.option(
     "--rounds",
     type=click.IntRange(5, 10_000),
     default=30,
     show_default=True,
-    help="How often each row runs.",
+    help="Counted rounds.",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(0, 1000),
     default=3,
     show_default=True,
-    help="Rounds before, that do not count.",
+    help="Rounds before them, not counted.",
 )
-@click.option("--layers", is_flag=True, help="Time single layers too; show the slowest ten.")
+@click.option("--layers", is_flag=True, help="Time single layers as well; show the slowest ten.")
 @click.option(
-    "--input-size", type=_Size(), help="Of a .param whose Input layer does not tell: 300x300."
+    "--input-size", type=_Size(), help="Of a .param whose Input layer declares none: 300x300."
 )
 @click.option(
     "--chart",
@@ -96,17 +96,17 @@ def command(
     input_size: tuple[int, int] | None,
     chart: Path | None,
     out: Output,
-    **wanted: object,
+    **request_fields: object,
 ) -> None:
     """Measure TARGETS (default: deploy) side by side: bundles, .param files, a body.onnx.
 
-    Every row is one runtime, precision and number of threads. Rows take turns, round by round, in
-    one process, and the ratio to the first row is taken within each round: a machine that is busy
-    for a while does not show. Rows of one thread are timed by that thread's own clock, which stands
-    still while neighbours compute; all others by the wall.
+    Every row is one runtime, precision and number of threads. Rows run in turn, round by round, in
+    one process, and the ratio to the first row is computed within each round, so that a machine
+    that is busy for a while does not matter. Rows of one thread are measured in CPU time, which
+    other processes do not affect; all others in wall time.
 
-    A .param may be anybody's. Without its .bin it gets random weights: speed depends on them only
-    in DetectionOutput.
+    A .param need not be ours. Without its .bin it gets random weights (up to 256 MB): speed depends
+    on them only in DetectionOutput.
 
     \b
         mbv3ssd-deploy bench
@@ -116,7 +116,7 @@ def command(
     Exit code 1 when a row could not run.
     """
     from mbv3ssd_deploy.bench.measure import measure
-    from mbv3ssd_deploy.bench.plan import BenchRequest
+    from mbv3ssd_deploy.bench.targets import BenchRequest
     from mbv3ssd_deploy.cli.bench_tables import render_chart, show_bench
     from mbv3ssd_deploy.io.files import write_file
     from mbv3ssd_deploy.io.records import json_from_record
@@ -124,7 +124,7 @@ def command(
     if chart is not None and chart.suffix.lower() != ".png":
         raise click.UsageError("--chart draws a PNG: give it a name that ends in .png")
     paths = targets or (Path("deploy"),)
-    request = BenchRequest(**wanted)  # type: ignore[arg-type]
+    request = BenchRequest(**request_fields)  # type: ignore[arg-type]
     with out.progress() as progress:
         report = measure(
             paths, _read(images, limit, out), request, input_size=input_size, progress=progress
@@ -141,7 +141,7 @@ def command(
 
 
 def _read(images: Path | None, limit: int | None, out: Output) -> list[tuple[str, U8]]:
-    """Name and pixels of the images; empty where none were asked for."""
+    """Return name and pixels of the images; empty without --images."""
     from mbv3ssd_deploy.data.images import list_images, read_images
 
     if images is None:

@@ -1,4 +1,4 @@
-"""What `bench` shows: the rows, the slowest layers, the sentences, a chart."""
+"""The output of `bench`: rows, slowest layers, remarks, a chart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADER = (
 
 
 def show_bench(report: BenchReport, out: Output) -> None:
-    """Print everything."""
+    """Print the whole report."""
     out.result(f"{report.date}, {report.machine}")
     out.result(", ".join(dict.fromkeys(row.engine for row in report.rows)))
     out.result(
@@ -28,12 +28,12 @@ def show_bench(report: BenchReport, out: Output) -> None:
         out.table(target, _HEADER, cells)
     for layers in report.layers:
         _show_layers(layers, out)
-    for sentence in report.left_out:
-        out.note(f"left out: {sentence}")
-    for sentence in report.remarks:
-        out.result(f"- {sentence}")
-    for sentence in report.failures:
-        out.note(f"failed: {sentence}")
+    for reason in report.left_out:
+        out.note(f"left out: {reason}")
+    for remark in report.remarks:
+        out.result(f"- {remark}")
+    for failure in report.failures:
+        out.note(f"failed: {failure}")
 
 
 def _images(names: tuple[str, ...]) -> str:
@@ -72,7 +72,7 @@ def _show_layers(report: LayersReport, out: Output) -> None:
 
 
 def render_chart(report: BenchReport) -> bytes:
-    """Return a PNG of all rows, their three stages one behind the other."""
+    """Return a PNG with a stacked bar per row: its three stages."""
     from mbv3ssd_deploy.charts import render_bars
 
     names = [f"{row.target}: {row.title}" for row in report.rows]

@@ -23,7 +23,7 @@ TARGETS = ("src", "linux-aarch64", "rpi")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="A folder of images, of which three are taken, or one.  [default: three rendered scenes]",
+    help="A folder of images, of which three are taken, or one.  [default: three shipped scenes]",
 )
 @click.option(
     "-o",

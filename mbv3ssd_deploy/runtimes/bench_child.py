@@ -3,11 +3,11 @@
 FOLDER holds `job.json` (a `BenchJob`); the child adds `result.json`. MODE is
 
     probe   the job's only row: load it, run every image once -> RowProbe, and SCORES
-    rounds  all rows, taking turns -> Rounds
+    rounds  all rows in turn -> Rounds
     layers  the job's only row, layer by layer -> LayerTimes
 
-On stdout it says `begin TEXT` before each step, `done N TOTAL` after each round, and
-`failed JSON` (kind, message, where, hint) before it gives up with exit code 1.
+It prints `begin TEXT` before each step, `done N TOTAL` after each round, and `failed JSON` (kind,
+message, where, hint) before it exits with code 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -27,8 +26,14 @@ from mbv3ssd_deploy.core.arrays import F32, U8
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.errors import DeployError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
-from mbv3ssd_deploy.runtimes.bench_engines import Engine, import_runtime, load_engine
+from mbv3ssd_deploy.runtimes.bench_engines import (
+    Engine,
+    import_runtime,
+    load_engine,
+    time_layers,
+)
 from mbv3ssd_deploy.runtimes.bench_job import (
+    JOB,
     RESULT,
     SCORES,
     BenchJob,
@@ -38,26 +43,24 @@ from mbv3ssd_deploy.runtimes.bench_job import (
     RowProbe,
     RowTimes,
 )
-from mbv3ssd_deploy.runtimes.bench_layers import time_layers
 
 _CLOCKS: dict[str, Callable[[], float]] = {"thread": time.thread_time, "wall": time.perf_counter}
 _Stages = tuple[float, float, float]
 _LOADS = 3
 _REST_S = 0.002
-"""Between two rows: worker threads of the last one spin for a while before they sleep."""
+"""Pause between rows: worker threads of the previous one spin for a while before they sleep."""
 
 
 def main(mode: str, folder: Path) -> int:
     """Run the job in `folder`; return the exit code."""
-    plain = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    job = record_from_json(BenchJob, plain, where="job.json")
+    plain = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    job = record_from_json(BenchJob, plain, where=JOB)
     steps = {"probe": _probe, "rounds": _rounds, "layers": _layers}
     try:
         record = steps[mode](job, folder)
     except DeployError as error:
-        kind = type(error).__name__
-        told = {"kind": kind, "message": error.message, "where": error.where, "hint": error.hint}
-        _say(f"failed {json.dumps(told)}")
+        fields = {name: getattr(error, name) for name in ("message", "where", "hint")}
+        _print(f"failed {json.dumps(fields | {'kind': type(error).__name__})}")
         return 1
     (folder / RESULT).write_text(json.dumps(json_from_record(record)), encoding="utf-8")
     return 0
@@ -65,7 +68,7 @@ def main(mode: str, folder: Path) -> int:
 
 def _probe(job: BenchJob, folder: Path) -> RowProbe:
     (row,) = job.rows
-    _say(f"begin {row.title}")
+    _print(f"begin {row.title}")
     images = _read_images(job)
     import_runtime(row.runtime)
     base = _memory_mb("VmRSS")
@@ -78,9 +81,9 @@ def _probe(job: BenchJob, folder: Path) -> RowProbe:
     counts: list[int] = []
     for index in range(max(1, len(images))):
         state = engine.run(_prepared(row, images, index))
-        found, shares = engine.finish(state), engine.scores(state)
+        found, probabilities = engine.finish(state), engine.scores(state)
         counts += [] if found is None else [len(found)]
-        scores += [] if shares is None else [shares]
+        scores += [] if probabilities is None else [probabilities]
     peak = _memory_mb("VmHWM")
     if scores:
         np.save(folder / SCORES, np.stack(scores))
@@ -89,27 +92,27 @@ def _probe(job: BenchJob, folder: Path) -> RowProbe:
 
 def _rounds(job: BenchJob, _folder: Path) -> Rounds:
     images = _read_images(job)
-    _say("begin loading")
+    _print("begin loading")
     engines = [load_engine(row) for row in job.rows]
     kept: list[list[_Stages]] = [[] for _ in engines]
     for number in range(job.warmup + job.rounds):
         for row, engine, times in zip(job.rows, engines, kept, strict=True):
-            _say(f"begin {row.target}: {row.title}")
+            _print(f"begin {row.target}: {row.title}")
             time.sleep(_REST_S)
             times.append(_timed(row, engine, images, number))
-        _say(f"done {number + 1} {job.warmup + job.rounds}")
+        _print(f"done {number + 1} {job.warmup + job.rounds}")
     return Rounds(tuple(_row_times(times[job.warmup :]) for times in kept))
 
 
 def _layers(job: BenchJob, _folder: Path) -> LayerTimes:
     (row,) = job.rows
-    _say(f"begin {row.title}, layer by layer")
+    _print(f"begin {row.title}, layer by layer")
     image = _prepared(row, _read_images(job), 0)
     return time_layers(row, image, job.warmup, job.rounds)
 
 
 def _timed(row: BenchRow, engine: Engine, images: list[U8], number: int) -> _Stages:
-    """One image through the three stages; the seconds of each."""
+    """Return the seconds of each of the three stages for one image."""
     clock = _CLOCKS[row.clock]
     start = clock()
     image = _prepared(row, images, number)
@@ -122,7 +125,7 @@ def _timed(row: BenchRow, engine: Engine, images: list[U8], number: int) -> _Sta
 
 
 def _prepared(row: BenchRow, images: list[U8], number: int) -> F32:
-    """The input (3, H, W) of round `number`: an image made ready, or the stranger's tensor."""
+    """Return the input (3, H, W) of round `number`: a prepared image, or the row's tensor."""
     if row.spec is None:
         tensor: F32 = np.load(row.tensor)
         return tensor
@@ -139,10 +142,9 @@ def _row_times(times: list[_Stages]) -> RowTimes:
 
 
 def _memory_mb(key: str) -> float:
-    """Megabytes of this process: VmRSS now, VmHWM at most.
+    """Return the memory of this process in MB: VmRSS now, VmHWM at its peak.
 
-    ru_maxrss would also count what our parent had when it started us; it serves where there is no
-    /proc.
+    ru_maxrss, which also counts the parent's memory at the fork, is used where there is no /proc.
     """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -151,14 +153,10 @@ def _memory_mb(key: str) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
-    sys.stdout.flush()  # what was said must be known when the next step kills us
-
-
-def _arguments() -> tuple[Any, ...]:
-    return sys.argv[1], Path(sys.argv[2])
+    sys.stdout.flush()  # the next step may end this process
 
 
 if __name__ == "__main__":
-    sys.exit(main(*_arguments()))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2])))

@@ -1,14 +1,24 @@
-"""What the measuring child is asked to do, and what it answers: both as JSON files."""
+"""What the measuring child does and answers, both as JSON files; and starting it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
+from mbv3ssd_deploy import errors
 from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError
+from mbv3ssd_deploy.io.child import ChildResult, run_child
+from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 
+Answer = TypeVar("Answer")
+
+JOB: Final = "job.json"
 RESULT: Final = "result.json"
 SCORES: Final = "scores.npy"
 
@@ -19,35 +29,49 @@ NCNN_OPTIONS: Final[Mapping[str, Mapping[str, bool]]] = MappingProxyType(
             {"use_fp16_packed": True, "use_fp16_storage": True, "use_fp16_arithmetic": True}
         ),
         "bf16": MappingProxyType({"use_bf16_packed": True, "use_bf16_storage": True}),
-        # int8 goes here: the options below are on by default, so it is a matter of the files
+        # int8 needs no row of options, which are on by default, but files of its own
     }
 )
-"""The options of ncnn that make a precision; those of the other ones are switched off."""
+"""The options of ncnn for each precision; those of the others are switched off."""
 
 PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"torch": ("fp32",), "onnx": ("fp32",), "ncnn": tuple(NCNN_OPTIONS)}
 )
-"""What each runtime can compute in."""
+"""The precisions of each runtime."""
+
+_MODULE = "mbv3ssd_deploy.runtimes.bench_child"
+_SECONDS_TO_LOAD = 60.0
+_SECONDS_PER_RUN = 20.0
+_KINDS: Mapping[str, type[DeployError]] = MappingProxyType(
+    {
+        kind.__name__: kind
+        for kind in (
+            *(errors.BundleError, errors.CheckpointError, errors.FormatError, errors.SpecError),
+            *(errors.RuntimeUnavailableError, errors.UnsafeCheckpointError),
+        )
+    }
+)
+"""Errors of the child that are raised again as they are; any other is a RuntimeFailedError."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One line of the table: a network on a runtime, in a precision, with so many threads.
+    """One row of the table: a network on a runtime, in a precision, with a number of threads.
 
     Attributes:
-        target: what the user called the network: a bundle, a .param, an .onnx.
+        target: the network as the user named it: a bundle, a .param, an .onnx.
         runtime: "torch", "onnx" or "ncnn".
         precision: one of `PRECISIONS`.
-        threads: for one operator.
+        threads: per operator.
         device: "cpu" or "cuda".
         files: the bundle (torch), the body (onnx), or .param and .bin (ncnn).
-        spec: how to prepare images and read the heads; None for a stranger's network.
-        tensor: a .npy of the input (3, H, W) where there is no spec to prepare one with.
-        input_name: the blob to feed (ncnn).
-        heads: the blobs in which the network ends and post-processing begins (ncnn).
-        ends: the blob that its own post-processing layers make of them; empty where it has none.
-        classes: with the background; 0 where they are not known.
-        score_threshold: what post-processing lets pass.
+        spec: for preprocessing and decoding; None for a network that is not ours.
+        tensor: without a spec, a .npy file of the input (3, H, W).
+        input_name: the input blob (ncnn).
+        heads: the blobs where the network ends and post-processing begins (ncnn).
+        ends: the output of the network's own post-processing layers; empty if it has none.
+        classes: with the background; 0 if unknown.
+        score_threshold: of the post-processing.
     """
 
     target: str
@@ -66,26 +90,26 @@ class BenchRow:
 
     @property
     def title(self) -> str:
-        """How tables and messages call the row, within its target."""
+        """Name of the row within its target, in tables and messages."""
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         place = "" if self.device == "cpu" else f" {self.device}"
         return f"{self.runtime}{place} {self.precision}, {threads}"
 
     @property
     def clock(self) -> str:
-        """Which clock measures it: a thread's own, or the one on the wall.
+        """The clock that measures it: "thread" (CPU time of one thread) or "wall".
 
-        One thread is charged for what it computes only, whoever else keeps the machine busy. Of
-        several threads, or of a GPU, only the wall tells.
+        The CPU time of one thread does not depend on other processes. Several threads, or a GPU,
+        can only be measured by wall time.
         """
         return "thread" if self.threads == 1 and self.device == "cpu" else "wall"
 
 
 @dataclass(frozen=True, slots=True)
 class BenchJob:
-    """What one child does: `rounds` times every row, one after the other, on the images in turn.
+    """What one child does: run every row `rounds` times, row after row, on the images in turn.
 
-    `images` are .npy files, RGB uint8 (H, W, 3); `warmup` rounds come before and do not count.
+    `images` are .npy files, RGB uint8 (H, W, 3); `warmup` further rounds before are not counted.
     """
 
     rows: tuple[BenchRow, ...]
@@ -96,16 +120,15 @@ class BenchJob:
 
 @dataclass(frozen=True, slots=True)
 class RowProbe:
-    """What a process learns that holds one row and nothing else.
+    """What is measured in a process that runs a single row.
 
     Attributes:
-        engine: the runtime with its version, and what really computes.
-        load_s: wall seconds from the files to a loaded network, imports not counted; the median of
-            a few.
-        peak_mb: the most memory that the process ever had, Python and the runtime included.
-        base_mb: what it had before the network was loaded.
+        engine: the runtime with its version, and the device.
+        load_s: wall seconds from the files to a loaded network, without imports; a median.
+        peak_mb: peak memory of the process, Python and the runtime included.
+        base_mb: memory before the network was loaded.
         has_scores: whether SCORES holds class scores (images, P, C) after the softmax.
-        detections: how many it found in each image; empty without post-processing.
+        detections: their number in each image; empty without post-processing.
     """
 
     engine: str
@@ -118,7 +141,7 @@ class RowProbe:
 
 @dataclass(frozen=True, slots=True)
 class RowTimes:
-    """Seconds of each round by stage; all of one length."""
+    """Seconds per stage, one entry per round."""
 
     prepare: tuple[float, ...]
     network: tuple[float, ...]
@@ -134,7 +157,7 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer's own time: the median of the rounds, in seconds."""
+    """One layer's median time in seconds."""
 
     name: str
     kind: str
@@ -148,3 +171,52 @@ class LayerTimes:
     layers: tuple[LayerTime, ...]
     whole: float
     method: str
+
+
+def run_bench_child(
+    mode: str,
+    job: BenchJob,
+    answer: type[Answer],
+    folder: Path,
+    on_round: Callable[[int, int], None] | None = None,
+) -> Answer:
+    """Run `bench_child.py MODE` on `job` in the empty folder `folder`; return its answer.
+
+    Raises:
+        RuntimeFailedError: it crashed or hung, or a runtime refused the model.
+        DeployError: an error that the child raised on purpose.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JOB).write_text(json.dumps(json_from_record(job)), encoding="utf-8")
+    command = (sys.executable, "-P", "-m", _MODULE, mode, str(folder))
+    runs = len(job.rows) * (job.warmup + job.rounds + max(1, len(job.images)))
+    timeout_s = len(job.rows) * _SECONDS_TO_LOAD + runs * _SECONDS_PER_RUN
+    steps: list[str] = []
+
+    def on_line(line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word in {"begin", "failed"}:
+            steps.append(line)
+        elif word == "done" and on_round is not None:
+            done, total = rest.split()
+            on_round(int(done), int(total))
+
+    result = run_child(command, timeout_s=timeout_s, on_line=on_line)
+    if result.returncode != 0 or result.timed_out:
+        raise _failure(result, steps[-1] if steps else "", job)
+    plain = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return record_from_json(answer, plain, where=RESULT)
+
+
+def _failure(result: ChildResult, step: str, job: BenchJob) -> DeployError:
+    word, _, rest = step.partition(" ")
+    if word == "failed":
+        error = json.loads(rest)
+        kind = _KINDS.get(error["kind"], RuntimeFailedError)
+        return kind(error["message"], where=error["where"], hint=error["hint"])
+    place = f" at {rest}" if rest else ""
+    last = f"; its last output: {result.last_line}" if result.last_line else ""
+    return RuntimeFailedError(
+        f"the measuring process {result.ending}{place}{last}",
+        where=job.rows[0].files[0] if len(job.rows) == 1 else "",
+    )

@@ -3,8 +3,7 @@
 import pytest
 from workbench import build_workbench
 
-from mbv3ssd_deploy.bench.report import RowReport
-from mbv3ssd_deploy.bench.statistics import Ratio
+from mbv3ssd_deploy.bench.report import Ratio, RowReport
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
-"""A whole measurement in small: the facts of it, never how fast anything was."""
+"""A whole small measurement: its facts, never its times."""
 
 import pytest
 from renderer.scenes import render_scene
 
 from mbv3ssd_deploy.bench.measure import measure
-from mbv3ssd_deploy.bench.plan import BenchRequest
+from mbv3ssd_deploy.bench.targets import BenchRequest
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
@@ -12,7 +12,7 @@ from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
 QUICK = {"rounds": 5, "warmup": 1, "threads": (1,)}
-# millions of priors, two boxes: nothing in ncnn checks, and DetectionOutput reads on and on
+# millions of priors for two boxes: ncnn does not check, and DetectionOutput reads beyond its blobs
 CRASHING = """7767517
 5 5
 Input input 0 1 input 0=1000 1=1000 2=3
@@ -57,7 +57,7 @@ def test_the_first_row_is_the_base(report):
     assert report.rows[1].ratio.median != 1.0
 
 
-def test_all_runtimes_see_the_same_scores(report):
+def test_all_runtimes_have_the_same_scores(report):
     exact = [row.candidates for row in report.rows if row.precision == "fp32"]
 
     assert exact[0] > 0
@@ -122,7 +122,7 @@ def test_when_no_row_runs_it_is_an_error(tmp_path):
     assert caught.value.where == str(path)
 
 
-def test_cut_weights_are_refused_by_ncnn_or_kill_it_but_not_us(tmp_path, bench):
+def test_truncated_weights_are_an_error(tmp_path, bench):
     bundle = bench.copy("cut")
     path = tmp_path / "cut.param"
     path.write_bytes(bundle.param_path.read_bytes())

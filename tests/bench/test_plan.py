@@ -1,9 +1,8 @@
-"""Which rows are measured, and what is said of those that cannot be."""
+"""Which rows are measured, and the reasons for those that are left out."""
 
 import pytest
 
-from mbv3ssd_deploy.bench.plan import BenchRequest, plan_rows
-from mbv3ssd_deploy.bench.targets import Target
+from mbv3ssd_deploy.bench.targets import BenchRequest, Target, plan_rows
 from mbv3ssd_deploy.errors import BundleError, RuntimeUnavailableError, SpecError
 from mbv3ssd_deploy.runtimes.bench_job import BenchRow
 
@@ -17,7 +16,7 @@ def titles(request, *targets):
     return [row.title for row in plan_rows(targets, request)[0]]
 
 
-def test_all_there_is_with_one_thread():
+def test_all_runtimes_and_precisions_with_one_thread():
     request = BenchRequest(threads=(1,))
 
     assert titles(request, a_target("torch", "onnx", "ncnn")) == [
@@ -29,7 +28,7 @@ def test_all_there_is_with_one_thread():
     ]
 
 
-def test_only_what_was_asked_for():
+def test_only_what_was_requested():
     request = BenchRequest(("ncnn",), ("bf16",), (2, 1, 2))
 
     assert titles(request, a_target("onnx", "ncnn")) == [
@@ -38,7 +37,7 @@ def test_only_what_was_asked_for():
     ]
 
 
-def test_cuda_is_for_those_that_have_it_and_knows_no_threads():
+def test_cuda_rows_have_no_thread_counts():
     request = BenchRequest(device="cuda", threads=(1, 2), precisions=("fp32",))
 
     assert titles(request, a_target("onnx", "ncnn")) == [
@@ -48,7 +47,7 @@ def test_cuda_is_for_those_that_have_it_and_knows_no_threads():
     ]
 
 
-def test_one_thread_is_timed_by_its_own_clock_and_all_else_by_the_wall():
+def test_one_thread_is_timed_in_cpu_time_and_all_else_in_wall_time():
     request = BenchRequest(device="cuda", threads=(1, 2), precisions=("fp32",))
 
     rows, _ = plan_rows([a_target("onnx", "ncnn")], request)
@@ -56,7 +55,7 @@ def test_one_thread_is_timed_by_its_own_clock_and_all_else_by_the_wall():
     assert [row.clock for row in rows] == ["wall", "thread", "wall"]
 
 
-def test_a_missing_runtime_among_others_is_told():
+def test_a_missing_runtime_among_others_is_reported():
     _, left_out = plan_rows([a_target("onnx", ncnn="no files")], BenchRequest(threads=(1,)))
 
     assert left_out == ("deploy: no ncnn row: no files",)

@@ -1,9 +1,9 @@
-"""Weights for a network that came without."""
+"""Random weights for a .param without its .bin."""
 
 import numpy as np
 import pytest
 
-from mbv3ssd_deploy.bench.random_weights import with_random_weights
+from mbv3ssd_deploy.bench.targets import with_random_weights
 from mbv3ssd_deploy.errors import FormatError
 from mbv3ssd_deploy.ncnn_graph.check import find_problems
 from mbv3ssd_deploy.ncnn_graph.param_text import inspect_param, parse_param
@@ -47,11 +47,21 @@ def test_variances_and_factors_stay_away_from_zero():
     assert norm["slope"].min() >= 0.5
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_one_others():
+def test_weights_depend_on_the_seed_alone():
     graph = parse_param(PARAM)
 
     assert render_bin(with_random_weights(graph)) == render_bin(with_random_weights(graph))
     assert render_bin(with_random_weights(graph, seed=1)) != render_bin(with_random_weights(graph))
+
+
+@pytest.mark.parametrize("size", [(1 << 31) - 1, (1 << 26) + 1, -5])
+def test_more_weights_than_the_limit_are_refused_before_they_are_made(size):
+    text = f"7767517\n2 2\nInput in 0 1 in\nInnerProduct p 1 1 in out 0=2 2={size}\n"
+
+    with pytest.raises(FormatError, match="random ones are made for up to 67,108,864") as caught:
+        with_random_weights(inspect_param(text).graph, source="x.param")
+
+    assert ".bin beside" in caught.value.hint
 
 
 def test_unknown_layers_are_all_named():

@@ -1,4 +1,4 @@
-"""What can be measured, and what is said of what cannot."""
+"""What can be measured, and the errors for what cannot."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
-STRANGER = """7767517
+FOREIGN = """7767517
 2 2
 Input data 0 1 data
 Convolution c 1 1 data out 0=8 1=3 5=1 6=216
@@ -34,7 +34,7 @@ def test_without_its_checkpoint_it_runs_on_all_but_torch(bench, tmp_path):
     target = read_target(bundle.directory, tmp_path, input_size=None)
 
     assert "torch" not in target.rows
-    assert "is not there" in target.missing["torch"]
+    assert "is missing" in target.missing["torch"]
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_raw_heads_are_named_boxes_first(bench, tmp_path, outputs, heads):
     assert (row.heads, row.ends) == (heads, ())
 
 
-def test_a_strangers_param_gets_weights_and_an_input(tmp_path):
-    path = tmp_path / "stranger.param"
-    path.write_text(STRANGER)
+def test_a_param_without_weights_gets_weights_and_an_input(tmp_path):
+    path = tmp_path / "foreign.param"
+    path.write_text(FOREIGN)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
@@ -69,7 +69,7 @@ def test_a_strangers_param_gets_weights_and_an_input(tmp_path):
     assert "its weights are random" in target.notes[0]
 
 
-def test_a_strangers_input_has_the_channels_that_it_tells(tmp_path):
+def test_a_input_has_the_channels_that_its_layer_declares(tmp_path):
     path = tmp_path / "gray.param"
     path.write_text("7767517\n2 2\nInput x 0 1 x 0=8 1=6 2=1\nReLU r 1 1 x y\n")
 
@@ -79,22 +79,30 @@ def test_a_strangers_input_has_the_channels_that_it_tells(tmp_path):
 
 
 def test_its_own_weights_are_used_where_they_are(tmp_path):
-    (tmp_path / "stranger.param").write_text(STRANGER)
-    (tmp_path / "stranger.bin").write_bytes(bytes(900))
+    (tmp_path / "foreign.param").write_text(FOREIGN)
+    (tmp_path / "foreign.bin").write_bytes(bytes(900))
 
-    target = read_target(tmp_path / "stranger.param", tmp_path, input_size=(20, 30))
+    target = read_target(tmp_path / "foreign.param", tmp_path, input_size=(20, 30))
 
-    assert target.rows["ncnn"].files[1] == str(tmp_path / "stranger.bin")
+    assert target.rows["ncnn"].files[1] == str(tmp_path / "foreign.bin")
     assert target.notes == ()
 
 
 def test_the_size_of_the_image_must_come_from_somewhere(tmp_path):
-    (tmp_path / "stranger.param").write_text(STRANGER)
+    (tmp_path / "foreign.param").write_text(FOREIGN)
 
-    with pytest.raises(FormatError, match="does not tell the size") as caught:
-        read_target(tmp_path / "stranger.param", tmp_path, input_size=None)
+    with pytest.raises(FormatError, match="declares no image size") as caught:
+        read_target(tmp_path / "foreign.param", tmp_path, input_size=None)
 
     assert "--input-size" in caught.value.hint
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (1, 1 << 40)])
+def test_an_input_beyond_the_limit_is_refused_before_it_is_made(tmp_path, size):
+    (tmp_path / "foreign.param").write_text(FOREIGN)
+
+    with pytest.raises(FormatError, match="beyond the limit of 67,108,864 numbers"):
+        read_target(tmp_path / "foreign.param", tmp_path, input_size=size)
 
 
 def test_a_lone_body_runs_on_onnx_only(bench, tmp_path):
@@ -111,6 +119,6 @@ def test_other_files_are_refused(tmp_path, name):
         read_target(tmp_path / name, tmp_path, input_size=None)
 
 
-def test_nothing_there_is_told_as_everywhere(tmp_path):
+def test_a_missing_bundle_is_reported_as_everywhere(tmp_path):
     with pytest.raises(BundleError, match="no such bundle"):
         read_target(tmp_path / "nowhere", tmp_path, input_size=None)

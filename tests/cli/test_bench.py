@@ -1,4 +1,4 @@
-"""`bench`: what it prints, writes and returns; never how fast anything was."""
+"""`bench`: what it prints, writes and returns; never its times."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 ONE_ROW = ("--runtime", "ncnn", "--precision", "fp32", "--threads", "1", "--rounds", "5")
 
 
-def test_a_table_its_sentences_and_the_next_command(place):
+def test_a_table_and_the_next_command(place):
     result = place.run("bench", *ONE_ROW)
 
     assert result.exit_code == 0, result.output
@@ -27,16 +27,16 @@ def test_json_is_the_whole_report_and_nothing_else(place):
     assert row["detections"] is not None
 
 
-def test_a_strangers_param_stands_beside_a_bundle_and_a_chart_is_drawn(place):
-    (place.folder / "stranger.param").write_bytes(
+def test_a_foreign_param_beside_a_bundle_and_a_chart(place):
+    (place.folder / "foreign.param").write_bytes(
         (place.folder / "deploy" / "model.ncnn.param").read_bytes()
     )
 
-    words = ("deploy", "stranger.param", *ONE_ROW, "--chart", "speed.png")
+    words = ("deploy", "foreign.param", *ONE_ROW, "--chart", "speed.png")
     result = place.run("bench", *words)
 
     assert result.exit_code == 0, result.output
-    assert "stranger.param has no .bin beside it: its weights are random" in result.stdout
+    assert "foreign.param has no .bin beside it: its weights are random" in result.stdout
     assert (place.folder / "speed.png").read_bytes().startswith(b"\x89PNG")
     assert "wrote speed.png" in result.stdout
 
@@ -57,10 +57,10 @@ def test_without_its_checkpoint_torch_is_left_out_with_the_reason(place):
     result = place.run("bench", *words)
 
     assert result.exit_code == 0, result.output
-    assert "left out: deploy: no torch row: its checkpoint tiny.pth is not there" in result.stderr
+    assert "left out: deploy: no torch row: its checkpoint tiny.pth is missing" in result.stderr
 
 
-def test_a_row_that_fails_is_named_and_the_exit_code_tells(place):
+def test_a_row_that_fails_is_named_and_the_exit_code_is_1(place):
     text = "7767517\n2 2\nInput in 0 1 in 0=8 1=8 2=3\nNoSuchLayer n 1 1 in out\n"
     (place.folder / "broken.param").write_text(text)
     (place.folder / "broken.bin").write_bytes(b"")
@@ -72,7 +72,7 @@ def test_a_row_that_fails_is_named_and_the_exit_code_tells(place):
     assert "ncnn fp32, 1 thread" in result.stdout
 
 
-def test_a_stranger_alone_is_fed_with_numbers_and_the_head_says_so(place):
+def test_a_foreign_network_alone_runs_on_random_numbers(place):
     text = "7767517\n2 2\nInput in 0 1 in 0=8 1=8 2=3\nReLU n 1 1 in out\n"
     (place.folder / "alone.param").write_text(text)
 
@@ -81,7 +81,7 @@ def test_a_stranger_alone_is_fed_with_numbers_and_the_head_says_so(place):
     assert "5 rounds on seeded random numbers; medians" in result.stdout
 
 
-def test_a_param_that_ncnn_refuses_says_who_knows_more(place):
+def test_a_param_that_ncnn_refuses_names_inspect(place):
     text = "7767517\n3 2\nInput in 0 1 in 0=8 1=8 2=3\nReLU n 1 1 in out\n"
     (place.folder / "counts.param").write_text(text)
 
@@ -92,10 +92,11 @@ def test_a_param_that_ncnn_refuses_says_who_knows_more(place):
 
 
 @pytest.mark.parametrize(
-    ("words", "exit_code", "told"),
+    ("words", "exit_code", "message"),
     [
         (("nowhere",), 3, "there is no such bundle folder"),
         (("images/scene0.png",), 3, "neither a bundle folder"),
+        (("heavy.param",), 3, "random ones are made for up to 67,108,864 (256 MB)"),
         (("empty.param",), 3, "an ncnn .param begins with 7767517"),
         (("--runtime", "tflite"), 2, "'tflite' is not one of"),
         (("--runtime", "onnx", "--precision", "bf16"), 3, "onnx cannot compute in bf16"),
@@ -106,13 +107,17 @@ def test_a_param_that_ncnn_refuses_says_who_knows_more(place):
         (("--rounds", "1"), 2, "--rounds"),
     ],
 )
-def test_wrong_input_is_told(place, words, exit_code, told):
+def test_wrong_input_is_an_error(place, words, exit_code, message):
     (place.folder / "empty.param").write_text("")
+    heavy = "InnerProduct ip 1 1 in out 0=2147483647 2=2147483647"
+    (place.folder / "heavy.param").write_text(
+        f"7767517\n2 2\nInput in 0 1 in 0=8 1=8 2=3\n{heavy}\n"
+    )
 
     result = place.run("bench", *words)
 
     assert result.exit_code == exit_code
-    assert told in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mbv3ssd_deploy.bench.statistics import median_of, percentile_of, ratio_of
+from mbv3ssd_deploy.bench.report import median_of, percentile_of, ratio_of
 
 
 def test_a_ratio_is_taken_round_by_round():
@@ -14,7 +14,7 @@ def test_a_ratio_is_taken_round_by_round():
     assert (ratio.median, ratio.low, ratio.high) == (2.0, 2.0, 2.0)
 
 
-def test_the_first_row_against_itself_is_exactly_one():
+def test_the_ratio_of_the_first_row_to_itself_is_exactly_one():
     ratio = ratio_of([3.0, 5.0], [3.0, 5.0])
 
     assert ratio.median == 1.0
@@ -31,7 +31,7 @@ def test_the_interval_holds_the_true_median_in_95_of_100_cases():
     assert 930 <= hits <= 995
 
 
-def test_more_rounds_make_it_surer():
+def test_more_rounds_narrow_the_interval():
     random = np.random.default_rng(1)
     few, many = (ratio_of(list(random.normal(1, 0.1, n)), [1.0] * n) for n in (11, 1001))
 

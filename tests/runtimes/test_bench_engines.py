@@ -1,4 +1,4 @@
-"""What ONNX Runtime says of the nodes that it really runs."""
+"""The times of the nodes that ONNX Runtime really runs."""
 
 import pytest
 from builders import tiny_input, tiny_net, tiny_spec
@@ -6,7 +6,7 @@ from builders import tiny_input, tiny_net, tiny_spec
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.onnx_body.body import bytes_from_body
 from mbv3ssd_deploy.onnx_body.export import export_body
-from mbv3ssd_deploy.runtimes.onnx_profile import profile_nodes
+from mbv3ssd_deploy.runtimes.bench_engines import profile_nodes
 
 
 def test_every_node_has_a_time_for_every_round(tmp_path):
