@@ -1,8 +1,4 @@
-"""ClassifierSpec: everything one must know to build and feed a classifier that starts a detector.
-
-A detector's training begins well from a backbone that has learned to classify. Such a network
-travels with this record, as a detector does with its `DetectorSpec`.
-"""
+"""ClassifierSpec: all that is needed to build and feed a classifier that a detector starts from."""
 
 from __future__ import annotations
 
@@ -14,9 +10,9 @@ from mbv3ssd_deploy.errors import SpecError
 
 @dataclass(frozen=True, slots=True)
 class ClassifierSpec:
-    """What a classifier is. `arch` is that of the detectors that its backbone feeds.
+    """A classifier's spec. `arch` is that of detectors with its backbone.
 
-    `class_names` hold no background: an image of nothing is no class here.
+    `class_names` have no background, unlike a detector's.
     """
 
     name: str
@@ -28,9 +24,9 @@ class ClassifierSpec:
         if not self.class_names:
             raise SpecError("a classifier needs at least one class", where="class_names")
         if len(set(self.class_names)) != len(self.class_names):
-            raise SpecError("a class name stands twice", where="class_names")
+            raise SpecError("duplicate class names", where="class_names")
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, no background among them."""
+        """The number of classes, without a background."""
         return len(self.class_names)

@@ -27,12 +27,12 @@ _TRIES = 10
 
 @dataclass(frozen=True, slots=True)
 class ClassAugmentOptions:
-    """What is done to a classifier's training image.
+    """The augmentation of a classifier's training images.
 
     Attributes:
-        areas: least and most share of the area that a crop takes; (1, 1) crops nothing.
-        ratios: least and most width / height of a crop.
-        flip_chance: of mirroring left and right.
+        areas: minimum and maximum area of a crop, as a share of the image; (1, 1) for no crop.
+        ratios: minimum and maximum width / height of a crop.
+        flip_chance: probability of mirroring left and right.
         colours: brightness, contrast, saturation, hue.
     """
 
@@ -46,11 +46,11 @@ CLASS_AUGMENTATION = ClassAugmentOptions()
 """For training."""
 
 NO_CLASS_AUGMENTATION = ClassAugmentOptions((1.0, 1.0), (0.0, math.inf), 0.0, ColourOptions(0.0))
-"""For testing: the whole picture as it is."""
+"""For validation: the whole picture, unchanged."""
 
 
 class ClassSample(NamedTuple):
-    """One image as a classifier wants it: float32 (3, height, width), and its label from 0."""
+    """A classifier's input, float32 (3, height, width), and its label from 0."""
 
     input: F32
     label: int
@@ -59,8 +59,8 @@ class ClassSample(NamedTuple):
 class ClassSamples:
     """The augmented samples of a classification set; `samples[epoch, index]` makes one.
 
-    What was said of `data.loader.TrainingSamples` holds here: a pure function of everything but
-    the process, and `attempt` for worker processes.
+    As of `data.loader.TrainingSamples`, a sample depends on arguments, epoch and index only, not on
+    the process; worker processes call `attempt`.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class ClassSamples:
         options: ClassAugmentOptions = CLASS_AUGMENTATION,
         cache_bytes: int = 0,
     ) -> None:
-        """Take note of everything; no image is read yet.
+        """Read no image yet.
 
         Args:
-            images: which images.
+            images: paths and labels.
             input_spec: the network's input.
-            seed: the source of every choice.
+            seed: random seed.
             options: the augmentation.
-            cache_bytes: decoded images are kept until they take so much, in each process.
+            cache_bytes: the memory for decoded images, in each process.
         """
         self._images = images.images
         self._input_spec = input_spec
@@ -115,18 +115,18 @@ class ClassSamples:
             return error
         except (cv2.error, ValueError, MemoryError) as error:
             path = self._images[at[1]].image_path
-            return DatasetError(f"no sample can be made of it: {error}", where=str(path))
+            return DatasetError(f"cannot be made into a sample: {error}", where=str(path))
 
 
 def augment_for_class(
     rng: np.random.Generator, image_rgb: U8, options: ClassAugmentOptions = CLASS_AUGMENTATION
 ) -> U8:
-    """Return a random part of the picture, mirrored and recoloured as chance has it, of any size.
+    """Return a random crop of the picture, of any size, randomly mirrored and recoloured.
 
     Args:
-        rng: source of every choice.
-        image_rgb: uint8 (H, W, 3); it stays as it is.
-        options: how much of everything.
+        rng: the random generator.
+        image_rgb: uint8 (H, W, 3); not changed.
+        options: the augmentation.
     """
     height, width = image_rgb.shape[:2]
     image = _part(image_rgb, draw_part(rng, width, height, options))
@@ -139,7 +139,7 @@ def augment_for_class(
 def draw_part(
     rng: np.random.Generator, width: int, height: int, options: ClassAugmentOptions
 ) -> Window:
-    """Return a window of a drawn area and ratio inside the image; the whole where none fits."""
+    """Return a window of random area and ratio inside the image; the whole if none fits."""
     whole = Window(0, 0, width, height)
     least, most = options.areas
     if least >= 1:

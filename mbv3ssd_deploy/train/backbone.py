@@ -25,7 +25,7 @@ from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
-from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, class_labels, open_batches
+from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, class_labels, open_in_order
 from mbv3ssd_deploy.train.history import BACKBONE_CURVES
 from mbv3ssd_deploy.train.loss import LossSums
 from mbv3ssd_deploy.train.snapshot import BACKBONE, RunSettings
@@ -130,11 +130,9 @@ class BackboneTask(Task):
         """Return the shares of images whose class has the best score, and one of the best five."""
         net, world = state.eval_net(), state.world
         samples = ClassSamples(self._val, self.spec.input, seed=0, options=NO_CLASS_AUGMENTATION)
-        own = [(0, index) for index in range(world.rank, len(samples), world.size)]
-        starts = range(0, len(own), _VALIDATION_BATCH)
-        places = [own[start : start + _VALIDATION_BATCH] for start in starts]
-        ranks: list[int] = []
-        for batch in open_batches(Examples(samples, class_labels), places, workers=workers):
+        own = range(world.rank, len(samples), world.size)
+        examples, ranks = Examples(samples, class_labels), list[int]()
+        for batch in open_in_order(examples, own, _VALIDATION_BATCH, workers=workers):
             self.check_images(batch)
             inputs = batch.inputs.to(state.device, memory_format=torch.channels_last)
             ranks += ranks_of(net(inputs).cpu(), batch.targets).tolist()

@@ -112,16 +112,12 @@ class BatchPlan:
         """The number of whole batches; the images left over differ from epoch to epoch."""
         return max(1, self.images // self.batch)
 
-    def images_of_step(self, step: int) -> tuple[int, list[int]]:
-        """Return the epoch of `step` (both from 0) and the images of its batch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = epoch_order(self.images, seed=self.seed, epoch=epoch)
-        return epoch, order[place * self.batch : (place + 1) * self.batch].tolist()
-
     def batches_of(self, steps: range, world: World) -> Iterator[list[Place]]:
         """Yield this process's share of each batch: every `world.size`-th image from its rank."""
         for step in steps:
-            epoch, images = self.images_of_step(step)
+            epoch, place = divmod(step, self.steps_per_epoch)
+            order = epoch_order(self.images, seed=self.seed, epoch=epoch)
+            images = order[place * self.batch : (place + 1) * self.batch].tolist()
             yield [(epoch, image) for image in images[world.rank :: world.size]]
 
 
@@ -140,6 +136,15 @@ def open_batches(
         generator=torch.Generator(),  # PyTorch's own, which dropout uses, is left as it is
     )
     return iterated(loader)
+
+
+def open_in_order(
+    examples: Examples, indices: Sequence[int], batch: int, *, workers: int
+) -> Iterator[Batch]:
+    """Yield the batches of a validation: `indices` in their order."""
+    parts = (indices[start : start + batch] for start in range(0, len(indices), batch))
+    places = ([(0, index) for index in part] for part in parts)
+    return open_batches(examples, places, workers=workers)
 
 
 def padded_truths(samples: Sequence[TrainingSample]) -> Truths:

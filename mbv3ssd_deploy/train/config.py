@@ -94,7 +94,7 @@ class Recipe:
         freeze: the part that is not trained.
         freeze_norms: whether every BatchNorm keeps and applies its running statistics: right for
             batches of a few images, when starting from a detector with good statistics.
-        vertical_flip: the probability of turning an image upside down: right where nothing stands
+        vertical_flip: the probability of turning an image upside down: right where nothing is
             upright, as under a microscope.
         label_smoothing: the share of a classifier's target that is spread over all classes.
         patience: epochs without improvement after which training ends; 0 for never.

@@ -9,38 +9,34 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
 from mbv3ssd_deploy.checkpoint.families.native import native_spec
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.average_precision import ApReport, Protocol, average_precision
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
-from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, InputSpec, PriorSpec
+from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, PriorSpec
+from mbv3ssd_deploy.data.augment import NO_AUGMENTATION
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
-from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.data.loader import TrainingSamples
 from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError, SpecError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.ssd import SsdNet
-from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, padded_truths
+from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, open_in_order, padded_truths
 from mbv3ssd_deploy.train.config import Freeze
 from mbv3ssd_deploy.train.history import DETECTOR_CURVES
 from mbv3ssd_deploy.train.loss import LossSums, Truths, match_priors, ssd_loss
 from mbv3ssd_deploy.train.priors import THRESHOLD, fit_of_priors, labelled_boxes, proposed_priors
-from mbv3ssd_deploy.train.process import init_worker, iterated
 from mbv3ssd_deploy.train.snapshot import DETECTOR, RunSettings
 from mbv3ssd_deploy.train.state import Part, TrainState
 from mbv3ssd_deploy.train.trainer import Task
@@ -50,8 +46,6 @@ _LISTED = 8
 _BATCH = 8
 """The batch size of validation."""
 _NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-_Found = tuple[Detections, str]
-"""The detections of an image, and why it could not be read."""
 _FOREGROUND_SHARE = 0.01
 """The probability of an object in a prior that a new head predicts: RetinaNet's pi (arXiv
 1708.02002, section 4.1)."""
@@ -241,72 +235,39 @@ class DetectorTask(Task):
             smooth_l1_beta=self.recipe.smooth_l1_beta,
         )
 
+    @torch.inference_mode()
     def validate(self, state: TrainState, workers: int) -> tuple[float, ...]:
         """Return the VOC07 mAP, by the spec's own rules: those of `detect` and `eval`.
 
         An image that cannot be read counts as one without detections.
         """
-        samples, world = self._val.samples, state.world
-        own = samples[world.rank :: world.size]
-        loader = DataLoader(
-            _Inputs(own, self.spec.input),
-            batch_size=_BATCH,
-            num_workers=workers,
-            collate_fn=list,
-            worker_init_fn=init_worker if workers else None,
-        )
-        net = state.eval_net()
-        found: list[_Found] = []
+        samples, world, spec = self._val.samples, state.world, self.spec
+        inputs = TrainingSamples(self._val, spec.input, seed=0, options=NO_AUGMENTATION)
+        net, priors = state.eval_net(), build_priors(spec.priors)
+        own = range(world.rank, len(samples), world.size)
+        found: dict[int, Detections] = {}
+        problems: list[str] = []
         self.observer.progress("validate", 0, len(own))
-        for batch in iterated(loader):
-            found += _detections(net, batch, own[len(found) :], self.spec, state.device)
-            self.observer.progress("validate", len(found), len(own))
-        shares = world.gathered(found)
-        # put the shares back in the order of the samples
-        every = [shares[index % world.size][index // world.size] for index in range(len(samples))]
-        self.note_all(f"not measured: {problem}" for _, problem in every if problem)
+        for batch in open_in_order(Examples(inputs, padded_truths), own, _BATCH, workers=workers):
+            problems += batch.problems
+            if batch.indices:
+                heads = net(batch.inputs.to(state.device, memory_format=torch.channels_last))
+                locs, confs = (head.float().cpu().numpy() for head in heads)
+                for index, loc, conf in zip(batch.indices, locs, confs, strict=True):
+                    size = samples[index].width, samples[index].height
+                    found[index] = scaled(detections_from_heads(loc, conf, spec, priors), *size)
+            self.observer.progress("validate", len(found) + len(problems), len(own))
+        self.note_all(
+            f"not measured: {problem}" for share in world.gathered(problems) for problem in share
+        )
+        every = {i: one for share in world.gathered(list(found.items())) for i, one in share}
         self.report = average_precision(
-            [detections for detections, _ in every],
+            [every.get(index, _NOTHING) for index in range(len(samples))],
             [sample.truth for sample in samples],
-            self.spec.num_classes,
+            spec.num_classes,
             Protocol.VOC07,
         )
         return (self.report.mean,)
-
-
-class _Inputs(TorchDataset[tuple[torch.Tensor, str]]):
-    """The net's input for each image, and why it could not be read."""
-
-    def __init__(self, samples: Sequence[Sample], spec: InputSpec) -> None:
-        self._samples, self._spec = samples, spec
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
-        try:
-            image = read_image(self._samples[index].image_path)
-        except DatasetError as error:
-            return torch.zeros((3, self._spec.height, self._spec.width)), str(error)
-        return torch.from_numpy(input_from_image(image, self._spec)), ""
-
-
-@torch.inference_mode()
-def _detections(
-    net: nn.Module,
-    batch: Sequence[tuple[torch.Tensor, str]],
-    samples: Sequence[Sample],
-    spec: DetectorSpec,
-    device: torch.device,
-) -> Iterator[_Found]:
-    """Yield what is found in the images of a batch, the first of `samples`."""
-    inputs = torch.stack([tensor for tensor, _ in batch]).to(device)
-    heads = net(inputs.contiguous(memory_format=torch.channels_last))
-    locs, confs = (head.float().cpu().numpy() for head in heads)
-    priors = build_priors(spec.priors)
-    for loc, conf, (_, problem), sample in zip(locs, confs, batch, samples, strict=False):
-        detections = detections_from_heads(loc, conf, spec, priors)
-        yield _NOTHING if problem else scaled(detections, sample.width, sample.height), problem
 
 
 def _classes_without_objects(train: Dataset) -> list[str]:

@@ -112,14 +112,15 @@ BACKBONE_CURVES = (
     ),
 )
 _TAGS = {
-    "loss/boxes": "localisation",
-    "loss/classes": "classification",
-    "learning rate": "lr",
-    "mAP50": "mean_ap",
-    "top 1": "top1",
-    "top 5": "top5",
+    "localisation": "loss/boxes",
+    "classification": "loss/classes",
+    "loss": "loss",
+    "lr": "learning rate",
+    "mean_ap": "mAP50",
+    "top1": "top 1",
+    "top5": "top 5",
 }
-"""Names of TensorBoard's events -> fields, of either kind of record."""
+"""Fields of either kind of record -> names of TensorBoard's events."""
 
 
 def write_history(
@@ -177,12 +178,12 @@ class Board:
 
         self._writer: Any = SummaryWriter(str(folder / _BOARD), purge_step=step or None)
 
-    def add(self, record: object, step: int) -> None:
+    def add(self, record: EpochRecord | BackboneEpoch, step: int) -> None:
         """Add an epoch that ended after `step`; NaN is left out."""
-        for tag, field in _TAGS.items():
-            value = getattr(record, field, math.nan)
-            if not math.isnan(value):
-                self._writer.add_scalar(tag, value, step)
+        values = dataclasses.asdict(record)
+        for field, tag in _TAGS.items():
+            if not math.isnan(values.get(field, math.nan)):
+                self._writer.add_scalar(tag, values[field], step)
         self._writer.flush()
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from mbv3ssd_deploy.core.spec import BoxCoder
 
 _ROUNDS = 3
-"""How often boxes that lost their best prior to a better fit may ask for the next one."""
+"""How often boxes that lost their best prior to a better fit choose the next one."""
 _TAKEN = 2.0
 """Added to the IoU of a matched pair: above every IoU of an unmatched one."""
 _LEAST_SIZE = 1e-6
@@ -61,7 +61,7 @@ def match_priors(
     """Return the targets of every prior.
 
     Each box gets the prior that overlaps it best, however little, as long as there is one; where
-    two boxes want the same prior, the better fit gets it and the other takes its next best. Every
+    two boxes have the same best prior, the better fit gets it, the other takes its next best. Every
     other prior is matched to the box it overlaps best if the IoU reaches `threshold`.
 
     Args:
@@ -149,7 +149,7 @@ def _with_best_priors(iou: torch.Tensor) -> torch.Tensor:
 
 
 def _outbid(overlap: torch.Tensor, choice: torch.Tensor, asking: torch.Tensor) -> torch.Tensor:
-    """Return (N, M), true where another box wants the same prior and fits it better.
+    """Return (N, M), true where another box chose the same prior and fits it better.
 
     Of two equal fits, the first box counts as the better one.
     """

@@ -1,8 +1,7 @@
 """How well priors fit the objects of a data set, and sizes that fit better.
 
-Of all priors of one shape on one level, the one whose centre is nearest overlaps a box best: an
-overlap falls with either distance. So a shape is judged without a look at its other places, and
-many sizes can be tried.
+Of all priors of one shape on one level, the one with the nearest centre overlaps a box best, since
+overlap falls with either distance. So one prior per shape is compared, and many sizes can be tried.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from mbv3ssd_deploy.data.dataset import Sample
 
 THRESHOLD = 0.5
 POOR_RECALL = 0.9
-"""Below this share of a class's objects with a fitting prior, other sizes are worth a try."""
+"""Below this share of a class's objects with a fitting prior, other sizes are tried."""
 _MOST_OF_A_CLASS = 1000
 _SIZES = 16
 _ROUNDS = 3
@@ -40,7 +39,7 @@ class PriorFit(NamedTuple):
 
     `recall` is the share of a class's objects that overlap a prior by 0.5 or more, `mean_iou` the
     mean of each object's best overlap; both are means over the classes, so that a rare class
-    counts. `worst_recall` and `worst_label` name the class that fares worst.
+    counts. `worst_recall` and `worst_label` are of the class with the lowest recall.
     """
 
     recall: float
@@ -50,12 +49,12 @@ class PriorFit(NamedTuple):
 
     @property
     def is_poor(self) -> bool:
-        """Whether other sizes are worth a try."""
+        """Whether other sizes should be tried."""
         return self.worst_recall < POOR_RECALL
 
 
 def labelled_boxes(samples: Sequence[Sample]) -> LabelledBoxes:
-    """Return the objects of `samples`, crowds left out; of each class at most 1000 or so."""
+    """Return the objects of `samples` without crowds; of each class about 1000 at most."""
     boxes, labels = [np.zeros((0, 4))], [np.zeros(0, np.int64)]
     for sample in samples:
         wanted = ~sample.truth.crowd
@@ -71,7 +70,7 @@ def labelled_boxes(samples: Sequence[Sample]) -> LabelledBoxes:
 
 
 def fit_of_priors(priors: PriorSpec, objects: LabelledBoxes) -> PriorFit:
-    """Return how well `priors` fit; of no objects, perfectly."""
+    """Return how well `priors` fit; perfectly if there are no objects."""
     if not len(objects.labels):
         return PriorFit(1.0, 1.0, 1.0, 0)
     scaled = _in_frame(priors, objects.boxes)
@@ -89,9 +88,8 @@ def proposed_priors(priors: PriorSpec, objects: LabelledBoxes) -> PriorSpec:
     """Return `priors` with sizes that fit the objects, each class counting alike.
 
     Level by level, pairs of sizes between those of the smallest and the largest objects are tried
-    for the two squares of a cell, and kept where the mean best overlap and the recall, taken
-    together, gain; after three rounds, or when nothing gains, that is the proposal. Cells and
-    ratios stay, and a level that no object needs keeps its sizes.
+    for the two squares of a cell, and kept where the sum of mean best overlap and recall rises, in
+    three rounds at most. Cells and ratios stay, and a level that no object needs keeps its sizes.
     """
     if not len(objects.labels):
         return priors
@@ -106,7 +104,7 @@ def proposed_priors(priors: PriorSpec, objects: LabelledBoxes) -> PriorSpec:
         before = value
         for index, level in enumerate(levels):
             others = np.max([b for i, b in enumerate(best) if i != index] or [best[0] * 0], axis=0)
-            # a prior smaller than its cell would leave places that none covers
+            # priors smaller than their cells would leave gaps
             fitting = [size for size in sizes if size >= max(level.step_x, level.step_y)]
             for small, large in itertools.combinations(fitting, 2):
                 tried = _with_sizes(level, small, large)
@@ -144,7 +142,7 @@ def _value(best: F64, weights: F64) -> float:
 
 
 def _best_on_level(level: PriorLevel, boxes_cxcywh: F64) -> F64:
-    """Return the best overlap (n,) of each box with the priors of a level, clipped by nothing."""
+    """Return the best overlap (n,) of each box with the unclipped priors of a level."""
     column = np.clip(np.floor(boxes_cxcywh[:, 0] / level.step_x), 0, level.cols - 1)
     row = np.clip(np.floor(boxes_cxcywh[:, 1] / level.step_y), 0, level.rows - 1)
     across = np.abs(boxes_cxcywh[:, 0] - (column + 0.5) * level.step_x)
@@ -160,7 +158,7 @@ def _best_on_level(level: PriorLevel, boxes_cxcywh: F64) -> F64:
 
 
 def _shared(one: F64, other: F64, distance: F64) -> F64:
-    """Return how much two intervals of these lengths share, their middles `distance` apart."""
+    """Return the overlap of two intervals of these lengths, their centres `distance` apart."""
     reach = (one + other) / 2 - distance
     return np.clip(np.minimum(reach, np.minimum(one, other)), 0, None)
 

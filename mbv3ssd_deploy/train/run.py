@@ -267,9 +267,7 @@ def _resumed(request: TrainRequest, kind: Kind) -> Snapshot | None:
         "--backbone" if kind is DETECTOR else kind.initial_flag: request.backbone_file,
     }
     differences += [
-        f"{flag} says how a run starts, and this one has started"
-        for flag, path in starts.items()
-        if path is not None
+        f"{flag} is for new runs only" for flag, path in starts.items() if path is not None
     ]
     if differences:
         raise CheckpointError(

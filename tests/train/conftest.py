@@ -1,4 +1,4 @@
-"""Rendered scenes as data sets, in memory and in VOC layout, small enough to learn in seconds."""
+"""Small rendered scenes as data sets, in memory and in VOC layout."""
 
 import numpy as np
 import pytest

@@ -140,7 +140,7 @@ def test_a_backbone_is_replaced_only_with_overwrite(folder, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(folder, tmp_path):
-    (tmp_path / "locked").write_text("a file stands in the way")
+    (tmp_path / "locked").write_text("a file, not a folder")
     steps = []
     observer = Observer(progress=lambda step, *_: steps.append(step))
 
@@ -239,7 +239,7 @@ def test_a_resumed_run_refuses_other_settings_all_at_once(folder, tmp_path):
 
     for part in ("the width is 0.25, not 0.5", "the seed is 0, not 4", "dropout is 0.2, not 0.7"):
         assert part in str(caught.value)
-    assert "--initial says how a run starts" in str(caught.value)
+    assert "--initial is for new runs only" in str(caught.value)
     assert "epochs" not in str(caught.value)
 
 

@@ -1,10 +1,12 @@
 import math
 import sys
+import types
 
 import pytest
 
 from mbv3ssd_deploy.train.history import (
     DETECTOR_CURVES,
+    BackboneEpoch,
     EpochRecord,
     best_epoch,
     board_if_installed,
@@ -45,6 +47,39 @@ def test_without_tensorboard_there_is_no_board(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
     assert board_if_installed(tmp_path, 0) is None
+
+
+def test_the_events_have_their_names_and_no_nan(tmp_path, monkeypatch):
+    events = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            events.append((folder, purge_step))
+
+        def add_scalar(self, tag, value, step):
+            events.append((tag, value, step))
+
+        def flush(self):
+            events.append("flushed")
+
+    module = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+
+    board = board_if_installed(tmp_path, 10)
+    board.add(HISTORY[0], 10)
+    board.add(BackboneEpoch(2, 1.0, 0.5, 0.25, 0.75), 20)
+
+    assert events == [
+        (str(tmp_path / "tensorboard"), 10),
+        ("loss/boxes", 2.0, 10),
+        ("loss/classes", 3.0, 10),
+        ("learning rate", 0.01, 10),
+        "flushed",
+        ("loss", 0.25, 20),
+        ("learning rate", 0.5, 20),
+        ("top 1", 0.75, 20),
+        "flushed",
+    ]
 
 
 def test_with_tensorboard_every_epoch_becomes_an_event(tmp_path):

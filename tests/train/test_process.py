@@ -29,13 +29,17 @@ def run_alone(voc, folder):
 
 
 def run_together(voc, folder):
-    command = [*TORCHRUN, "-m", "mbv3ssd_deploy", *words(voc, folder)]
+    return json.loads(run_torchrun(words(voc, folder)).stdout)
+
+
+def run_torchrun(words):
+    command = [*TORCHRUN, "-m", "mbv3ssd_deploy", *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, timeout=500
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    return done
 
 
 def losses(folder):
@@ -56,6 +60,21 @@ def test_two_processes_train_as_one_does_with_the_same_batches(voc, tmp_path):
         load_detector(tmp_path / name / "last.pth").net.state_dict() for name in ("one", "two")
     )
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no distributed")
+def test_two_processes_train_a_backbone_and_one_prints(voc, tmp_path):
+    flags = "--epochs 2 --batch 4 --width 0.25 --imgsz 48 --workers 0 --device cpu --json -q"
+    words = ["train-backbone", "--data", f"voc:{voc}", *flags.split(), "-o", str(tmp_path / "two")]
+
+    done = run_torchrun(words)
+
+    report = json.loads(done.stdout)
+    assert report["epochs"] == 2
+    assert report["best"]["top1"] >= 0
+    names = ["backbone.pth", "last.pth", "history.csv", "history.png", "run.json"]
+    assert report["files"] == [str(tmp_path / "two" / name) for name in names]
 
 
 def test_the_environment_decides_rank_and_world_size(monkeypatch):

@@ -56,8 +56,8 @@ def finished(shared_voc, tmp_path_factory):
 
 
 def test_a_run_leaves_a_detector_that_loads_and_a_history(voc, tmp_path):
-    seen = []
-    observer = Observer(epoch_done=lambda record, left: seen.append((record, left)))
+    epochs = []
+    observer = Observer(epoch_done=lambda record, left: epochs.append((record, left)))
 
     report = train_detector(tiny_request(voc, tmp_path / "run", validate_every=1), observer)
 
@@ -65,8 +65,8 @@ def test_a_run_leaves_a_detector_that_loads_and_a_history(voc, tmp_path):
     assert loaded.checkpoint.family == "native"
     assert loaded.spec == report.spec
     assert loaded.spec.class_names == SCENE_CLASSES
-    assert [record.epoch for record, _ in seen] == [1, 2]
-    assert seen[0][1] > seen[1][1] == 0
+    assert [record.epoch for record, _ in epochs] == [1, 2]
+    assert epochs[0][1] > epochs[1][1] == 0
     table = (tmp_path / "run" / "history.csv").read_text()
     rows = list(csv.DictReader(table.splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -242,6 +242,25 @@ def test_eight_images_can_be_overfitted(voc, tmp_path):
 
     assert report.record.history[-1].mean_ap == 1.0
     assert not math.isnan(report.record.best)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_cannot_be_read_are_left_out_and_named(voc, tmp_path, workers):
+    for stem in ("scene_1", "scene_9"):  # one for training, one for validation
+        path = voc / "JPEGImages" / f"{stem}.png"
+        data = path.read_bytes()
+        path.unlink()
+        path.write_bytes(data[:200])  # its size can still be read
+    notes = []
+    request = tiny_request(voc, tmp_path / "run", changes={"epochs": 1})
+
+    report = train_detector(
+        dataclasses.replace(request, workers=workers), Observer(note=notes.append)
+    )
+
+    assert report.report is not None
+    for start, stem in (("left out: ", "scene_1.png"), ("not measured: ", "scene_9.png")):
+        assert len([note for note in notes if note.startswith(start) and stem in note]) == 1
 
 
 def test_an_unknown_recipe_is_our_error(voc, tmp_path):

@@ -153,7 +153,7 @@ def test_a_best_snapshot_cannot_be_resumed(voc, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(voc, tmp_path):
-    (tmp_path / "locked").write_text("a file stands in the way")
+    (tmp_path / "locked").write_text("a file, not a folder")
 
     done = run("--data", f"voc:{voc}", *TINY, "--epochs", "9999", "-o", tmp_path / "locked" / "run")
 
