@@ -256,7 +256,7 @@ def _checker_problems(model: onnx.ModelProto) -> Iterator[str]:
         _constants(model.graph)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         yield f"ONNX's checker refuses it: {str(error).strip().splitlines()[0]}"
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         yield f"the numbers of a constant in it do not fill its shape: {error}"
 
 
