@@ -1,15 +1,12 @@
 """Which layers are kept out of 16-bit modes that would make their results wrong.
 
-A layer's `featmask` is what ncnn's options may not switch on for it (since 2022-10; older
-releases ignore it). Two places need one:
+A layer's `featmask` is what ncnn's options may not switch on for it (since 2022-10; older releases
+ignore it). Two places need one; docs/formats/ncnn-param.md has the measurements:
 
-* ncnn's aarch64 kernel for a 3x3 depthwise convolution of stride 2 in float16 arithmetic computes
-  the last two or three columns of a row two at a time or alone, and takes their right-hand
-  neighbours of the second and third row from the first (20261020 and before). Where the output's
-  width leaves 2 or 3 over 4, whole columns are wrong. Measured: the error of box offsets falls
-  from 7.8e-2 to 6.3e-3 with the mask (docs/formats/ncnn-param.md).
-* The Concat of several levels' priors is stored in 16 bits when the option says so, and a prior is
-  then more than a pixel off. A single PriorBox or MemoryData goes into DetectionOutput unrounded.
+* 3x3 depthwise convolutions of stride 2 in float16 arithmetic: ncnn's aarch64 kernel (20261020 and
+  before) computes whole columns wrongly where the output's width leaves 2 or 3 over 4.
+* The Concat of several levels' priors, which is stored in 16 bits when the option says so: a prior
+  is then more than a pixel off. A single PriorBox or MemoryData goes unrounded.
 """
 
 from __future__ import annotations
