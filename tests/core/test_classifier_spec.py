@@ -20,7 +20,9 @@ def test_json_keeps_it():
     assert found.num_classes == 2
 
 
-@pytest.mark.parametrize(("names", "said"), [((), "at least one"), (("cat", "cat"), "twice")])
+@pytest.mark.parametrize(
+    ("names", "said"), [((), "at least one"), (("cat", "cat"), "duplicate class names")]
+)
 def test_classes_are_named_once_each(names, said):
     with pytest.raises(SpecError, match=said):
         spec(names)
