@@ -59,14 +59,14 @@ def main() -> int:
 
 def _print_network(arm: Arm, body: Body) -> None:
     exact = _heads(arm, body, "fp32", is_guarded=True)
-    told = f"{body.name}, {_misread(body)} layers"
+    text = f"{body.name}, {_unsafe_layers(body)} layers"
     for row, (arithmetic, is_guarded) in ROWS.items():
         found = _heads(arm, body, arithmetic, is_guarded=is_guarded)
         errors = " | ".join(f"{relative_error(found[key], exact[key]):.1e}" for key in exact)
         moved = _moved(body, exact, found)
-        print(f"| {told} | {row} | {errors} | {np.median(moved):.2f} | {moved.max():.2f} |")
+        print(f"| {text} | {row} | {errors} | {np.median(moved):.2f} | {moved.max():.2f} |")
         sys.stdout.flush()
-        told = ""
+        text = ""
 
 
 def _model(body: Body, *, is_guarded: bool) -> BuiltNcnn:
@@ -75,8 +75,8 @@ def _model(body: Body, *, is_guarded: bool) -> BuiltNcnn:
     return build_ncnn(body.simple, request)
 
 
-def _misread(body: Body) -> int:
-    """How many layers the faulty kernel would compute."""
+def _unsafe_layers(body: Body) -> int:
+    """Return how many layers the faulty kernel would compute."""
     return len(fp16_unsafe_layers(_model(body, is_guarded=True).graph))
 
 

@@ -2,7 +2,7 @@
 
 The first is in the file: an integer where PriorBox wants a float. The second is in ncnn's float16
 kernel for 3x3 depthwise convolutions of stride 2, and our files carry a mask against it
-(`ncnn_graph/guards.py`).
+(`ncnn_graph/precision.py`).
 """
 
 import dataclasses
