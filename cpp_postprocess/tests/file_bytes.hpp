@@ -1,4 +1,4 @@
-// The fields of our binary files, as mbv3ssd_deploy/device/fields.py writes them.
+// The fields of our binary files, as mbv3ssd_deploy/device/contract.py writes them.
 #pragma once
 
 #include <cstdint>

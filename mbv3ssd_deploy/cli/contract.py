@@ -18,13 +18,13 @@ from mbv3ssd_deploy.cli.output import Output, output_options
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write it.  [default: model.mbv3c in the bundle]",
 )
-@click.option("--header", is_flag=True, help="Write a C header that holds the bytes instead.")
+@click.option("--header", is_flag=True, help="Write a C header with the bytes instead.")
 @output_options
 def command(*, bundle: Path, target: Path | None, header: bool, out: Output) -> None:
-    """Write what the C++ library must know of BUNDLE: priors, classes, thresholds, preprocessing.
+    """Write BUNDLE's priors, classes, thresholds and preprocessing for the C++ library.
 
-    The library (cpp_postprocess/) reads it with mbv3ssd_open, so that nothing is retyped; or, where
-    a board has no files, compiles the header in and uses mbv3ssd_open_memory.
+    The library (cpp_postprocess/) reads the file with mbv3ssd_open. On a board without a file
+    system, compile the header in and use mbv3ssd_open_memory.
 
     \b
         mbv3ssd-deploy contract deploy

@@ -1,4 +1,4 @@
-"""`package`: a bundle as a zip that builds on a board and proves itself there."""
+"""`package`: a bundle as a zip that builds on a board and tests itself there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = ("src", "linux-aarch64", "rpi")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="A folder of images, of which three are taken, or one.  [default: three shipped scenes]",
+    help="A folder, of which three images are taken, or an image.  [default: three shipped scenes]",
 )
 @click.option(
     "-o",
@@ -35,11 +35,11 @@ TARGETS = ("src", "linux-aarch64", "rpi")
 def command(
     *, bundle: Path, target: str, images: Path | None, output: Path | None, out: Output
 ) -> None:
-    """Pack BUNDLE (default: deploy) with all that a board needs to prove that it computes the same.
+    """Pack BUNDLE (default: deploy) with a self-test that compares a board's results with ours.
 
     The zip holds the ncnn files, the contract, the C++ sources with CMake files, and three images
-    with the input tensors, raw heads and boxes that belong to them. Built on the board, its
-    `selftest` says PASS or FAIL and writes a result that `verify --device-result` reads.
+    with their input tensors, raw heads and boxes. Built on the board, its `selftest` prints PASS or
+    FAIL and writes a result for `verify --device-result`.
 
     \b
         mbv3ssd-deploy package
@@ -58,11 +58,9 @@ def command(
     out.json({"path": str(path), "target": target, "boxes": package.boxes, "files": files})
     out.result(
         f"{opened.spec.name} for {target}: {len(package.files)} files in {package.name}/, "
-        f"{package.images} images with {package.boxes} boxes to look for"
+        f"{package.images} images with {package.boxes} boxes to compare"
     )
     if package.boxes < FEW_BOXES:
-        out.note(
-            f"fewer than {FEW_BOXES} boxes prove little: give --images that show what it knows"
-        )
+        out.note(f"fewer than {FEW_BOXES} boxes are no proof: give --images with known objects")
     out.written((path,))
-    out.result(f"next: unzip it on the board; {package.name}/README.md tells the few commands")
+    out.result(f"next: unzip it on the board; {package.name}/README.md lists the commands")

@@ -1,4 +1,4 @@
-"""A package: one zip that builds on a board and says PASS or FAIL.
+"""A package: one zip that builds on a board and tests itself there: PASS or FAIL.
 
 NAME/README.md, LICENSE, CMakeLists.txt, CMakePresets.json
 NAME/model/       the ncnn files, contract, golden.mbv3g, the pictures
@@ -12,7 +12,7 @@ import io
 import re
 import string
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,30 +22,34 @@ from mbv3ssd_deploy.checkpoint.shipped import shipped_images
 from mbv3ssd_deploy.core.arrays import U8
 from mbv3ssd_deploy.data.images import list_images, read_image
 from mbv3ssd_deploy.device.contract import CONTRACT, render_contract
-from mbv3ssd_deploy.device.golden import GOLDEN, USUAL, Golden, GoldenFile, render_golden
-from mbv3ssd_deploy.device.golden_run import golden_images
-from mbv3ssd_deploy.device.sources import (
-    device_sources,
-    find_sources,
-    license_text,
-    package_file,
+from mbv3ssd_deploy.device.golden import (
+    DEFAULT_LIMITS,
+    GOLDEN,
+    Golden,
+    GoldenFile,
+    golden_images,
+    render_golden,
 )
-from mbv3ssd_deploy.errors import BundleError
+from mbv3ssd_deploy.errors import BundleError, RuntimeUnavailableError
 from mbv3ssd_deploy.io.files import sha256_of
 from mbv3ssd_deploy.io.progress import Progress, silent
 
 IMAGES = 3
-"""How many pictures a package carries."""
+"""The number of pictures in a package."""
 
 FEW_BOXES = 20
-"""Fewer boxes, over all pictures, prove little; `verify` calls them no evidence."""
+"""The least number of boxes, over all pictures, that a verdict needs."""
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip can name: the same bytes every day
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date of a zip; constant, so that bytes are the same
 _SCRIPT = ".py"
+_SOURCES = "cpp_postprocess"
+_ROOT = Path(__file__).parent.parent
+_DEVICE_SOURCES = ("CMakeLists.txt", "cmake", "examples", "include", "ncnn", "selftest", "src")
+"""What a board needs; not the tests and fuzzers."""
 
 
 class Target(enum.StrEnum):
-    """For whom the README of a package is written; the rest is the same."""
+    """The kind of board that the README of a package is for; all else is the same."""
 
     SRC = "src"
     """Any machine with a compiler: built where it runs."""
@@ -61,11 +65,11 @@ class Package:
 
     Attributes:
         name: of its only folder.
-        data: the bytes of the zip; the same whenever it is made of the same bundle and images.
+        data: the bytes of the zip; the same for the same bundle and images.
         files: name within the zip and size, in order.
-        images: how many pictures it carries.
-        boxes: how many boxes the self-test looks for, by the family's own rules and in float16:
-            those whose scores lie near their cut do not count.
+        images: number of pictures.
+        boxes: number of boxes that the self-test compares, by the family's own rules and in
+            float16: those with scores near their cut are not counted.
     """
 
     name: str
@@ -82,14 +86,15 @@ def build_package(
 
     Args:
         bundle: with ncnn files.
-        target: for whom.
-        images: a folder or an image, of which the first three are taken; None renders scenes.
-        progress: told how far it is.
+        target: the kind of board.
+        images: a folder, of which the first three images are taken, or an image; by default
+            the shipped scenes.
+        progress: called after each run of a runtime.
 
     Raises:
-        BundleError: there are no ncnn files, or they are not those of body.onnx.
+        BundleError: the bundle has no ncnn files, or they are not those of body.onnx.
         DatasetError: an image cannot be read, or nothing is found on any.
-        RuntimeUnavailableError: the C++ sources or ncnn are not here.
+        RuntimeUnavailableError: the C++ sources or ncnn are not installed.
     """
     sources = find_sources()
     pictures = _pictures(images)
@@ -119,7 +124,7 @@ def _pictures(images: Path | None) -> list[tuple[str, U8]]:
 def _model(
     bundle: Bundle, pictures: Sequence[tuple[str, U8]], progress: Progress
 ) -> tuple[dict[str, bytes], int]:
-    """The files of the folder `model`, the golden one last, and the boxes that it expects."""
+    """Return the files of the folder `model` and the number of boxes that are compared."""
     record = bundle.manifest.ncnn
     if record is None:
         raise BundleError(
@@ -145,12 +150,12 @@ def _model(
         files=tuple(GoldenFile(name, len(data), sha256_of(data)) for name, data in files.items()),
         images=images,
     )
-    boxes = sum(image.own.counted(USUAL.margin) for image in images)
+    boxes = sum(image.own.counted(DEFAULT_LIMITS.margin) for image in images)
     return files | {GOLDEN: render_golden(golden)}, boxes
 
 
 def _ppm(pixels: U8) -> bytes:
-    """A picture as binary PPM, which needs no library to be read."""
+    """Return a picture as binary PPM, which can be read without a library."""
     height, width = pixels.shape[:2]
     return b"P6\n%d %d\n255\n" % (width, height) + pixels.tobytes()
 
@@ -179,7 +184,43 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, whoever writes it: permissions count
+            entry.create_system = 3  # Unix on every system, for the permissions
             entry.external_attr = (0o100755 if name.endswith(_SCRIPT) else 0o100644) << 16
             archive.writestr(entry, data)
     return buffer.getvalue()
+
+
+def find_sources() -> Path:
+    """Return the folder `cpp_postprocess`: of a checkout, or inside an installed package.
+
+    Raises:
+        RuntimeUnavailableError: it is neither in a checkout nor in the installed package.
+    """
+    for folder in (_ROOT.parent / _SOURCES, _ROOT / _SOURCES):
+        if (folder / "selftest" / "CMakeLists.txt").is_file():
+            return folder
+    raise RuntimeUnavailableError(
+        "the C++ sources (cpp_postprocess) are not installed with this package",
+        hint="install the wheel of a release, or run this from a checkout of the repository",
+    )
+
+
+def device_sources(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of every source file that a board needs, sorted by name."""
+    for name in _DEVICE_SOURCES:
+        path = folder / name
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            if "__pycache__" not in file.parts:
+                yield f"{_SOURCES}/{file.relative_to(folder).as_posix()}", file.read_bytes()
+
+
+def license_text(folder: Path) -> bytes:
+    """Return our licence, which accompanies the sources."""
+    beside, inside = folder.parent / "LICENSE", folder / "LICENSE"
+    return (inside if inside.is_file() else beside).read_bytes()
+
+
+def package_file(folder: Path, name: str) -> str:
+    """Return the text of a file of `cpp_postprocess/package/`."""
+    return (folder / "package" / name).read_text(encoding="utf-8")

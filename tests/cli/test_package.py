@@ -1,15 +1,15 @@
-"""`package` writes a zip, and `verify` takes what the board says of it."""
+"""`package` writes a zip, and `verify` reads the result of the board."""
 
 import json
 import zipfile
 
 
-def test_a_package_stands_in_the_bundle(place):
-    told = place.run("package", "--images", "images")
+def test_a_package_is_written_into_the_bundle(place):
+    result = place.run("package", "--images", "images")
 
-    assert told.exit_code == 0, told.output
-    assert "wrote deploy/package-src.zip" in told.stdout
-    assert "README.md tells the few commands" in told.stdout
+    assert result.exit_code == 0, result.output
+    assert "wrote deploy/package-src.zip" in result.stdout
+    assert "README.md lists the commands" in result.stdout
     with zipfile.ZipFile(place.folder / "deploy" / "package-src.zip") as archive:
         assert archive.testzip() is None
 
@@ -17,28 +17,28 @@ def test_a_package_stands_in_the_bundle(place):
 def test_json_names_every_file(place):
     words = "--target", "rpi", "--images", "images/scene0.png", "-o", "board/rpi.zip", "--json"
 
-    told = place.run("package", "deploy", *words)
+    result = place.run("package", "deploy", *words)
 
-    said = json.loads(told.stdout)
-    assert (said["path"], said["target"]) == ("board/rpi.zip", "rpi")
+    report = json.loads(result.stdout)
+    assert (report["path"], report["target"]) == ("board/rpi.zip", "rpi")
     with zipfile.ZipFile(place.folder / "board" / "rpi.zip") as archive:
-        held = {info.filename: info.file_size for info in archive.infolist()}
-    assert {file["name"]: file["bytes"] for file in said["files"]} == held
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    assert {file["name"]: file["bytes"] for file in report["files"]} == sizes
 
 
-def test_what_cannot_be_packed_is_told(place):
-    for words, code, sentence in (
+def test_what_cannot_be_packed_is_an_error(place):
+    for words, code, message in (
         (("images",), 3, "is not a bundle"),
         (("deploy", "--images", "nowhere"), 3, "no such file or folder of images"),
         (("deploy", "--target", "toaster"), 2, "toaster"),
     ):
-        told = place.run("package", *words)
-        assert (told.exit_code, sentence in told.stderr) == (code, True), told.stderr
+        result = place.run("package", *words)
+        assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
 
 
-def test_a_result_of_nowhere_is_told_before_anything_runs(place):
-    told = place.run("verify", "--images", "images", "--device-result", "none.json")
+def test_a_missing_result_is_an_error_before_anything_runs(place):
+    result = place.run("verify", "--images", "images", "--device-result", "none.json")
 
-    assert told.exit_code == 3
-    assert "none.json: cannot be read" in told.stderr
+    assert result.exit_code == 3
+    assert "none.json: cannot be read" in result.stderr
     assert not (place.folder / "deploy" / "verify.json").exists()

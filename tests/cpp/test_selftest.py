@@ -13,8 +13,7 @@ from workbench import build_workbench, edit_layers
 from mbv3ssd_deploy.bundle.bundle import read_bundle
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.spec import ChannelOrder
-from mbv3ssd_deploy.device.contract import render_contract
-from mbv3ssd_deploy.device.fields import real
+from mbv3ssd_deploy.device.contract import f64, render_contract
 from mbv3ssd_deploy.device.golden import LIMITS
 from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.priors import PriorMode
@@ -261,7 +260,7 @@ def test_a_picture_of_another_size_is_told_and_no_fault_of_the_library(program, 
 
 def test_boxes_of_which_none_counts_are_skipped(program, packed):
     limits = next(row for row in LIMITS if row.arithmetic == "fp32")
-    packed.rewrite_golden(real(limits.box_score, limits.margin), real(limits.box_score, 1.0))
+    packed.rewrite_golden(f64(limits.box_score, limits.margin), f64(limits.box_score, 1.0))
 
     told = selftests.run_selftest(program, packed)
 

@@ -11,7 +11,7 @@ from mbv3ssd_deploy.device.contract import render_contract, render_contract_head
 from mbv3ssd_deploy.errors import SpecError
 
 
-def test_the_header_is_as_the_format_page_says():
+def test_the_header_follows_the_format_page():
     contract = render_contract(qfgaohao_spec())
 
     magic, version, size, checksum = struct.unpack_from("<8s3I", contract)
@@ -20,11 +20,11 @@ def test_the_header_is_as_the_format_page_says():
     assert checksum == zlib.crc32(contract[20:])
 
 
-def test_the_same_spec_gives_the_same_bytes_and_another_gives_others():
+def test_equal_specs_give_equal_bytes_and_others_differ():
     contracts = [render_contract(spec) for spec in ZOO_SPECS.values()]
 
     assert contracts == [render_contract(spec) for spec in ZOO_SPECS.values()]
-    # qfgaohao's two nets differ in their arch alone, which a device needs not know
+    # qfgaohao's two nets differ in their arch alone, which a device does not need
     assert len(set(contracts)) == len(set(map(without_arch, ZOO_SPECS.values())))
 
 
@@ -60,7 +60,7 @@ def test_the_c_header_holds_the_same_bytes():
     assert header.count("*/") == 1
 
 
-def test_what_is_too_large_for_the_reader_is_told_whole():
+def test_all_limits_that_are_exceeded_are_listed():
     spec = qfgaohao_spec()
     level = PriorLevel(5000, 5000, 1, 1, 10, None, ())
     spec = dataclasses.replace(

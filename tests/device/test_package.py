@@ -16,7 +16,7 @@ from zoo import REPOSITORY
 from mbv3ssd_deploy.bundle.bundle import read_bundle, write_ncnn
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.data.images import read_image
-from mbv3ssd_deploy.device import package, sources
+from mbv3ssd_deploy.device import package
 from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.device.golden import (
     EXACT,
@@ -25,6 +25,7 @@ from mbv3ssd_deploy.device.golden import (
     GoldenBoxes,
     GoldenFile,
     GoldenImage,
+    golden_boxes,
     render_golden,
 )
 from mbv3ssd_deploy.device.package import Target, build_package
@@ -80,7 +81,7 @@ def test_the_same_bundle_gives_the_same_bytes(packed, workbench):
     assert build_package(workbench.good(), Target.SRC, workbench.folder).data != packed.data
 
 
-def test_scripts_can_be_run_and_nothing_else(packed):
+def test_only_scripts_are_executable(packed):
     with zipfile.ZipFile(io.BytesIO(packed.data)) as archive:
         runnable = {
             info.filename for info in archive.infolist() if info.external_attr >> 16 & stat.S_IXUSR
@@ -90,7 +91,7 @@ def test_scripts_can_be_run_and_nothing_else(packed):
 
 
 @pytest.mark.parametrize("target", Target)
-def test_the_readme_tells_how_to_build_for_the_target(workbench, target):
+def test_the_readme_shows_the_build_for_the_target(workbench, target):
     packed = build_package(workbench.good(), target, workbench.images[0])
     page = contents(packed)[f"{packed.name}/README.md"].decode()
 
@@ -115,7 +116,7 @@ def test_rendered_scenes_are_taken_where_no_images_are_given(workbench):
     assert [data[:15] for data in pictures] == [b"P6\n480 360\n255\n"] * 3
 
 
-def test_a_bundle_without_ncnn_files_is_told(workbench):
+def test_a_bundle_without_ncnn_files_is_an_error(workbench):
     bundle = workbench.good()
     manifest = dataclasses.replace(bundle.manifest, ncnn=None)
 
@@ -138,19 +139,19 @@ def test_files_that_are_not_those_of_the_body_are_refused(workbench):
         build_package(read_bundle(bundle.directory), Target.SRC)
 
 
-def test_nothing_found_is_nothing_proven(workbench):
+def test_a_detector_that_finds_nothing_is_an_error(workbench):
     bundle = workbench.good()
     spec = bundle.spec
-    deaf = dataclasses.replace(spec, decode=dataclasses.replace(spec.decode, score_threshold=1.0))
+    blind = dataclasses.replace(spec, decode=dataclasses.replace(spec.decode, score_threshold=1.0))
     record = dataclasses.replace(bundle.manifest.ncnn, outputs=Outputs.CONCAT)
-    manifest = dataclasses.replace(bundle.manifest, detector=deaf, ncnn=record)
+    manifest = dataclasses.replace(bundle.manifest, detector=blind, ncnn=record)
 
     with pytest.raises(DatasetError, match="finds nothing on these images"):
         build_package(dataclasses.replace(bundle, manifest=manifest), Target.SRC)
 
 
-def test_sources_that_are_not_here_are_told(workbench, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "_PACKAGE", tmp_path / "site-packages" / "mbv3ssd_deploy")
+def test_missing_sources_are_an_error(workbench, monkeypatch, tmp_path):
+    monkeypatch.setattr(package, "_ROOT", tmp_path / "site-packages" / "mbv3ssd_deploy")
 
     with pytest.raises(RuntimeUnavailableError, match="not installed with this package") as caught:
         build_package(workbench.good(), Target.SRC)
@@ -159,7 +160,7 @@ def test_sources_that_are_not_here_are_told(workbench, monkeypatch, tmp_path):
 
 
 def test_the_wheel_carries_the_sources_and_the_trained_detector(tmp_path):
-    """A wheel is built, and its own code asked, far from the checkout."""
+    """A wheel is built and imported outside the checkout."""
     words = "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"
     subprocess.run(
         [sys.executable, "-m", "pip", *words, "-w", tmp_path, copied_checkout(tmp_path)],
@@ -170,14 +171,14 @@ def test_the_wheel_carries_the_sources_and_the_trained_detector(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
     code = (
-        "from mbv3ssd_deploy.device import sources\n"
-        "folder = sources.find_sources()\n"
+        "from mbv3ssd_deploy.device import package\n"
+        "folder = package.find_sources()\n"
         "print(folder)\n"
-        "print(*(name for name, _ in sources.device_sources(folder)), sep='\\n')\n"
-        "assert b'Apache' in sources.license_text(folder)\n"
-        "sources.package_file(folder, 'README.md')\n"
+        "print(*(name for name, _ in package.device_sources(folder)), sep='\\n')\n"
+        "assert b'Apache' in package.license_text(folder)\n"
+        "package.package_file(folder, 'README.md')\n"
     )
-    told = subprocess.run(
+    lines = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         capture_output=True,
@@ -186,8 +187,8 @@ def test_the_wheel_carries_the_sources_and_the_trained_detector(tmp_path):
         env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
     ).stdout.splitlines()
 
-    assert told[0] == str(tmp_path / "installed" / "mbv3ssd_deploy" / "cpp_postprocess")
-    assert told[1:] == [name for name, _ in sources.device_sources(sources.find_sources())]
+    assert lines[0] == str(tmp_path / "installed" / "mbv3ssd_deploy" / "cpp_postprocess")
+    assert lines[1:] == [name for name, _ in package.device_sources(package.find_sources())]
     models = tmp_path / "installed" / "mbv3ssd_deploy" / "models"
     assert (models / "scenes-small" / "README.md").is_file()
 
@@ -205,17 +206,15 @@ def copied_checkout(folder):
     return target
 
 
-def test_a_full_list_ends_at_its_worst_score():
-    from mbv3ssd_deploy.device.golden_run import _boxes
-
+def test_the_cut_of_a_full_list_is_its_worst_score():
     found = Detections(np.zeros((2, 4)), np.array([0.9, 0.5]), np.array([1, 1]))
 
-    assert _boxes(found, 0.1, 2).cut == 0.5
-    assert _boxes(found, 0.1, 3).cut == 0.1
-    assert _boxes(found, 0.1, None).cut == 0.1
+    assert golden_boxes(found, 0.1, 2).cut == 0.5
+    assert golden_boxes(found, 0.1, 3).cut == 0.1
+    assert golden_boxes(found, 0.1, None).cut == 0.1
 
 
-def test_the_golden_file_is_as_its_page_says(workbench):
+def test_the_golden_file_follows_its_page(workbench):
     spec = workbench.good().spec
     size = spec.input.width * spec.input.height
     found = Detections(np.array([[1, 2, 3, 4]]), np.array([0.5]), np.array([2]))
