@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import shlex
 from collections.abc import Callable
@@ -39,14 +40,8 @@ class Shares(click.ParamType["tuple[float, ...]"]):
             self.fail(f"{value!r} is not a list of shares such as 0.6,0.85", param, ctx)
 
 
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    "--out",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the run.  [default: that of --resume, otherwise `run` or `backbone`]",
-)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+OUTPUT = functools.partial(click.option, "-o", "--output", "--out", "folder", type=_FOLDER)
 SPLIT = click.option("--split", type=SPLITS, help="Part to train on.  [default: train]")
 VAL_SPLIT = click.option("--val-split", type=SPLITS, help="Part to validate on.  [default: val]")
 ARCH = click.option("--arch", type=click.Choice(("large", "small")), help="Size of MobileNetV3.")
@@ -71,7 +66,7 @@ OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace a run in the
     metavar="SOURCE",
     help="voc:ROOT[,ROOT...], coco:ANNOTATIONS.json,IMAGES or yolo:data.yaml.",
 )
-@OUTPUT
+@OUTPUT(help="Folder of the run.  [default: run, or the folder of --resume]")
 @SPLIT
 @click.option("--val-data", metavar="SOURCE", help="Data to validate on, if not --data.")
 @VAL_SPLIT

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="folder:ROOT with a folder for each class; or voc:..., coco:..., yolo:..., whose objects "
     "are cut out.",
 )
-@train.OUTPUT
+@train.OUTPUT(help="Folder of the run.  [default: backbone, or the folder of --resume]")
 @train.SPLIT
 @train.VAL_SPLIT
 @train.ARCH

@@ -64,7 +64,8 @@ class BackboneTask(Task):
         self.image_ids = [str(image.image_path) for image in self._train.images]
         digest = hashlib.sha256()
         for image in self._train.images:
-            digest.update(repr((image.image_path.name, image.label, image.window)).encode())
+            window = image.window or ()
+            digest.update(repr((image.image_path.name, image.label, *window)).encode())
         self.fingerprint = digest.hexdigest()
 
     def _read(self, source: str, part: str) -> ClassificationSet:
