@@ -119,7 +119,7 @@ class Detector:
         return OnnxModel(self.bundle.body_path), self.spec
 
     def _torch(self) -> tuple[Model, DetectorSpec]:
-        from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415 -- PyTorch
+        from mbv3ssd_deploy.bundle.bundle import load_origin  # noqa: PLC0415 -- PyTorch
         from mbv3ssd_deploy.runtimes.torch_model import TorchModel  # noqa: PLC0415 -- PyTorch
 
         return TorchModel(load_origin(self.bundle).net), self.spec

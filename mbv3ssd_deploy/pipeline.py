@@ -1,9 +1,9 @@
 """The story on one page: a checkpoint becomes a verified ncnn bundle.
 
 export_checkpoint   checkpoint -> net -> ONNX body -> simplified body -> bundle
-lower_to_ncnn       bundle -> ncnn graph + SSD tail -> priors proven in the real ncnn -> bundle
-verify              bundle + images -> report, beside the bundle
-convert             all three
+lower_to_ncnn       bundle -> ncnn graph + SSD tail -> priors computed by ncnn -> bundle
+verify              bundle on the disk + images -> report, beside the bundle
+convert             all three; each hands on what it made
 
 PyTorch and ONNX Runtime are imported where they are needed: lowering needs neither.
 """
@@ -11,9 +11,7 @@ PyTorch and ONNX Runtime are imported where they are needed: lowering needs neit
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,37 +21,28 @@ import numpy as np
 from mbv3ssd_deploy.bundle.bundle import (
     BIN,
     BODY,
-    MANIFEST,
     PARAM,
     Bundle,
+    bundle_of_body,
+    check_replaceable,
     read_bundle,
     write_exported,
     write_ncnn,
 )
-from mbv3ssd_deploy.bundle.manifest import (
-    CheckpointRecord,
-    Manifest,
-    NcnnRecord,
-    OnnxRecord,
-    PriorLevelRecord,
-)
+from mbv3ssd_deploy.bundle.manifest import checkpoint_record, ncnn_record, new_manifest
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.preprocess import input_from_image
-from mbv3ssd_deploy.core.spec import InputSpec
 from mbv3ssd_deploy.data.images import list_images
 from mbv3ssd_deploy.data.sample import sample_image
-from mbv3ssd_deploy.errors import BundleError, SpecError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.progress import Progress, silent
-from mbv3ssd_deploy.io.records import json_from_record
 from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import ExporterChoice, OnnxBody, bytes_from_body, read_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
-from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 from mbv3ssd_deploy.verification.device_result import read_device_result
-from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
+from mbv3ssd_deploy.verification.priors import PriorDiff, compare_built_priors
 from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
 
 if TYPE_CHECKING:
@@ -74,14 +63,14 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """What `lower_to_ncnn` made; `priors` is None where the network ends in raw heads."""
+    """What `lower_to_ncnn` made; `priors` is None if the network ends in raw heads."""
 
     bundle: Bundle
     model: BuiltNcnn
     priors: PriorDiff | None
 
 
-def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
+def export_checkpoint(  # noqa: PLR0913 -- one argument per decision of the user
     checkpoint: Path,
     directory: Path = DEFAULT_BUNDLE,
     *,
@@ -97,34 +86,28 @@ def export_checkpoint(  # noqa: PLR0913 -- one argument a decision of the user
     Raises:
         DeployError: the checkpoint, the export or the write failed; an older bundle is untouched.
     """
-    from mbv3ssd_deploy.checkpoint.load import load_detector  # noqa: PLC0415 -- imports PyTorch
-    from mbv3ssd_deploy.onnx_body.export import export_body  # noqa: PLC0415 -- so does this
+    from mbv3ssd_deploy.checkpoint.load import load_detector  # noqa: PLC0415 -- PyTorch
+    from mbv3ssd_deploy.onnx_body.export import export_body  # noqa: PLC0415 -- PyTorch
 
     options = LoadOptions() if options is None else options
-    _refuse_foreign_folder(directory, (BODY, PARAM, BIN))
+    check_replaceable(directory, (BODY, PARAM, BIN))
     progress("export", 0, 4)
     loaded = load_detector(checkpoint, options)
     progress("export", 1, 4)
     raw = export_body(loaded.net, loaded.spec, opset=opset, batch=batch, exporter=exporter)
     progress("export", 2, 4)
-    body, simplified = simplify_body(raw, _sample(loaded.spec.input, batch), run=_run_onnx)
+    samples = [input_from_image(sample_image(index), loaded.spec.input) for index in range(batch)]
+    body, simplified = simplify_body(raw, np.stack(samples), run=_run_onnx)
     progress("export", 3, 4)
-    manifest = Manifest(
-        detector=loaded.spec,
-        checkpoint=_checkpoint_record(loaded, options, checkpoint, directory),
-        onnx=_onnx_record(body, simplified),
-        ncnn=None,
-        files={},
-        commands=(command,),
-        versions=package_versions(),
-    )
+    record = checkpoint_record(loaded, options, directory)
+    manifest = new_manifest(body, simplified.outcome, record, command, package_versions())
     bundle = write_exported(directory, manifest, bytes_from_body(body))
     progress("export", 4, 4)
     return Exported(bundle, loaded, body, simplified)
 
 
 def lower_to_ncnn(
-    source: Path = DEFAULT_BUNDLE,
+    source: Path | Exported = DEFAULT_BUNDLE,
     request: NcnnRequest | None = None,
     *,
     command: str = "",
@@ -132,45 +115,59 @@ def lower_to_ncnn(
 ) -> Lowered:
     """Write the ncnn files of a bundle, or of a lone ONNX body, beside it.
 
-    The priors that the emitted layers compute are read back from a run of the real ncnn and held
-    against the checkpoint's own before anything is published.
+    The priors that ncnn computes from the new files are compared with the checkpoint's before
+    anything is written.
+
+    Args:
+        source: a bundle, an ONNX body, or what `export_checkpoint` returned.
+        request: what to build; by default the family's settings.
+        command: for the record.
+        progress: called after every step.
 
     Raises:
-        DeployError: the body cannot be lowered, or its priors could not be proven.
+        DeployError: the body cannot be lowered, or ncnn computes other priors.
     """
     request = NcnnRequest() if request is None else request
     progress("to ncnn", 0, 3)
-    bundle, body = _bundle_and_body(source, command)
+    bundle, body = _opened(source, command)
     progress("to ncnn", 1, 3)
-    model = build_ncnn(body, request)
+    built = build_ncnn(body, request)
     progress("to ncnn", 2, 3)
-    proof = None if model.plan is None else _proven_priors(model, body)
-    record = _ncnn_record(model, request, proof)
-    if not bundle.manifest.files:  # a lone ONNX file, now known to be sound
+    priors = None if built.plan is None else compare_built_priors(built, body)
+    errors = [] if priors is None else [level.worst_error for level in priors.levels]
+    if not bundle.manifest.files and isinstance(source, Path):  # a lone ONNX file, now checked
         bundle = write_exported(bundle.directory, bundle.manifest, source.read_bytes())
-    bundle = write_ncnn(bundle, record, model.param, model.weights, command)
+    record = ncnn_record(built, request, errors)
+    bundle = write_ncnn(bundle, record, built.param, built.weights, command)
     progress("to ncnn", 3, 3)
-    return Lowered(bundle, model, proof)
+    return Lowered(bundle, built, priors)
 
 
-def verify(  # noqa: PLR0913 -- one argument a decision of the user
+def verify(  # noqa: PLR0913 -- one argument per decision of the user
     bundle: Path = DEFAULT_BUNDLE,
     images: Path | Sequence[Path] = (),
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | LoadedDetector | None = None,
     device: str = "auto",
     limit: int | None = None,
     device_results: Sequence[Path] = (),
     progress: Progress = silent,
 ) -> VerificationReport:
-    """Hold every runtime of `bundle` against PyTorch on `images`, and write verify.json beside it.
+    """Compare every runtime of `bundle` with PyTorch on `images`; write verify.json beside it.
 
-    `device_results` are what `selftest --json` wrote on boards; their rows stand beside the others.
+    Args:
+        bundle: read from the disk, as it would be shipped.
+        images: a folder, an image, or a list of images.
+        checkpoint: the checkpoint if it was moved, or if it is already loaded.
+        device: "auto", "cpu" or "cuda".
+        limit: use the first so many images only.
+        device_results: what `selftest --json` wrote on boards.
+        progress: called for every runtime and image.
 
     Raises:
-        DeployError: something is missing; a check that fails is not an error but in the report.
+        DeployError: something is missing; a failed check is not an error but in the report.
     """
-    from mbv3ssd_deploy.verification.verify import verify_bundle  # noqa: PLC0415 -- PyTorch, too
+    from mbv3ssd_deploy.verification.verify import verify_bundle  # noqa: PLC0415 -- PyTorch
 
     found = read_bundle(bundle)
     results = [read_device_result(path, found) for path in device_results]
@@ -188,145 +185,65 @@ def verify(  # noqa: PLR0913 -- one argument a decision of the user
     return report
 
 
-def convert(  # noqa: PLR0913 -- one argument a decision of the user
+def convert(  # noqa: PLR0913 -- all that the three steps take
     checkpoint: Path,
     images: Path | Sequence[Path],
     directory: Path = DEFAULT_BUNDLE,
     *,
     options: LoadOptions | None = None,
+    opset: int | None = None,
+    exporter: ExporterChoice = ExporterChoice.AUTO,
     request: NcnnRequest | None = None,
+    device: str = "auto",
+    limit: int | None = None,
+    device_results: Sequence[Path] = (),
     command: str = "",
+    on_step: Callable[[Exported | Lowered], None] = lambda _: None,
     progress: Progress = silent,
 ) -> VerificationReport:
-    """Export, lower and verify in one go.
+    """Export, lower and verify; `on_step` is called with the result of the first two steps.
 
     Raises:
         DeployError: as the three steps do.
     """
-    export_checkpoint(checkpoint, directory, options=options, command=command, progress=progress)
-    lower_to_ncnn(directory, request, command=command, progress=progress)
-    return verify(directory, images, progress=progress)
+    exported = export_checkpoint(
+        checkpoint,
+        directory,
+        options=options,
+        opset=opset,
+        exporter=exporter,
+        command=command,
+        progress=progress,
+    )
+    on_step(exported)
+    on_step(lower_to_ncnn(exported, request, command=command, progress=progress))
+    return verify(
+        directory,
+        images,
+        checkpoint=exported.loaded,
+        device=device,
+        limit=limit,
+        device_results=device_results,
+        progress=progress,
+    )
 
 
-def _refuse_foreign_folder(directory: Path, names: Sequence[str]) -> None:
-    """A bundle is replaced whole; a folder that is none may hold files of the same names."""
-    ours = [name for name in names if (directory / name).exists()]
-    if ours and not (directory / MANIFEST).exists():
-        raise BundleError(
-            f"holds {', '.join(ours)} but no {MANIFEST}: not a bundle, and nothing is overwritten",
-            where=str(directory),
-            hint="choose another folder with -o, or move those files away",
-        )
-
-
-def _sample(spec: InputSpec, batch: int) -> F32:
-    """Return sample pictures as input of the network."""
-    planes = [input_from_image(sample_image(index), spec) for index in range(batch)]
-    return np.stack(planes)
+def _opened(source: Path | Exported, command: str) -> tuple[Bundle, OnnxBody]:
+    """Return a bundle and its body; of a lone ONNX file, the bundle that it will start."""
+    if isinstance(source, Exported):
+        return source.bundle, source.body
+    directory: Path | None = source
+    if source.suffix == ".onnx" and source.is_file():
+        directory = bundle_of_body(source)
+    if directory is None:
+        body = read_body(source)
+        manifest = new_manifest(body, "none", None, command, package_versions())
+        return Bundle(source.parent, manifest), body
+    bundle = read_bundle(directory)
+    return bundle, read_body(bundle.body_path)
 
 
 def _run_onnx(model: bytes, inputs: F32) -> dict[str, F32]:
-    from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel  # noqa: PLC0415 -- export only
+    from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel  # noqa: PLC0415 -- ONNX Runtime
 
     return dict(OnnxModel(model).run(inputs).tensors)
-
-
-def _checkpoint_record(
-    loaded: LoadedDetector, options: LoadOptions, checkpoint: Path, directory: Path
-) -> CheckpointRecord:
-    relative = os.path.relpath(checkpoint.resolve(), directory.resolve())
-    return CheckpointRecord(
-        path=Path(relative).as_posix(),
-        sha256=loaded.checkpoint.sha256,
-        family=loaded.checkpoint.family,
-        evidence=loaded.checkpoint.evidence,
-        options=json_from_record(options),
-    )
-
-
-def _onnx_record(body: OnnxBody, simplified: SimplifyReport | None) -> OnnxRecord:
-    return OnnxRecord(
-        opset=body.opset,
-        batch=body.batch,
-        exporter=body.exporter,
-        simplifier="none" if simplified is None else simplified.outcome,
-        nodes=len(body.model.graph.node),
-    )
-
-
-def _bundle_and_body(source: Path, command: str) -> tuple[Bundle, OnnxBody]:
-    """The bundle at `source`; for a lone ONNX file, the bundle that it will start beside itself."""
-    if not source.is_file() or source.name == MANIFEST:
-        bundle = read_bundle(source)
-        return bundle, read_body(bundle.body_path)
-    directory = source.parent
-    if not (directory / MANIFEST).exists():
-        _refuse_foreign_folder(directory, [n for n in (BODY, PARAM, BIN) if n != source.name])
-        body = read_body(source)
-        return Bundle(directory, _manifest_without_checkpoint(body, command)), body
-    if source.name == BODY:
-        bundle = read_bundle(directory)
-        return bundle, read_body(bundle.body_path)
-    raise BundleError(
-        f"the folder already holds a bundle, and {source.name} is not its {BODY}",
-        where=str(source),
-        hint="put the file into a folder of its own",
-    )
-
-
-def _manifest_without_checkpoint(body: OnnxBody, command: str) -> Manifest:
-    return Manifest(
-        detector=body.spec,
-        checkpoint=None,
-        onnx=_onnx_record(body, None),
-        ncnn=None,
-        files={},
-        commands=(command,),
-        versions=package_versions(),
-    )
-
-
-def _proven_priors(model: BuiltNcnn, body: OnnxBody) -> PriorDiff:
-    """Run the very files in the real ncnn, and compare every prior that they compute.
-
-    Priors depend on the sizes of maps alone, so that any picture will do.
-    """
-    nothing = np.zeros((1, *body.input_shape[1:]), np.float32)
-    with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
-        param, weights = Path(scratch, PARAM), Path(scratch, BIN)
-        param.write_bytes(model.param)
-        weights.write_bytes(model.weights)
-        runtime = NcnnModel(param, weights, exact=True)
-        blobs = runtime.run_blobs(nothing, ("mbox_priorbox",))
-    proof = compare_priors(body.spec, blobs[0]["mbox_priorbox"])
-    if not proof.passed:
-        raise SpecError(
-            f"the priors that ncnn computes are not the checkpoint's: {proof.reason}",
-            hint="use --priors auto, or --priors constant for exact constants on every level",
-        )
-    return proof
-
-
-def _ncnn_record(model: BuiltNcnn, request: NcnnRequest, proof: PriorDiff | None) -> NcnnRecord:
-    planned = () if model.plan is None else model.plan.levels
-    measured = () if proof is None else proof.levels
-    return NcnnRecord(
-        storage=request.storage.value,
-        outputs=request.outputs,
-        priors_mode=request.priors,
-        priors=tuple(
-            PriorLevelRecord(
-                level=index,
-                layer=plan.layer,
-                worst_error=found.worst_error,
-                reason=plan.reason,
-            )
-            for index, (plan, found) in enumerate(zip(planned, measured, strict=True))
-        ),
-        score_threshold=model.options.score_threshold,
-        iou_threshold=model.options.iou_threshold,
-        nms_top_k=model.options.nms_top_k,
-        keep_top_k=model.options.keep_top_k,
-        layers=len(model.graph.layers),
-        guards=request.guards,
-    )

@@ -1,9 +1,10 @@
-"""`export`: a checkpoint becomes an ONNX body in a bundle."""
+"""`export`: export a checkpoint to an ONNX body in a bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,33 +15,47 @@ if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadOptions
 
 
-@click.command(name="export", short_help="A checkpoint becomes an ONNX body in a bundle.")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "-o",
+        "--output",
+        "bundle",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("deploy"),
+        show_default=True,
+        help="Bundle folder; an existing bundle is replaced whole.",
+    ),
+    click.option(
+        "--opset", type=int, help="ONNX opset.  [default: 17; 18 with PyTorch's newer exporter]"
+    ),
+    click.option(
+        "--exporter",
+        type=click.Choice(["auto", "torchscript", "dynamo"]),
+        default="auto",
+        show_default=True,
+        help="PyTorch's exporter; auto tries the first, then the other.",
+    ),
+)
+
+
+def export_flags(function: Command) -> Command:
+    """Add the options of `export` that `convert` shares."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(name="export", short_help="Export a checkpoint to an ONNX body in a bundle.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "bundle",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("deploy"),
-    show_default=True,
-    help="The bundle folder; an existing bundle is replaced whole.",
-)
-@click.option(
-    "--opset", type=int, help="The ONNX opset; 17 by default, 18 from PyTorch's newer exporter."
-)
-@click.option(
-    "--exporter",
-    type=click.Choice(["auto", "torchscript", "dynamo"]),
-    default="auto",
-    show_default=True,
-    help="Which of PyTorch's exporters; auto asks the first, and the other where that fails.",
-)
+@export_flags
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Images at once; ncnn takes 1.",
+    help="Batch size of the body; ncnn needs 1.",
 )
 @load_flags
 @output_options
@@ -57,7 +72,7 @@ def command(
     """Recognise CHECKPOINT and export its conv body to ONNX.
 
     Writes BUNDLE/body.onnx (input `input`, outputs `loc` and `conf`: no priors, no softmax, no
-    NMS) and BUNDLE/detector.json, which says how to feed it and how to read it.
+    NMS) and BUNDLE/detector.json, which describes its input and output.
 
     \b
         mbv3ssd-deploy export model.pth

@@ -1,4 +1,4 @@
-"""The flags that say what the ncnn network shall be; `to-ncnn` and `convert` share them."""
+"""Options of the ncnn network, shared by `to-ncnn` and `convert`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class RawHeads(click.ParamType["str"]):
-    """`--raw-heads` alone means concat; a word behind it is easily meant as the bundle."""
+    """`--raw-heads` alone means concat; a word after it was probably meant as the bundle."""
 
     name = "outputs"
 
@@ -42,38 +42,38 @@ _OPTIONS = (
         type=click.Choice(["auto", "layer", "constant"]),
         default="auto",
         show_default=True,
-        help="Carry priors as PriorBox layers where these are exact, as layers only, "
+        help="Store priors as PriorBox layers where these are exact, as layers only, "
         "or as constants.",
     ),
     click.option("--conf", type=_UNIT, help="Score threshold of DetectionOutput."),
     click.option("--nms", type=_UNIT, help="IoU threshold of DetectionOutput."),
-    click.option("--top-k", type=_COUNT, help="Candidates of a class before NMS."),
-    click.option("--keep-top-k", type=_COUNT, help="Detections of an image."),
+    click.option("--top-k", type=_COUNT, help="Candidates per class before NMS."),
+    click.option("--keep-top-k", type=_COUNT, help="Detections per image."),
     click.option(
         "--raw-heads",
         is_flag=False,
         flag_value="concat",
         type=RawHeads(),
         metavar="[=concat|=levels]",
-        help="End in `loc` and `conf`, or level by level, for post-processing of your own.",
+        help="End in `loc` and `conf`, or in one pair per level, for your own post-processing.",
     ),
     click.option(
         "--fp16-guard/--no-fp16-guard",
         default=True,
         show_default=True,
-        help="Mask the layers that ncnn gets wrong in float16 on ARM; off for a mended ncnn.",
+        help="Keep the layers that ncnn computes wrongly in float16 on ARM out of float16.",
     ),
     click.option(
         "--bf16-guard/--no-bf16-guard",
         default=True,
         show_default=True,
-        help="Mask the priors' Concat, which bfloat16 storage would round by a pixel.",
+        help="Keep the Concat of the priors out of bfloat16, which would move them by a pixel.",
     ),
 )
 
 
 def ncnn_flags(function: Command) -> Command:
-    """Give a command these flags; `request_from_flags` makes a request of them."""
+    """Add these options to a command; `request_from_flags` makes a request of them."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
@@ -91,7 +91,7 @@ def request_from_flags(
     fp16_guard: bool,
     bf16_guard: bool,
 ) -> NcnnRequest:
-    """Return the request that the flags describe; a threshold not given is the family's."""
+    """Return the request of these options; a missing threshold is the family's."""
     from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
     from mbv3ssd_deploy.ncnn_graph.graph import Storage
     from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks

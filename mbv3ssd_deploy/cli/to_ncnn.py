@@ -1,4 +1,4 @@
-"""`to-ncnn`: the ONNX body becomes an ncnn network with its SSD tail."""
+"""`to-ncnn`: lower the ONNX body to an ncnn network with its SSD tail."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
 from mbv3ssd_deploy.cli.output import Output, command_line, named, output_options
 
 
-@click.command(name="to-ncnn", short_help="The body becomes an ncnn network, SSD tail included.")
+@click.command(name="to-ncnn", short_help="Lower the body to an ncnn network with its SSD tail.")
 @click.argument("source", type=click.Path(path_type=Path), default=Path("deploy"))
 @ncnn_flags
 @output_options
-def command(source: Path, out: Output, **wanted: object) -> None:
+def command(source: Path, out: Output, **ncnn: object) -> None:
     """Lower an exported body to ncnn, and inject PriorBox and DetectionOutput.
 
     SOURCE is a bundle (default: deploy) or a lone body.onnx that `export` wrote. Writes
-    model.ncnn.param and model.ncnn.bin beside it. The priors that the emitted layers compute are
-    read back from a run of the real ncnn, and nothing is published unless they are the
-    checkpoint's own.
+    model.ncnn.param and model.ncnn.bin beside it, after ncnn itself has computed the priors and
+    they were equal to the checkpoint's.
 
     \b
         mbv3ssd-deploy to-ncnn
@@ -31,7 +30,7 @@ def command(source: Path, out: Output, **wanted: object) -> None:
     from mbv3ssd_deploy.cli.render import json_from_lowered, show_lowered
     from mbv3ssd_deploy.pipeline import lower_to_ncnn
 
-    request = request_from_flags(**wanted)  # type: ignore[arg-type]
+    request = request_from_flags(**ncnn)  # type: ignore[arg-type]
     with out.progress() as progress:
         lowered = lower_to_ncnn(source, request, command=command_line(), progress=progress)
     show_lowered(lowered, out)

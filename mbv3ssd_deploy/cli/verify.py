@@ -1,37 +1,54 @@
-"""`verify`: does the deployed model still see what PyTorch saw?"""
+"""`verify`: compare the deployed model with PyTorch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from mbv3ssd_deploy.cli.output import Output, output_options
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-@click.command(name="verify", short_help="Hold every runtime against PyTorch on real images.")
+_OPTIONS = (
+    click.option(
+        "--images",
+        type=click.Path(path_type=Path),
+        required=True,
+        help="Folder of images, or one image, to verify on.",
+    ),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where PyTorch and ONNX Runtime run in addition to the CPU.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Use the first N images only."),
+    click.option(
+        "--device-result",
+        "device_results",
+        type=click.Path(dir_okay=False, path_type=Path),
+        multiple=True,
+        help="Result of `selftest --json` on a board; may be repeated.",
+    ),
+)
+
+
+def verify_flags(function: Command) -> Command:
+    """Add the options of `verify` that `convert` shares."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(name="verify", short_help="Compare every runtime with PyTorch on real images.")
 @click.argument("bundle", type=click.Path(path_type=Path), default=Path("deploy"))
+@verify_flags
 @click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="A folder of images, or one image.",
-)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="The checkpoint, if it moved.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where PyTorch and ONNX Runtime run besides the CPU.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
-@click.option(
-    "--device-result",
-    "device_results",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    help="What `selftest --json` wrote on a board; may be given several times.",
+    "--checkpoint", type=click.Path(path_type=Path), help="The checkpoint, if it was moved."
 )
 @output_options
 def command(
@@ -44,7 +61,7 @@ def command(
     device_results: tuple[Path, ...],
     out: Output,
 ) -> None:
-    """Hold every runtime of BUNDLE (default: deploy) against PyTorch, on real images.
+    """Compare every runtime of BUNDLE (default: deploy) with PyTorch on real images.
 
     Compares raw heads, detections and priors of ONNX Runtime and ncnn with those of the checkpoint
     in PyTorch, on the same tensors. Writes BUNDLE/verify.json. Exit code 1 when a check fails.

@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mbv3ssd_deploy.bundle.bundle import load_origin, read_bundle
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, softmax
 from mbv3ssd_deploy.errors import RuntimeFailedError
@@ -76,7 +77,7 @@ def load_engine(row: BenchRow) -> Engine:
 def import_runtime(runtime: str) -> None:
     """Import what the engine needs, so that its loading time does not include it."""
     if runtime == "torch":
-        from mbv3ssd_deploy.bundle import origin  # noqa: F401, PLC0415 -- two seconds
+        from mbv3ssd_deploy.checkpoint import load  # noqa: F401, PLC0415 -- two seconds
         from mbv3ssd_deploy.runtimes import torch_model  # noqa: F401, PLC0415
     elif runtime == "onnx":
         from mbv3ssd_deploy.runtimes import onnx_model  # noqa: F401, PLC0415
@@ -119,9 +120,6 @@ def _torch_model(row: BenchRow) -> Model:
 
 
 def _torch_net(row: BenchRow) -> Any:  # noqa: ANN401 -- a torch.nn.Module
-    from mbv3ssd_deploy.bundle.bundle import read_bundle  # noqa: PLC0415
-    from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415 -- imports PyTorch
-
     return load_origin(read_bundle(Path(row.files[0]))).net
 
 

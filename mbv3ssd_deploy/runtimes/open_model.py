@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, BODY, PARAM, Bundle
-from mbv3ssd_deploy.bundle.manifest import NcnnRecord
+from mbv3ssd_deploy.bundle.manifest import NcnnRecord, request_from_record
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError
 from mbv3ssd_deploy.ncnn_graph.build import build_ncnn
@@ -68,7 +67,7 @@ def bundle_source(bundle: Bundle, scratch: Path, checkpoint: Path | None = None)
 
     @functools.cache
     def load() -> LoadedDetector:
-        from mbv3ssd_deploy.bundle.origin import load_origin  # noqa: PLC0415 -- imports PyTorch
+        from mbv3ssd_deploy.bundle.bundle import load_origin  # noqa: PLC0415 -- imports PyTorch
 
         return load_origin(bundle, checkpoint)
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbv3ssd_deploy.bundle.again import request_from_record
 from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
-from mbv3ssd_deploy.bundle.manifest import NcnnRecord
+from mbv3ssd_deploy.bundle.manifest import NcnnRecord, request_from_record
 from mbv3ssd_deploy.errors import DeployError, FormatError
 from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, Param, Storage
@@ -16,7 +15,7 @@ from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin
-from mbv3ssd_deploy.onnx_body.body import read_body
+from mbv3ssd_deploy.onnx_body.body import OnnxBody
 from mbv3ssd_deploy.verification.candidates import PRIOR_BLOB, TAIL_BLOBS, raw_blobs
 from mbv3ssd_deploy.verification.contract import compare_detection_output
 from mbv3ssd_deploy.verification.graphs import carrier_reasons, graph_reasons, storage_reasons
@@ -43,20 +42,21 @@ class NcnnFiles:
     layout: tuple[Reason, ...] = ()
 
 
-def read_files(bundle: Bundle, record: NcnnRecord) -> NcnnFiles:
-    """Read the ncnn files of `bundle`, and lower its body again to hold them against."""
+def read_files(bundle: Bundle, record: NcnnRecord, body: OnnxBody | None) -> NcnnFiles:
+    """Read the ncnn files of `bundle`, and lower its body again to compare them with."""
     try:
         graph = read_ncnn(bundle.param_path, bundle.bin_path)
     except FormatError as error:
         return NcnnFiles(None, None, (), (Reason(Code.MODEL_UNREADABLE, str(error)),))
     blobs = {blob for layer in graph.layers for blob in layer.outputs}
     missing = tuple(name for name in wanted_blobs(bundle, record) if name not in blobs)
+    if body is None:
+        text = "body.onnx cannot be read, so the files cannot be compared with it"
+        return NcnnFiles(graph, None, missing, (Reason(Code.MODEL_UNREADABLE, text),))
     try:
-        again = build_ncnn(
-            read_body(bundle.body_path), request_from_record(record, Storage.FLOAT32)
-        )
+        again = build_ncnn(body, request_from_record(record, Storage.FLOAT32))
     except DeployError as error:
-        text = f"body.onnx gives nothing to hold the files against: {error}"
+        text = f"body.onnx cannot be lowered to compare the files with it: {error}"
         return NcnnFiles(graph, None, missing, (Reason(Code.MODEL_UNREADABLE, text),))
     twin = with_full_precision(graph, again.graph)
     layout = _layout_reasons(graph, again, record)

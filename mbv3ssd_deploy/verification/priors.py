@@ -1,20 +1,26 @@
-"""All priors that a deployed file computes, held against the checkpoint's own."""
+"""The priors that a deployed file computes, compared with the checkpoint's."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from mbv3ssd_deploy.bundle.bundle import BIN, PARAM
 from mbv3ssd_deploy.core.arrays import F32, F64
 from mbv3ssd_deploy.core.boxes import corners_from_centre, iou_matrix
 from mbv3ssd_deploy.core.priors import build_priors, level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn
+from mbv3ssd_deploy.ncnn_graph.graph import MBOX_PRIORBOX
 from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
+from mbv3ssd_deploy.onnx_body.body import OnnxBody
+from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 from mbv3ssd_deploy.verification.reasons import Code, Reason
-
-__all__ = ["PRIOR_TOLERANCE", "PriorDiff", "PriorLevelDiff", "compare_priors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +169,25 @@ def _worst_iou(expected: F64, actual: F64) -> float:
     parts = [slice(start, start + 64) for start in range(0, len(expected), 64)]
     pairs = [iou_matrix(expected[part], actual[part]).diagonal() for part in parts]
     return float(np.concatenate(pairs).min())
+
+
+def compare_built_priors(built: BuiltNcnn, body: OnnxBody) -> PriorDiff:
+    """Run newly built files in ncnn, and compare every prior with those of the body's spec.
+
+    Raises:
+        SpecError: a prior differs.
+        RuntimeFailedError: ncnn refused the files.
+    """
+    empty = np.zeros((1, *body.input_shape[1:]), np.float32)  # only the sizes of maps count
+    with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
+        param, weights = Path(scratch, PARAM), Path(scratch, BIN)
+        param.write_bytes(built.param)
+        weights.write_bytes(built.weights)
+        (blobs,) = NcnnModel(param, weights, exact=True).run_blobs(empty, (MBOX_PRIORBOX,))
+    priors = compare_priors(body.spec, blobs[MBOX_PRIORBOX])
+    if not priors.passed:
+        raise SpecError(
+            f"ncnn computes other priors than the checkpoint: {priors.reason}",
+            hint="use --priors auto, or --priors constant for exact constants on every level",
+        )
+    return priors

@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.detections import FLICKER, TEETER, TIE, DetectionDiff
-from mbv3ssd_deploy.verification.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance
 

@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mbv3ssd_deploy.bundle.bundle import BODY, MANIFEST, Bundle
-from mbv3ssd_deploy.bundle.origin import load_origin
+from mbv3ssd_deploy.bundle.bundle import BODY, MANIFEST, Bundle, load_origin
 from mbv3ssd_deploy.checkpoint.load import LoadedDetector
 from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.io.progress import Progress, silent
@@ -39,9 +38,8 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
     bundle: Bundle,
     images: Sequence[Path],
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | LoadedDetector | None = None,
     device: str = "auto",
-    limit: int | None = None,
     device_results: Sequence[DeviceResult] = (),
     on_progress: Progress = silent,
 ) -> VerificationReport:
@@ -50,9 +48,8 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
     Args:
         bundle: as read; its files need not be hashed again.
         images: files; broken ones are left out and reported.
-        checkpoint: another file to hold the bundle against than the one it was made from.
+        checkpoint: the checkpoint if it was moved or is another one, or if it is already loaded.
         device: "cuda" wants the GPU rows, "auto" takes them where they are, "cpu" leaves them out.
-        limit: look at the first so many images only.
         device_results: what self-tests of this bundle found on boards.
         on_progress: told how many images each runtime has seen.
 
@@ -70,11 +67,14 @@ def verify_bundle(  # noqa: PLR0913 -- one argument a decision of the user
             "there is no image to verify on", hint="--images takes one image or a folder of images"
         )
     began = time.perf_counter()
-    loaded = load_origin(bundle, checkpoint)
+    if isinstance(checkpoint, LoadedDetector):
+        loaded = checkpoint
+    else:
+        loaded = load_origin(bundle, checkpoint)
     reference = Reference(loaded.spec, bundle.spec, TorchModel(loaded.net))
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-") as scratch:
         checks = tuple(_checks(bundle, loaded, device, Path(scratch)))
-        _look(reference, checks, images[:limit], on_progress)
+        _look(reference, checks, images, on_progress)
     return VerificationReport(
         name=loaded.spec.name,
         family=loaded.spec.family,
@@ -116,7 +116,7 @@ def _checks(
     """Yield every check, in the order of the report."""
     spec, record = loaded.spec, bundle.manifest.ncnn
     body, body_problems = _read_body(bundle)
-    files = None if record is None else read_files(bundle, record)
+    files = None if record is None else read_files(bundle, record, body)
     found = compare_specs(spec, bundle.spec, where=MANIFEST)
     if body is not None:
         found += compare_specs(spec, body.spec, where=BODY)

@@ -102,7 +102,7 @@ def test_files_that_do_not_belong_together(whole, spoil, words, command):
 def test_stale_ncnn_files_beside_a_fresh_export(exported):
     exported.param_path.write_bytes(b"of another model")
 
-    with pytest.raises(BundleError, match="not of this export"):
+    with pytest.raises(BundleError, match="does not belong to this export"):
         read_bundle(exported.directory)
 
 

@@ -94,7 +94,7 @@ def test_a_param_that_ncnn_refuses_names_inspect(place):
 @pytest.mark.parametrize(
     ("words", "exit_code", "message"),
     [
-        (("nowhere",), 3, "there is no such bundle folder"),
+        (("nowhere",), 3, "no such bundle folder"),
         (("images/scene0.png",), 3, "neither a bundle folder"),
         (("heavy.param",), 3, "random ones are made for up to 67,108,864 (256 MB)"),
         (("empty.param",), 3, "an ncnn .param begins with 7767517"),

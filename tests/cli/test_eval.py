@@ -149,7 +149,7 @@ def test_names_that_do_not_fit_are_refused(ready):
         (("--curves", "curves.pdf"), 2, "does not end in .png"),
         (("tiny.pth", "--max-drop", "1"), 3, "not both are there"),
         (("tiny.pth", "--runtimes", "onnx"), 3, "a checkpoint runs in PyTorch only"),
-        (("nowhere",), 3, "nowhere: there is no such bundle folder"),
+        (("nowhere",), 3, "nowhere: no such bundle folder"),
         (("nowhere.pth",), 3, "nowhere.pth: "),
         (("--split", "train"), 3, "Error:"),
     ],

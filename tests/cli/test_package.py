@@ -28,7 +28,7 @@ def test_json_names_every_file(place):
 
 def test_what_cannot_be_packed_is_an_error(place):
     for words, code, message in (
-        (("images",), 3, "is not a bundle"),
+        (("images",), 3, "not a bundle"),
         (("deploy", "--images", "nowhere"), 3, "no such file or folder of images"),
         (("deploy", "--target", "toaster"), 2, "toaster"),
     ):

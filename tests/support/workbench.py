@@ -34,9 +34,9 @@ class Workbench:
         shutil.copytree(self.folder / "deploy", target)
         return read_bundle(target)
 
-    def verify(self, bundle, **options):
+    def verify(self, bundle, *, limit=None, **options):
         options = {"device": "cpu"} | options
-        return verify_bundle(bundle, self.images, **options)
+        return verify_bundle(bundle, self.images[:limit], **options)
 
 
 def edit_layers(bundle, edit):

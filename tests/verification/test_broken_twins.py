@@ -17,6 +17,7 @@ from mbv3ssd_deploy.core.spec import ChannelOrder
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Weight
 from mbv3ssd_deploy.ncnn_graph.param_text import render_param
 from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn
+from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict
@@ -429,7 +430,7 @@ def test_a_layer_that_is_not_what_body_onnx_gives(workbench, edit):
     edit_layers(bundle, change)
     record = bundle.manifest.ncnn
 
-    (reason,) = read_files(bundle, record).layout
+    (reason,) = read_files(bundle, record, read_body(bundle.body_path)).layout
 
     assert reason.code is Code.GRAPH_DIFFERS
     assert words in reason.text
@@ -458,7 +459,7 @@ def test_a_layer_too_many(workbench):
     bundle = workbench.copy("noop")
     add_behind_detections(bundle, NcnnLayer("Noop", "idle", ("raw_out",), ("detection_out",)))
 
-    (reason,) = read_files(bundle, bundle.manifest.ncnn).layout
+    (reason,) = read_files(bundle, bundle.manifest.ncnn, read_body(bundle.body_path)).layout
 
     assert reason.code is Code.GRAPH_DIFFERS
     assert "is raw_out, not detection_out; Noop 'idle' is not in it" in reason.text

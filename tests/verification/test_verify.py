@@ -19,7 +19,8 @@ from mbv3ssd_deploy.ncnn_graph.build import NcnnRequest
 from mbv3ssd_deploy.ncnn_graph.graph import Storage
 from mbv3ssd_deploy.ncnn_graph.precision import PrecisionMasks
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
-from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn
+from mbv3ssd_deploy.onnx_body.body import read_body
+from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn, verify
 from mbv3ssd_deploy.verification.ncnn_files import read_files
 from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict, json_from_report
@@ -103,7 +104,7 @@ def test_a_bundle_without_guards_is_held_against_its_own_record(workbench):
     bare = lowered(workbench, "unguarded", guards=PrecisionMasks(fp16=False, bf16=False))
 
     assert "31=" not in bare.param_path.read_text()
-    assert read_files(bare, bare.manifest.ncnn).layout == ()
+    assert read_files(bare, bare.manifest.ncnn, read_body(bare.body_path)).layout == ()
 
 
 def test_constant_priors_are_proven_too(workbench):
@@ -183,7 +184,9 @@ def test_only_broken_images_are_refused_by_name(workbench, tmp_path):
 
 
 def test_the_limit_takes_the_first_images(workbench):
-    report = workbench.verify(workbench.good(), limit=1)
+    copy = workbench.copy("limited")
+
+    report = verify(copy.directory, workbench.images, device="cpu", limit=1)
 
     assert report.images == (str(workbench.images[0]),)
 
