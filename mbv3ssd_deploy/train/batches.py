@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,7 +20,7 @@ from mbv3ssd_deploy.data.classification import ClassSample, ClassSamples
 from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples, epoch_order
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.train.loss import Truths
-from mbv3ssd_deploy.train.process import World, init_worker, iterated
+from mbv3ssd_deploy.train.process import World, init_worker
 
 Place = tuple[int, int]
 """Epoch and index of a sample."""
@@ -135,7 +136,12 @@ def open_batches(
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # PyTorch's own, which dropout uses, is left as it is
     )
-    return iterated(loader)
+    # in a fork of a process with OpenCV's threads, `cv2.setNumThreads` waits for them for ever
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    batches = iter(loader)
+    cv2.setNumThreads(threads)
+    yield from batches
 
 
 def open_in_order(

@@ -12,12 +12,10 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import cv2
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader
 
 from mbv3ssd_deploy.data.loader import start_worker
 from mbv3ssd_deploy.errors import RuntimeUnavailableError
@@ -139,18 +137,6 @@ def worker_count(asked: int | None, device: torch.device) -> int:
         return asked
     cores = len(os.sched_getaffinity(0))
     return max(1, cores // 2) if device.type == "cpu" else min(8, cores)
-
-
-def iterated(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield the batches of `loader`, whose workers are forked while OpenCV has no threads.
-
-    In a fork of a process that has some, `cv2.setNumThreads` waits for them for ever.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    batches = iter(loader)
-    cv2.setNumThreads(threads)
-    yield from batches
 
 
 def init_worker(number: int) -> None:
