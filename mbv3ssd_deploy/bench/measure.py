@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +17,7 @@ import numpy as np
 from mbv3ssd_deploy.bench.remarks import machine_in_words, remarks_on
 from mbv3ssd_deploy.bench.report import (
     BenchReport,
-    LayersReport,
     RowReport,
-    layers_report,
     median_of,
     percentile_of,
     ratio_of,
@@ -31,10 +29,9 @@ from mbv3ssd_deploy.data.sample import sample_image
 from mbv3ssd_deploy.errors import DeployError, RuntimeFailedError, RuntimeUnavailableError
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.bench_job import (
-    SCORES,
     BenchJob,
     BenchRow,
-    LayerTimes,
+    LayersReport,
     Rounds,
     RowProbe,
     RowTimes,
@@ -43,23 +40,6 @@ from mbv3ssd_deploy.runtimes.bench_job import (
 
 _MS = 1e3
 _LAYER_ROUNDS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class _Probed:
-    """A row that runs, with the results of its own process."""
-
-    row: BenchRow
-    probe: RowProbe
-    candidates: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Workspace:
-    """The folder of the children's jobs and answers, and the images in it."""
-
-    folder: Path
-    images: tuple[str, ...]
 
 
 def measure(
@@ -85,15 +65,24 @@ def measure(
     request = BenchRequest() if request is None else request
     images = images or [("a sample image", sample_image(0))]
     with tempfile.TemporaryDirectory(prefix="mbv3ssd-deploy-bench-") as scratch:
-        workspace = _Workspace(Path(scratch), _written_images(images, Path(scratch)))
-        made = workspace.folder / "made"
+        folder = Path(scratch)
+        pictures = _write_images(images, folder)
+        made = folder / "made"
         made.mkdir()
         targets = [read_target(path, made, input_size=input_size) for path in paths]
         rows, left_out = plan_rows(targets, request)
-        probed, failures = _probe_all(rows, workspace, progress)
-        times = _run_rounds(probed, workspace, request, progress)
-        reports = _row_reports(probed, times)
-        layers = _layers(probed, workspace, request, progress)
+        probes, failures = _probe_all(rows, pictures, folder, progress)
+        job = BenchJob(tuple(row for row, _ in probes), pictures, request.warmup, request.rounds)
+        times = run_bench_child(
+            *("rounds", job, Rounds, folder / "rounds"),
+            on_round=lambda done, total: progress("measure", done, total),
+        ).rows
+        layers = _time_layers(job, folder, progress) if request.layers else ()
+        base = _network_and_finish(times[0])
+        reports = tuple(
+            _row_report(row, probe, own, base)
+            for (row, probe), own in zip(probes, times, strict=True)
+        )
     return BenchReport(
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         machine=machine_in_words(),
@@ -106,7 +95,7 @@ def measure(
     )
 
 
-def _written_images(images: Sequence[tuple[str, U8]], folder: Path) -> tuple[str, ...]:
+def _write_images(images: Sequence[tuple[str, U8]], folder: Path) -> tuple[str, ...]:
     paths = [folder / f"image-{index}.npy" for index in range(len(images))]
     for path, (_, pixels) in zip(paths, images, strict=True):
         np.save(path, pixels)
@@ -114,77 +103,59 @@ def _written_images(images: Sequence[tuple[str, U8]], folder: Path) -> tuple[str
 
 
 def _probe_all(
-    rows: Sequence[BenchRow], workspace: _Workspace, progress: Progress
-) -> tuple[list[_Probed], tuple[str, ...]]:
+    rows: Sequence[BenchRow], pictures: tuple[str, ...], folder: Path, progress: Progress
+) -> tuple[list[tuple[BenchRow, RowProbe]], tuple[str, ...]]:
     """Run each row alone; return those that ran, and the names and errors of the others.
 
     Raises:
         RuntimeUnavailableError: a requested device is missing.
         DeployError: no row ran.
     """
-    probed: list[_Probed] = []
+    probes: list[tuple[BenchRow, RowProbe]] = []
     failures: list[DeployError] = []
     names: list[str] = []
     for index, row in enumerate(rows):
         progress("load", index, len(rows))
+        job = BenchJob((row,), pictures if row.spec else (), warmup=0, rounds=0)
         try:
-            probed.append(_probed(row, workspace, index))
+            probe = run_bench_child("probe", job, RowProbe, folder / f"probe-{index}")
+            probes.append((row, probe))
         except RuntimeUnavailableError:
             raise
         except DeployError as error:
             failures.append(error)
             names.append(f"{row.target}: {row.title}: {error.message}")
     progress("load", len(rows), len(rows))
-    if not probed:
-        raise _nothing_ran(failures, names)
-    return probed, tuple(names)
+    if not probes and len({error.message for error in failures}) == 1:
+        raise failures[0]
+    if not probes:
+        raise RuntimeFailedError("no row could run: " + "; ".join(names))
+    return probes, tuple(names)
 
 
-def _nothing_ran(failures: Sequence[DeployError], names: Sequence[str]) -> DeployError:
-    """Return one error for all rows: the first, if all have the same message."""
-    if len({error.message for error in failures}) == 1:
-        return failures[0]
-    return RuntimeFailedError("no row could run: " + "; ".join(names))
+def _time_layers(job: BenchJob, folder: Path, progress: Progress) -> tuple[LayersReport, ...]:
+    # a GPU runs layers after the calls have returned; CPU threads share the work of a layer
+    on_cpu = [row for row in job.rows if row.device == "cpu"]
+    fewest = min((row.threads for row in on_cpu), default=1)
+    rows = [row for row in on_cpu if row.threads == fewest]
+    rounds = min(job.rounds, _LAYER_ROUNDS)
+    reports = []
+    for index, row in enumerate(rows):
+        progress("layers", index, len(rows))
+        own = replace(job, rows=(row,), rounds=rounds)
+        reports.append(run_bench_child("layers", own, LayersReport, folder / f"layers-{index}"))
+    progress("layers", len(rows), len(rows))
+    return tuple(reports)
 
 
-def _probed(row: BenchRow, workspace: _Workspace, index: int) -> _Probed:
-    folder = workspace.folder / f"probe-{index}"
-    job = BenchJob((row,), workspace.images if row.spec else (), warmup=0, rounds=0)
-    probe = run_bench_child("probe", job, RowProbe, folder)
-    candidates = None
-    if probe.has_scores:
-        scores = np.load(folder / SCORES)
-        above = np.count_nonzero(scores[:, :, 1:] > row.score_threshold, axis=(1, 2))
-        candidates = float(above.mean())
-    return _Probed(row, probe, candidates)
-
-
-def _run_rounds(
-    probed: Sequence[_Probed], workspace: _Workspace, request: BenchRequest, progress: Progress
-) -> tuple[RowTimes, ...]:
-    rows = tuple(one.row for one in probed)
-    job = BenchJob(rows, workspace.images, warmup=request.warmup, rounds=request.rounds)
-    return run_bench_child(
-        "rounds",
-        job,
-        Rounds,
-        workspace.folder / "rounds",
-        lambda done, total: progress("measure", done, total),
-    ).rows
-
-
-def _row_reports(probed: Sequence[_Probed], times: Sequence[RowTimes]) -> tuple[RowReport, ...]:
-    base = _both(times[0])
-    return tuple(_row_report(one, own, base) for one, own in zip(probed, times, strict=True))
-
-
-def _both(times: RowTimes) -> list[float]:
+def _network_and_finish(times: RowTimes) -> list[float]:
     return [a + b for a, b in zip(times.network, times.finish, strict=True)]
 
 
-def _row_report(one: _Probed, times: RowTimes, base: Sequence[float]) -> RowReport:
-    row, probe, both = one.row, one.probe, _both(times)
-    found = probe.detections
+def _row_report(
+    row: BenchRow, probe: RowProbe, times: RowTimes, base: Sequence[float]
+) -> RowReport:
+    both = _network_and_finish(times)
     return RowReport(
         target=row.target,
         title=row.title,
@@ -196,7 +167,7 @@ def _row_report(one: _Probed, times: RowTimes, base: Sequence[float]) -> RowRepo
         clock=row.clock,
         prepare_ms=_MS * median_of(times.prepare) if row.spec else 0.0,
         network_ms=_MS * median_of(times.network),
-        finish_ms=_MS * median_of(times.finish) if found else 0.0,
+        finish_ms=0.0 if probe.detections is None else _MS * median_of(times.finish),
         both_ms=_MS * median_of(both),
         p90_ms=_MS * percentile_of(both, 90),
         ratio=ratio_of(both, base),
@@ -204,9 +175,9 @@ def _row_report(one: _Probed, times: RowTimes, base: Sequence[float]) -> RowRepo
         file_bytes=_size(row),
         peak_mb=probe.peak_mb,
         network_mb=max(0.0, probe.peak_mb - probe.base_mb),
-        candidates=one.candidates,
+        candidates=probe.candidates,
         score_threshold=row.score_threshold,
-        detections=sum(found) / len(found) if found else None,
+        detections=probe.detections,
         rounds=len(both),
     )
 
@@ -217,23 +188,3 @@ def _size(row: BenchRow) -> int:
         return sum(Path(path).stat().st_size for path in row.files)
     checkpoint = read_bundle(Path(row.files[0])).checkpoint_path
     return 0 if checkpoint is None else checkpoint.stat().st_size
-
-
-def _layers(
-    probed: Sequence[_Probed], workspace: _Workspace, request: BenchRequest, progress: Progress
-) -> tuple[LayersReport, ...]:
-    if not request.layers:
-        return ()
-    # a GPU runs layers after the calls have returned; CPU threads share the work of a layer
-    on_cpu = [one.row for one in probed if one.row.device == "cpu"]
-    least = min((row.threads for row in on_cpu), default=1)
-    rows = [row for row in on_cpu if row.threads == least]
-    reports = []
-    for index, row in enumerate(rows):
-        progress("layers", index, len(rows))
-        job = BenchJob((row,), workspace.images, request.warmup, min(request.rounds, _LAYER_ROUNDS))
-        folder = workspace.folder / f"layers-{index}"
-        times = run_bench_child("layers", job, LayerTimes, folder)
-        reports.append(layers_report(row.target, row.title, times))
-    progress("layers", len(rows), len(rows))
-    return tuple(reports)

@@ -1,21 +1,18 @@
-"""What a measurement found: rows to compare, layers, remarks; and the statistics of its rounds."""
+"""The report of a measurement, and the statistics of its rounds."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from mbv3ssd_deploy.runtimes.bench_job import LayerTimes
+from mbv3ssd_deploy.runtimes.bench_job import LayersReport
 
 _NORMAL_97_5: Final = 1.959964
 """The standard normal's 97.5 % point: two-sided 95 %."""
-_SHOWN_LAYERS: Final = 10
-_MS: Final = 1e3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +41,8 @@ class RowReport:
     Attributes:
         target: the network as the user named it.
         title: runtime, precision and threads.
-        runtime: "torch", "onnx" or "ncnn".
-        precision: "fp32", "fp16" or "bf16".
         threads: per operator.
-        device: "cpu" or "cuda".
-        engine: the runtime's version.
+        engine: the runtime with its version, and the device.
         clock: "thread" (CPU time of one thread) or "wall".
         prepare_ms: from the image to the input; 0 for a network that gets random numbers.
         network_ms: up to the heads.
@@ -62,9 +56,7 @@ class RowReport:
         peak_mb: peak memory of a process that ran only this row.
         network_mb: the network's part of it.
         candidates: scores above the threshold, mean over the images; None if unknown.
-        score_threshold: that threshold.
         detections: mean over the images; None without post-processing.
-        rounds: number of counted rounds.
     """
 
     target: str
@@ -92,39 +84,6 @@ class RowReport:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerReport:
-    """One layer: its median in milliseconds and its share of all layers together."""
-
-    name: str
-    kind: str
-    ms: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class LayersReport:
-    """The slowest layers of one row.
-
-    Attributes:
-        target: the network as the user named it.
-        title: the row.
-        method: how it was measured.
-        layers: the slowest ones, slowest first.
-        kinds: every layer type with the time of all its layers, slowest first.
-        layers_ms: all layers together.
-        whole_ms: the network in one go, in the same process.
-    """
-
-    target: str
-    title: str
-    method: str
-    layers: tuple[LayerReport, ...]
-    kinds: tuple[LayerReport, ...]
-    layers_ms: float
-    whole_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class BenchReport:
     """The result of `bench`.
 
@@ -145,36 +104,6 @@ class BenchReport:
     def exit_code(self) -> int:
         """1 if a requested row could not run."""
         return 1 if self.failures else 0
-
-
-def layers_report(target: str, title: str, times: LayerTimes) -> LayersReport:
-    """Return the slowest ten layers, and the time of each layer type.
-
-    A share is of all layers together, not of the whole network: timing layers one by one costs a
-    little by itself.
-    """
-    total = sum(layer.seconds for layer in times.layers)
-
-    def line(name: str, kind: str, seconds: float) -> LayerReport:
-        return LayerReport(name, kind, _MS * seconds, seconds / total if total else 0.0)
-
-    ranked = sorted(times.layers, key=lambda layer: -layer.seconds)
-    kinds: dict[str, list[float]] = defaultdict(list)
-    for layer in times.layers:
-        kinds[layer.kind].append(layer.seconds)
-    by_kind = [
-        line("1 layer" if len(found) == 1 else f"{len(found)} layers", kind, sum(found))
-        for kind, found in kinds.items()
-    ]
-    return LayersReport(
-        target=target,
-        title=title,
-        method=times.method,
-        layers=tuple(line(x.name, x.kind, x.seconds) for x in ranked[:_SHOWN_LAYERS]),
-        kinds=tuple(sorted(by_kind, key=lambda kind: -kind.ms)),
-        layers_ms=_MS * total,
-        whole_ms=_MS * times.whole,
-    )
 
 
 def median_of(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from mbv3ssd_deploy.bundle.bundle import MANIFEST, Bundle, read_bundle
+from mbv3ssd_deploy.bundle.bundle import MANIFEST, read_bundle
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import BundleError, FormatError, RuntimeUnavailableError, SpecError
@@ -93,7 +93,8 @@ def read_target(path: Path, scratch: Path, *, input_size: tuple[int, int] | None
     if path.suffix == ".param":
         return _param_target(path, scratch, input_size)
     if path.suffix == ".onnx":
-        return _body_target(path)
+        rows = {"onnx": _row(path, "onnx", (path,), read_body(path).spec)}
+        return Target(str(path), MappingProxyType(rows), MappingProxyType({}))
     if path.is_file() and path.name != MANIFEST:
         raise FormatError(
             "is neither a bundle folder, nor a .param, nor an .onnx",
@@ -113,28 +114,15 @@ def _bundle_target(path: Path) -> Target:
     else:
         name = "" if checkpoint is None else f" {checkpoint}"
         missing["torch"] = f"its checkpoint{name} is missing"
-    if bundle.has_ncnn:
-        rows["ncnn"] = _bundle_ncnn(path, bundle)
+    if (record := bundle.manifest.ncnn) is not None:
+        # as `detect` does: raw heads are decoded with the threshold of to-ncnn
+        decode = replace(bundle.spec.decode, score_threshold=record.score_threshold)
+        spec = replace(bundle.spec, decode=decode)
+        row = _row(path, "ncnn", (bundle.param_path, bundle.bin_path), spec)
+        rows["ncnn"] = _with_blobs(row, read_param(bundle.param_path).graph)
     else:
         missing["ncnn"] = "it has no ncnn files; run `mbv3ssd-deploy to-ncnn` first"
     return Target(str(path), MappingProxyType(rows), MappingProxyType(missing))
-
-
-def _bundle_ncnn(path: Path, bundle: Bundle) -> BenchRow:
-    record = bundle.manifest.ncnn
-    if record is None:
-        raise BundleError("the bundle has no ncnn files", where=str(bundle.directory))
-    # as `detect` does: raw heads are decoded with the threshold of to-ncnn
-    decode = replace(bundle.spec.decode, score_threshold=record.score_threshold)
-    spec = replace(bundle.spec, decode=decode)
-    row = _row(path, "ncnn", (bundle.param_path, bundle.bin_path), spec)
-    return _with_blobs(row, read_param(bundle.param_path).graph)
-
-
-def _body_target(path: Path) -> Target:
-    spec = read_body(path).spec
-    rows = {"onnx": _row(path, "onnx", (path,), spec)}
-    return Target(str(path), MappingProxyType(rows), MappingProxyType({}))
 
 
 def _param_target(path: Path, scratch: Path, input_size: tuple[int, int] | None) -> Target:
@@ -147,11 +135,9 @@ def _param_target(path: Path, scratch: Path, input_size: tuple[int, int] | None)
         weights = scratch / f"{len(list(scratch.iterdir()))}-{path.stem}.bin"
         write_file(weights, render_bin(with_random_weights(parsed.graph, source=str(path))))
         notes.append(f"{path} has no .bin beside it: its weights are random")
-    row = _row(path, "ncnn", (path, weights), None)
-    row = _with_blobs(row, parsed.graph)
+    row = _with_blobs(_row(path, "ncnn", (path, weights), None), parsed.graph)
     tensor = _random_input(parsed.graph, scratch, path, input_size)
-    row = replace(row, tensor=str(tensor))
-    rows = MappingProxyType({"ncnn": row})
+    rows = MappingProxyType({"ncnn": replace(row, tensor=str(tensor))})
     return Target(str(path), rows, MappingProxyType({}), tuple(notes))
 
 
@@ -176,7 +162,11 @@ def _with_blobs(row: BenchRow, graph: NcnnGraph) -> BenchRow:
     if tail is None:
         used = {blob for layer in graph.layers for blob in layer.inputs}
         made = [blob for layer in graph.layers for blob in layer.outputs]
-        return replace(row, heads=_heads_in_order([blob for blob in made if blob not in used]))
+        heads = tuple(blob for blob in made if blob not in used)
+        # our own raw heads as loc, loc, ..., conf, conf, ...; others as they are
+        loc, conf = ([n for n in heads if n.startswith(word)] for word in ("loc", "conf"))
+        ours = len(loc) == len(conf) == len(heads) / 2
+        return replace(row, heads=(*loc, *conf) if ours else heads)
     return replace(
         row,
         heads=tail.inputs[:2],
@@ -184,13 +174,6 @@ def _with_blobs(row: BenchRow, graph: NcnnGraph) -> BenchRow:
         classes=int_param(tail, "num_class"),
         score_threshold=float_param(tail, "confidence_threshold"),
     )
-
-
-def _heads_in_order(ends: Sequence[str]) -> tuple[str, ...]:
-    """Return our own raw heads as loc, loc, ..., conf, conf, ...; others as they are."""
-    loc = [name for name in ends if name.startswith("loc")]
-    conf = [name for name in ends if name.startswith("conf")]
-    return (*loc, *conf) if len(loc) == len(conf) == len(ends) / 2 else tuple(ends)
 
 
 def _only_input(graph: NcnnGraph, where: str) -> NcnnLayer:
@@ -295,7 +278,13 @@ def plan_rows(
     for target in targets:
         found = [row for runtime in PRECISIONS for row in _rows_of(target, runtime, request)]
         if not found:
-            raise _nothing_to_run(target, request)
+            reasons = [why for name, why in target.missing.items() if name in _runtimes(request)]
+            reasons = reasons or [f"only {' and '.join(target.rows)} can run it"]
+            raise BundleError(
+                f"no requested runtime can run it: {'; '.join(reasons)}",
+                where=target.name,
+                hint="try another --runtime or --precision",
+            )
         rows += found
         left_out += [
             f"{target.name}: no {runtime} row: {reason}"
@@ -346,13 +335,3 @@ def _check_request(request: BenchRequest) -> None:
         raise RuntimeUnavailableError(
             "ncnn does not run on CUDA", hint="leave --device out, or add --runtime onnx"
         )
-
-
-def _nothing_to_run(target: Target, request: BenchRequest) -> BundleError:
-    reasons = [r for name, r in target.missing.items() if name in _runtimes(request)]
-    reasons = reasons or [f"only {' and '.join(target.rows)} can run it"]
-    return BundleError(
-        f"no requested runtime can run it: {'; '.join(reasons)}",
-        where=target.name,
-        hint="try another --runtime or --precision",
-    )

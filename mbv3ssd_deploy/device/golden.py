@@ -258,7 +258,7 @@ def render_golden(golden: Golden) -> bytes:
             u32(spec.input.width, spec.input.height, spec.priors.count, spec.num_classes),
             f64(*spec.input.std),
             *map(utf8, (golden.param, golden.bin, golden.contract)),
-            _list(_file(file) for file in golden.files),
+            _list(utf8(f.name) + u32(f.size) + bytes.fromhex(f.sha256) for f in golden.files),
             f64(golden.exact.levels, golden.exact.score, golden.exact.pixels),
             _list(_limits(row) for row in golden.limits),
             _list(_image(image) for image in golden.images),
@@ -270,10 +270,6 @@ def render_golden(golden: Golden) -> bytes:
 def _list(items: Iterable[bytes]) -> bytes:
     data = tuple(items)
     return u32(len(data)) + b"".join(data)
-
-
-def _file(file: GoldenFile) -> bytes:
-    return utf8(file.name) + u32(file.size) + bytes.fromhex(file.sha256)
 
 
 def _limits(row: Limits) -> bytes:

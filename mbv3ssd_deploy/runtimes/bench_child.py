@@ -2,9 +2,9 @@
 
 FOLDER holds `job.json` (a `BenchJob`); the child adds `result.json`. MODE is
 
-    probe   the job's only row: load it, run every image once -> RowProbe, and SCORES
+    probe   the job's only row: load it, run every image once -> RowProbe
     rounds  all rows in turn -> Rounds
-    layers  the job's only row, layer by layer -> LayerTimes
+    layers  the job's only row, layer by layer -> LayersReport
 
 It prints `begin TEXT` before each step, `done N TOTAL` after each round, and `failed JSON` (kind,
 message, where, hint) before it exits with code 1.
@@ -35,10 +35,9 @@ from mbv3ssd_deploy.runtimes.bench_engines import (
 from mbv3ssd_deploy.runtimes.bench_job import (
     JOB,
     RESULT,
-    SCORES,
     BenchJob,
     BenchRow,
-    LayerTimes,
+    LayersReport,
     Rounds,
     RowProbe,
     RowTimes,
@@ -57,7 +56,7 @@ def main(mode: str, folder: Path) -> int:
     job = record_from_json(BenchJob, plain, where=JOB)
     steps = {"probe": _probe, "rounds": _rounds, "layers": _layers}
     try:
-        record = steps[mode](job, folder)
+        record = steps[mode](job)
     except DeployError as error:
         fields = {name: getattr(error, name) for name in ("message", "where", "hint")}
         _print(f"failed {json.dumps(fields | {'kind': type(error).__name__})}")
@@ -66,7 +65,7 @@ def main(mode: str, folder: Path) -> int:
     return 0
 
 
-def _probe(job: BenchJob, folder: Path) -> RowProbe:
+def _probe(job: BenchJob) -> RowProbe:
     (row,) = job.rows
     _print(f"begin {row.title}")
     images = _read_images(job)
@@ -77,20 +76,23 @@ def _probe(job: BenchJob, folder: Path) -> RowProbe:
         began = time.perf_counter()
         engine = load_engine(row)
         loads.append(time.perf_counter() - began)
-    scores: list[F32] = []
+    candidates: list[int] = []
     counts: list[int] = []
     for index in range(max(1, len(images))):
         state = engine.run(_prepared(row, images, index))
-        found, probabilities = engine.finish(state), engine.scores(state)
+        found, scores = engine.finish(state), engine.scores(state)
         counts += [] if found is None else [len(found)]
-        scores += [] if probabilities is None else [probabilities]
+        if scores is not None:
+            candidates.append(int(np.count_nonzero(scores[:, 1:] > row.score_threshold)))
     peak = _memory_mb("VmHWM")
-    if scores:
-        np.save(folder / SCORES, np.stack(scores))
-    return RowProbe(engine.name, median(loads), peak, base, bool(scores), tuple(counts))
+    return RowProbe(engine.name, median(loads), peak, base, _mean(candidates), _mean(counts))
 
 
-def _rounds(job: BenchJob, _folder: Path) -> Rounds:
+def _mean(counts: list[int]) -> float | None:
+    return sum(counts) / len(counts) if counts else None
+
+
+def _rounds(job: BenchJob) -> Rounds:
     images = _read_images(job)
     _print("begin loading")
     engines = [load_engine(row) for row in job.rows]
@@ -104,7 +106,7 @@ def _rounds(job: BenchJob, _folder: Path) -> Rounds:
     return Rounds(tuple(_row_times(times[job.warmup :]) for times in kept))
 
 
-def _layers(job: BenchJob, _folder: Path) -> LayerTimes:
+def _layers(job: BenchJob) -> LayersReport:
     (row,) = job.rows
     _print(f"begin {row.title}, layer by layer")
     image = _prepared(row, _read_images(job), 0)

@@ -32,7 +32,7 @@ from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, softmax
 from mbv3ssd_deploy.errors import RuntimeFailedError
 from mbv3ssd_deploy.ncnn_graph.detection_output import detections_from_rows
-from mbv3ssd_deploy.runtimes.bench_job import NCNN_OPTIONS, BenchRow, LayerTime, LayerTimes
+from mbv3ssd_deploy.runtimes.bench_job import NCNN_OPTIONS, BenchRow, LayerReport, LayersReport
 from mbv3ssd_deploy.runtimes.model import Model
 
 Clock = Callable[[], float]
@@ -44,6 +44,7 @@ _METHODS = {
     "onnx": "ONNX Runtime's own profiler",
     "torch": "hooks around every module without children; functions between them are missing",
 }
+_SHOWN_LAYERS = 10
 _NODE_TIME = "_kernel_time"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -196,11 +197,9 @@ def _load_net(row: BenchRow, ncnn: Any) -> Any:  # noqa: ANN401
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     net.opt.num_threads = row.threads
-    switched_on = NCNN_OPTIONS[row.precision]
-    for options in NCNN_OPTIONS.values():
-        for option in options:
-            if hasattr(net.opt, option):  # which of them exist depends on the version
-                setattr(net.opt, option, switched_on.get(option, False))
+    for option in frozenset().union(*NCNN_OPTIONS.values()):
+        if hasattr(net.opt, option):  # which of them exist depends on the version
+            setattr(net.opt, option, option in NCNN_OPTIONS[row.precision])
     for load, path in zip((net.load_param, net.load_model), row.files, strict=True):
         code = load(path)
         if code != 0:
@@ -224,24 +223,45 @@ def _array(mat: Any) -> F32:  # noqa: ANN401
     return np.array(mat, dtype=np.float32)
 
 
-def time_layers(row: BenchRow, image: F32, warmup: int, rounds: int) -> LayerTimes:
-    """Return each layer's median of `rounds`, slowest first, and that of the whole network."""
+def time_layers(row: BenchRow, image: F32, warmup: int, rounds: int) -> LayersReport:
+    """Return the slowest ten layers by their median of `rounds`, and each layer type.
+
+    A share is of all layers together, not of the whole network: timing layers one by one costs a
+    little by itself.
+    """
     clock = time.thread_time if row.clock == "thread" else time.perf_counter
     engine = load_engine(row)
     whole = []
-    for number in range(warmup + rounds):
+    for _ in range(warmup + rounds):
         began = clock()
         state = engine.run(image)
         if row.ends:  # the post-processing layers are timed as well
             engine.finish(state)
-        if number >= warmup:
-            whole.append(clock() - began)
+        whole.append(clock() - began)
     times = _LAYER_TIMERS[row.runtime](row, image, warmup + rounds, clock)
-    layers = [
-        LayerTime(name, kind, median(seconds[warmup:])) for (name, kind), seconds in times.items()
+    medians = {layer: median(seconds[warmup:]) for layer, seconds in times.items()}
+    total = sum(medians.values())
+
+    def report(name: str, kind: str, seconds: float) -> LayerReport:
+        return LayerReport(name, kind, 1e3 * seconds, seconds / total if total else 0.0)
+
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for (_, kind), seconds in medians.items():
+        kinds[kind].append(seconds)
+    by_kind = [
+        report("1 layer" if len(found) == 1 else f"{len(found)} layers", kind, sum(found))
+        for kind, found in kinds.items()
     ]
-    layers.sort(key=lambda layer: -layer.seconds)
-    return LayerTimes(tuple(layers), median(whole), _METHODS[row.runtime])
+    layers = [report(*layer, seconds) for layer, seconds in medians.items()]
+    return LayersReport(
+        target=row.target,
+        title=row.title,
+        method=_METHODS[row.runtime],
+        layers=tuple(sorted(layers, key=lambda layer: -layer.ms)[:_SHOWN_LAYERS]),
+        kinds=tuple(sorted(by_kind, key=lambda kind: -kind.ms)),
+        layers_ms=1e3 * total,
+        whole_ms=1e3 * median(whole[warmup:]),
+    )
 
 
 def _ncnn_layers(row: BenchRow, image: F32, rounds: int, clock: Clock) -> Times:

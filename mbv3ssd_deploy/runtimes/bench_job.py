@@ -20,19 +20,16 @@ Answer = TypeVar("Answer")
 
 JOB: Final = "job.json"
 RESULT: Final = "result.json"
-SCORES: Final = "scores.npy"
 
-NCNN_OPTIONS: Final[Mapping[str, Mapping[str, bool]]] = MappingProxyType(
+NCNN_OPTIONS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
-        "fp32": MappingProxyType({}),
-        "fp16": MappingProxyType(
-            {"use_fp16_packed": True, "use_fp16_storage": True, "use_fp16_arithmetic": True}
-        ),
-        "bf16": MappingProxyType({"use_bf16_packed": True, "use_bf16_storage": True}),
-        # int8 needs no row of options, which are on by default, but files of its own
+        "fp32": frozenset(),
+        "fp16": frozenset({"use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"}),
+        "bf16": frozenset({"use_bf16_packed", "use_bf16_storage"}),
+        # int8 needs no options, which are on by default, but files of its own
     }
 )
-"""The options of ncnn for each precision; those of the others are switched off."""
+"""The options of ncnn that each precision switches on."""
 
 PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"torch": ("fp32",), "onnx": ("fp32",), "ncnn": tuple(NCNN_OPTIONS)}
@@ -42,16 +39,6 @@ PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 _MODULE = "mbv3ssd_deploy.runtimes.bench_child"
 _SECONDS_TO_LOAD = 60.0
 _SECONDS_PER_RUN = 20.0
-_KINDS: Mapping[str, type[DeployError]] = MappingProxyType(
-    {
-        kind.__name__: kind
-        for kind in (
-            *(errors.BundleError, errors.CheckpointError, errors.FormatError, errors.SpecError),
-            *(errors.RuntimeUnavailableError, errors.UnsafeCheckpointError),
-        )
-    }
-)
-"""Errors of the child that are raised again as they are; any other is a RuntimeFailedError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +47,7 @@ class BenchRow:
 
     Attributes:
         target: the network as the user named it: a bundle, a .param, an .onnx.
-        runtime: "torch", "onnx" or "ncnn".
-        precision: one of `PRECISIONS`.
+        runtime: one of `PRECISIONS`.
         threads: per operator.
         device: "cpu" or "cuda".
         files: the bundle (torch), the body (onnx), or .param and .bin (ncnn).
@@ -71,7 +57,6 @@ class BenchRow:
         heads: the blobs where the network ends and post-processing begins (ncnn).
         ends: the output of the network's own post-processing layers; empty if it has none.
         classes: with the background; 0 if unknown.
-        score_threshold: of the post-processing.
     """
 
     target: str
@@ -120,23 +105,17 @@ class BenchJob:
 
 @dataclass(frozen=True, slots=True)
 class RowProbe:
-    """What is measured in a process that runs a single row.
+    """What is measured in a process that runs a single row; see `RowReport` of bench.
 
-    Attributes:
-        engine: the runtime with its version, and the device.
-        load_s: wall seconds from the files to a loaded network, without imports; a median.
-        peak_mb: peak memory of the process, Python and the runtime included.
-        base_mb: memory before the network was loaded.
-        has_scores: whether SCORES holds class scores (images, P, C) after the softmax.
-        detections: their number in each image; empty without post-processing.
+    `base_mb` is the memory before the network was loaded.
     """
 
     engine: str
     load_s: float
     peak_mb: float
     base_mb: float
-    has_scores: bool
-    detections: tuple[int, ...]
+    candidates: float | None
+    detections: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +135,36 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerTime:
-    """One layer's median time in seconds."""
+class LayerReport:
+    """One layer: its median in milliseconds and its share of all layers together."""
 
     name: str
     kind: str
-    seconds: float
+    ms: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
-class LayerTimes:
-    """All layers of one row; `whole` is the network's median in the same process, unprofiled."""
+class LayersReport:
+    """The slowest layers of one row.
 
-    layers: tuple[LayerTime, ...]
-    whole: float
+    Attributes:
+        target: the network as the user named it.
+        title: the row.
+        method: how it was measured.
+        layers: the slowest ones, slowest first.
+        kinds: every layer type with the time of all its layers, slowest first.
+        layers_ms: all layers together.
+        whole_ms: the network in one go, in the same process.
+    """
+
+    target: str
+    title: str
     method: str
+    layers: tuple[LayerReport, ...]
+    kinds: tuple[LayerReport, ...]
+    layers_ms: float
+    whole_ms: float
 
 
 def run_bench_child(
@@ -212,8 +206,9 @@ def _failure(result: ChildResult, step: str, job: BenchJob) -> DeployError:
     word, _, rest = step.partition(" ")
     if word == "failed":
         error = json.loads(rest)
-        kind = _KINDS.get(error["kind"], RuntimeFailedError)
-        return kind(error["message"], where=error["where"], hint=error["hint"])
+        kind = getattr(errors, error.pop("kind"), RuntimeFailedError)
+        raised: DeployError = kind(error.pop("message"), **error)
+        return raised
     place = f" at {rest}" if rest else ""
     last = f"; its last output: {result.last_line}" if result.last_line else ""
     return RuntimeFailedError(

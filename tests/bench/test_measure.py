@@ -110,6 +110,14 @@ def test_a_row_that_crashes_is_named_and_the_others_go_on(bench, tmp_path):
     assert report.exit_code == 1
 
 
+def test_a_target_may_be_given_twice(bench):
+    request = BenchRequest(("onnx",), ("fp32",), **QUICK)
+
+    report = measure([bench.folder / "deploy"] * 2, request=request)
+
+    assert [row.title for row in report.rows] == ["onnx fp32, 1 thread"] * 2
+
+
 def test_when_no_row_runs_it_is_an_error(tmp_path):
     path = tmp_path / "crashing.param"
     path.write_text(CRASHING)
