@@ -104,12 +104,11 @@ class DetectorTask(Task):
 
     def start(self) -> SsdNet:
         """Return a new net, with weights from the files that the request names."""
-        if self.request.pretrained is not None:
-            self._check_pretrained_alone()
-            net = self._start_from_detector(self.request.pretrained)
+        request = self.request
+        if request.pretrained is not None:
+            net = self._start_from_detector(request.pretrained)
             self._note_fit()
             return net
-        request = self.request
         self.spec = native_spec(
             request.backbone or Backbone(self.recipe.backbone),
             self.class_names,
@@ -128,25 +127,21 @@ class DetectorTask(Task):
             self.note_all(loaded.notices)
         return net
 
-    def _check_pretrained_alone(self) -> None:
-        given = {
-            "--arch": self.request.backbone,
-            "--width": self.request.width_mult,
-            "--imgsz": self.request.image_size,
-            "--backbone": self.request.backbone_file,
-        }
-        clash = [name for name, value in given.items() if value is not None]
-        if clash:
-            raise SpecError(
-                f"--pretrained already decides {', '.join(clash)}", hint="leave them out"
-            )
-
     def _start_from_detector(self, path: Path) -> SsdNet:
         """Return the detector in the file at `path`, for the classes of the data.
 
         Same classes in the same order: all weights are kept. Otherwise the classification head is
         new; backbone, extras and box regression are kept.
         """
+        given = {
+            "--arch": self.request.backbone,
+            "--width": self.request.width_mult,
+            "--imgsz": self.request.image_size,
+            "--backbone": self.request.backbone_file,
+        }
+        clash = ", ".join(name for name, value in given.items() if value is not None)
+        if clash:
+            raise SpecError(f"--pretrained already decides {clash}", hint="leave them out")
         loaded, names = load_detector(path), self.class_names
         self.spec = dataclasses.replace(loaded.spec, family="native", class_names=names)
         self.note_all(loaded.notices)

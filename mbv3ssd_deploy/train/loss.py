@@ -64,11 +64,7 @@ def match_priors(
     two boxes have the same best prior, the better fit gets it, the other takes its next best. Every
     other prior is matched to the box it overlaps best if the IoU reaches `threshold`.
 
-    Args:
-        truths: the objects.
-        priors_cxcywh: (P, 4) normalised, in the order of the heads.
-        coder: the variances of offsets.
-        threshold: the IoU from which a prior is matched to a box.
+    `priors_cxcywh` (P, 4) are normalised and in the order of the heads.
     """
     count, most = truths.labels.shape
     if most == 0:
@@ -101,7 +97,7 @@ def ssd_loss(
         loc: raw offsets (N, P, 4).
         conf: class logits (N, P, C), background first.
         targets: of every prior.
-        negatives_per_positive: hard negatives for each matched prior.
+        negatives_per_positive: see above.
         smooth_l1_beta: where smooth L1 turns from a parabola into a line.
     """
     positive = targets.labels > 0

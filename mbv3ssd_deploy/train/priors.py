@@ -61,12 +61,11 @@ def labelled_boxes(samples: Sequence[Sample]) -> LabelledBoxes:
         boxes.append(sample.truth.boxes[wanted] / ((sample.width, sample.height) * 2))
         labels.append(sample.truth.labels[wanted])
     every, label_of = np.concatenate(boxes), np.concatenate(labels)
-    kept = []
+    kept = np.zeros(len(every), bool)
     for label in np.unique(label_of):
         rows = np.flatnonzero(label_of == label)
-        kept.append(rows[:: math.ceil(len(rows) / _MOST_OF_A_CLASS)])
-    rows = np.sort(np.concatenate([np.zeros(0, np.int64), *kept]))
-    return LabelledBoxes(every[rows], label_of[rows])
+        kept[rows[:: math.ceil(len(rows) / _MOST_OF_A_CLASS)]] = True
+    return LabelledBoxes(every[kept], label_of[kept])
 
 
 def fit_of_priors(priors: PriorSpec, objects: LabelledBoxes) -> PriorFit:

@@ -224,18 +224,16 @@ def _check_folder(request: TrainRequest, task_type: type[Task]) -> None:
         return
     last, best = request.output / LAST, request.output / task_type.best_name
     if last.exists():
-        raise OutputError(
-            "there is a run already",
-            where=str(request.output),
-            hint=f"resume it (--resume {last}), replace it (--overwrite), "
-            "or choose another --output",
-        )
-    if best.exists() and task_type.kind is not DETECTOR:
-        raise OutputError(
-            "there is a backbone already",
-            where=str(best),
-            hint="replace it (--overwrite), or choose another --output",
-        )
+        what, resume = "run", f"resume it (--resume {last}), "
+    elif task_type.kind is not DETECTOR and best.exists():
+        what, resume = "backbone", ""
+    else:
+        return
+    raise OutputError(
+        f"there is a {what} already",
+        where=str(request.output),
+        hint=f"{resume}replace it (--overwrite), or choose another --output",
+    )
 
 
 def _write_plan(folder: Path, spec: object, record: RunRecord) -> None:

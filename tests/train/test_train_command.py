@@ -100,6 +100,11 @@ def test_ctrl_c_saves_and_prints_how_to_resume(voc, tmp_path):
         ),
         ("--data voc:{voc} --extras-lr -1", 3, "extras_lr is -1"),
         ("--data voc:{voc} --lr -1 --ema-decay 1", 3, "lr is -1, and must be above 0"),
+        (
+            "--data voc:{voc} --pretrained {voc}/labels.txt --arch small",
+            3,
+            "--pretrained already decides --arch, --imgsz",
+        ),
         ("--data voc:{voc} --device cuda:7", 4, "sees no GPU"),
         ("--data voc:{voc} --device cuda:x", 4, "cannot train on a device 'cuda:x'"),
         ("--data voc:{voc} --device tpu", 4, "auto, cpu, cuda, or cuda:1"),
