@@ -1,9 +1,10 @@
 """What 64-bit ARM's arithmetics cost: `python benchmarks/arm_errors.py [NAME...]`.
 
 The networks of `peer_nets.py` run in ncnn's ARM code under qemu, on a Cortex-A76, which has float16
-arithmetic. Each row is held against float32 on the same CPU: the relative root-mean-square error of
-the raw heads, and how far the boxes move of the `BEST` priors with the highest scores, in pixels of
-the network's input (median and worst corner). Needs what `make arm` needs. Nothing is timed.
+arithmetic. Each row is compared with float32 on the same CPU: the relative root-mean-square error
+of the raw heads, and how far the boxes of the `BEST` priors with the highest scores move, in
+pixels of the network's input (median and worst corner). Needs what `make arm` needs. Nothing is
+timed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Our ncnn graphs beside their peers: `make peers`, or `python benchmarks/ncnn_peers.py [NAME...]`.
 
-Beside each other stand, with the same numbers in them:
+It compares, with the same weights in all of them:
 
     pnnx             pnnx's conversion of the network, its heads as the family's own code has them
     pnnx of ours     pnnx's conversion of our simplified body, where that has them otherwise
@@ -13,8 +13,8 @@ and, for ujsyehao_released, up to the detections:
     ncnnoptimize     the same after ncnnoptimize's rewrites, re-stated in peer_graphs.optimise
     ours             `to-ncnn`
 
-One thread is timed by its own clock, two by the wall: on a quiet machine only, then, with
-`--threads 2`. Rows take turns in one process, loaded in another order in each: where the memory of
+One thread is timed in CPU time, two in wall time: use `--threads 2` on a quiet machine only. Rows
+run in turn in one process, loaded in another order in each: where the memory of
 a network happens to lie moves its time by more than these graphs differ. A ratio is the mean, over
 the processes, of each one's median, ± two standard errors of that mean. Processes are added until
 every ratio is known to `SURE`, or `--processes` have run.
@@ -122,7 +122,7 @@ def groups_of(body: Body, folder: Path) -> list[list[Peer]]:
 def measured(
     group: Sequence[Peer], body: Body, threads: int, folder: Path, most: int
 ) -> list[Line]:
-    """Measure one group until its ratios are sure, in `most` processes at most."""
+    """Measure one group until its ratios are known to `SURE`, in at most `most` processes."""
     size = (body.spec.input.height, body.spec.input.width)
     made = folder / "made"
     made.mkdir(exist_ok=True)
@@ -144,7 +144,7 @@ def measured(
 
 
 def _one_process(rows: Sequence[BenchRow], folder: Path, seed: int) -> list[list[float]]:
-    """Return the seconds of each row, which are loaded and take turns in an order by `seed`."""
+    """Return the seconds of each row, which are loaded and run in turn in an order by `seed`."""
     order = np.random.default_rng(seed).permutation(len(rows))
     job = BenchJob(tuple(rows[place] for place in order), (), warmup=3, rounds=ROUNDS)
     found = run_bench_child("rounds", job, Rounds, folder).rows
@@ -167,8 +167,8 @@ def _print_lines(body: Body, lines: Sequence[Line], threads: int) -> None:
 
 
 def verdicts(body: Body, lines: Sequence[Line]) -> list[str]:
-    """Return what became of each goal for these lines of one thread."""
-    told = []
+    """Return the result of each goal for these lines of one thread."""
+    results = []
     for name, graph, precision, base, goal in GOALS:
         own = [x for x in lines if (x.peer.name, x.peer.precision) == (graph, precision)]
         other = [x for x in lines if (x.peer.name, x.peer.precision) == (base, "fp32")]
@@ -176,15 +176,15 @@ def verdicts(body: Body, lines: Sequence[Line]) -> list[str]:
             continue
         what = f"{name}: {graph} {precision} to {base}, goal {goal:.2f}"
         if precision == "bf16" and not {"avx512_bf16", "bf16"} & cpu_features():
-            told.append(f"{what}: not judged, this CPU has no bf16 arithmetic")
+            results.append(f"{what}: not judged, this CPU has no bf16 arithmetic")
             continue
         found = own[0].ratio_to(other[0])
-        told.append(f"{what}: {'met' if found.ratio <= goal else 'NOT met'} ({found})")
+        results.append(f"{what}: {'met' if found.ratio <= goal else 'NOT met'} ({found})")
     for line in lines:
         if (body.name, line.peer.name, line.peer.precision) == (TAILED, "ours", "fp32"):
             word = "met" if line.layers <= MOST_LAYERS else "NOT met"
-            told.append(f"{TAILED}: at most {MOST_LAYERS} layers: {word} ({line.layers})")
-    return told
+            results.append(f"{TAILED}: at most {MOST_LAYERS} layers: {word} ({line.layers})")
+    return results
 
 
 def main(names: Sequence[str], threads: Sequence[int], most: int) -> None:
@@ -193,7 +193,7 @@ def main(names: Sequence[str], threads: Sequence[int], most: int) -> None:
     if not REFERENCE.is_file():
         print("The hand-edited reference is not here: its rows are left out.\n")
     print(f"{HEADER}\n|---|---|---|---|---|---|---|")
-    told: list[str] = []
+    results: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ncnn-peers-") as scratch:
         for number, name in enumerate(names or NETS):
             body, folder = build_body(name), Path(scratch, str(number))
@@ -202,8 +202,8 @@ def main(names: Sequence[str], threads: Sequence[int], most: int) -> None:
                 for count in threads:
                     lines = measured(group, body, count, folder, most)
                     _print_lines(body, lines, count)
-                    told += verdicts(body, lines) if count == 1 else []
-    print("".join(f"\n- {line}" for line in told))
+                    results += verdicts(body, lines) if count == 1 else []
+    print("".join(f"\n- {line}" for line in results))
 
 
 def _at_least_one(word: str) -> int:
@@ -220,7 +220,7 @@ if __name__ == "__main__":
         "--processes", type=_at_least_one, default=MOST_PROCESSES, help="a group, at most"
     )
     given = parser.parse_args()
-    strange = [name for name in given.names if name not in NETS]
-    if strange:
-        parser.error(f"{'; '.join(strange)}: not one of {'; '.join(NETS)}")
+    unknown = [name for name in given.names if name not in NETS]
+    if unknown:
+        parser.error(f"{'; '.join(unknown)}: not one of {'; '.join(NETS)}")
     main(given.names, given.threads, given.processes)

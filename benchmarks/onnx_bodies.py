@@ -131,7 +131,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Our bodies in ONNX Runtime.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {'; '.join(NETS)}")
     given = parser.parse_args().names
-    strange = [name for name in given if name not in NETS]
-    if strange:
-        parser.error(f"{'; '.join(strange)}: not one of {'; '.join(NETS)}")
+    unknown = [name for name in given if name not in NETS]
+    if unknown:
+        parser.error(f"{'; '.join(unknown)}: not one of {'; '.join(NETS)}")
     main(given)

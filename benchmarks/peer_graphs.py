@@ -80,7 +80,7 @@ def write_reference(body: Body, folder: Path) -> tuple[Path, Path]:
 
     Its weights are those of `body`: all graphs then compute the same scores, and DetectionOutput
     gets as many candidates in each. The .param is as it was found, but for two parameters that
-    stand as integers in float slots and that other releases of ncnn read as NaN.
+    are integers in float slots and that other releases of ncnn read as NaN.
     """
     text = REFERENCE.read_text().replace("11=-233 12=-233", "11=-233.0 12=-233.0")
     graph = with_weights_of(inspect_param(text).graph, lower_body(body.simple))

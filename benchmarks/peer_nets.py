@@ -101,7 +101,7 @@ def with_heads_of_torchvision(body: onnx.ModelProto) -> onnx.ModelProto:
     Before: `Transpose(x [1,A K,H,W], perm=[0,2,3,1])`, `Reshape([1,H W A,K])`
     After:  `Reshape(x, [1,A,K,H,W])`, `Transpose(perm=[0,3,4,1,2])`, `Reshape([1,H W A,K])`
 
-    So it stands in torchvision's `models/detection/ssd.py`, class SSDScoringHead.
+    As in torchvision's `models/detection/ssd.py`, class SSDScoringHead.
     """
     model = onnx.ModelProto()
     model.CopyFrom(body)

@@ -160,21 +160,21 @@ def built(cache: Path, target: str) -> Path | None:
 def key_of(target: str) -> str:
     """Return the name of what is built: another recipe or compiler gives another."""
     compiler = compiler_of(target)
-    asked = (run(compiler, word) for word in ("--version", "-dumpmachine"))
-    digest = hashlib.sha256("".join((recipe(target), *asked)).encode()).hexdigest()
+    answers = (run(compiler, word) for word in ("--version", "-dumpmachine"))
+    digest = hashlib.sha256("".join((recipe(target), *answers)).encode()).hexdigest()
     return f"{target}-{digest[:16]}"
 
 
 def recipe(target: str) -> str:
     """Return all that decides what is built, but for the compiler."""
-    wanted = TARGETS[target]
-    settings = (f"{name}={value}" for name, value in settings_of(wanted).items())
-    return "\n".join((wanted.release.sha256, *wanted.layers, *settings))
+    spec = TARGETS[target]
+    settings = (f"{name}={value}" for name, value in settings_of(spec).items())
+    return "\n".join((spec.release.sha256, *spec.layers, *settings))
 
 
-def settings_of(wanted: Target) -> dict[str, str]:
+def settings_of(target: Target) -> dict[str, str]:
     """Return the settings for CMake that decide what is built."""
-    return COMMON | wanted.settings | {"NCNN_VERSION": wanted.release.day}
+    return COMMON | target.settings | {"NCNN_VERSION": target.release.day}
 
 
 def compiler_of(target: str) -> str:
@@ -217,14 +217,14 @@ def locked(cache: Path) -> Iterator[None]:
 
 def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
     """Unpack, compile and install inside `scratch`; return the folder it is installed in."""
-    wanted, folder, installed = TARGETS[target], scratch / "build", scratch / "installed"
+    spec, folder, installed = TARGETS[target], scratch / "build", scratch / "installed"
     source = unpacked(scratch, archive)
-    settings = settings_of(wanted) | {"CMAKE_INSTALL_PREFIX": str(installed)}
-    settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source, wanted.layers)}
-    if wanted.is_cross:
+    settings = settings_of(spec) | {"CMAKE_INSTALL_PREFIX": str(installed)}
+    settings |= {f"WITH_LAYER_{name}": "OFF" for name in left_out(source, spec.layers)}
+    if spec.is_cross:
         settings["CMAKE_TOOLCHAIN_FILE"] = str(TOOLCHAIN)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    what = f"{wanted.release.version} ({target}, {len(wanted.layers)} layers)"
+    what = f"{spec.release.version} ({target}, {len(spec.layers)} layers)"
     report(f"building ncnn {what}; some minutes on two cores")
     words = [f"-D{name}={value}" for name, value in settings.items()]
     run("cmake", "-S", str(source), "-B", str(folder), *generator, *words)
@@ -236,12 +236,12 @@ def compiled(scratch: Path, target: str, archive: Path, jobs: int) -> Path:
 def check_tools(target: str) -> None:
     """Check for every tool that is needed, before anything is fetched."""
     compiler = compiler_of(target)
-    wanted = {
+    tools = {
         "cmake": "CMake (Debian: apt install cmake; or python -m pip install cmake)",
         compiler: "a C++ compiler (Debian: apt install g++"
         + ("-aarch64-linux-gnu)" if TARGETS[target].is_cross else ")"),
     }
-    missing = [words for tool, words in wanted.items() if shutil.which(tool) is None]
+    missing = [words for tool, words in tools.items() if shutil.which(tool) is None]
     if not (shutil.which("ninja") or shutil.which("make")):
         missing.append("Ninja or make (Debian: apt install ninja-build)")
     if missing:
@@ -303,15 +303,15 @@ def unpacked(scratch: Path, archive: Path) -> Path:
     return next(scratch.glob("ncnn-*"))
 
 
-def left_out(source: Path, wanted: Sequence[str]) -> list[str]:
-    """Return, in CMake's lower case, the layers of `source` that are not wanted."""
+def left_out(source: Path, layers: Sequence[str]) -> list[str]:
+    """Return, in CMake's lower case, the layers of `source` that are not among `layers`."""
     listing = (source / "src" / "CMakeLists.txt").read_text().splitlines()
     starts = (line.strip() for line in listing if line.strip().startswith("ncnn_add_layer("))
     names = {line.partition("(")[2].partition(")")[0].split()[0] for line in starts}
-    unknown = sorted(set(wanted) - names)
+    unknown = sorted(set(layers) - names)
     if unknown:
         raise CannotBuildError(f"this ncnn has no layer {', '.join(unknown)}")
-    return sorted(name.lower() for name in names - set(wanted))
+    return sorted(name.lower() for name in names - set(layers))
 
 
 def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") -> str:

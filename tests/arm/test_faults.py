@@ -1,6 +1,6 @@
 """Two faults of ncnn on ARM that no run on x86 shows: caught on models made to have them.
 
-The first is in the file: an integer where PriorBox wants a float. The second is in ncnn's float16
+The first is in the file: an integer where PriorBox reads a float. The second is in ncnn's float16
 kernel for 3x3 depthwise convolutions of stride 2, and our files carry a mask against it
 (`ncnn_graph/precision.py`).
 """
@@ -120,7 +120,7 @@ def unguarded(bench):
     return read_bundle(directory)
 
 
-def test_our_networks_are_guarded_and_others_are_seen_to_be_wrong(arm, bench, unguarded):
+def test_our_networks_are_right_and_unguarded_ones_are_wrong(arm, bench, unguarded):
     ours = heads_error(arm, bench, bench.good(), "fp16")
     theirs = heads_error(arm, bench, unguarded, "fp16")
 
@@ -179,7 +179,7 @@ def published_level(arm, folder, steps):
     return priors_and_rows(arm, folder, line, (4, 5), count=4 * 5 * 4)
 
 
-def test_integers_in_float_slots_of_a_prior_box_are_seen(older_arm, tmp_path):
+def test_integers_in_float_slots_of_a_prior_box_give_nan(older_arm, tmp_path):
     """`11=-233 12=-233` where floats belong, as the published model has them."""
     priors, rows = published_level(older_arm, tmp_path, "11=-233 12=-233")
 

@@ -1,4 +1,4 @@
-"""The C++ library's own tests on 64-bit ARM: NEON held against its plain twin, among others."""
+"""The C++ library's own tests on 64-bit ARM, with NEON."""
 
 import struct
 

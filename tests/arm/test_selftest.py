@@ -32,21 +32,21 @@ def unguarded(bench, tmp_path_factory):
 
 @pytest.mark.parametrize("arithmetic", ["fp32", "fp16s", "fp16", "bf16"])
 def test_a_good_package_passes(program, good, arithmetic):
-    told = selftests.run_selftest(program, good, arithmetic=arithmetic)
+    run = selftests.run_selftest(program, good, arithmetic=arithmetic)
 
-    assert told.exit_code == 0, told.stdout + told.stderr
-    assert told.result["architecture"] == "aarch64"
-    assert told.result["in_effect"] == arithmetic
+    assert run.exit_code == 0, run.stdout + run.stderr
+    assert run.result["architecture"] == "aarch64"
+    assert run.result["in_effect"] == arithmetic
 
 
 def test_a_cpu_without_float16_arithmetic_says_so_and_passes(bench, good):
     program = selftests.built_arm_program(bench.good(), "cortex-a53", bench.folder)
 
-    told = selftests.run_selftest(program, good, arithmetic="fp16")
+    run = selftests.run_selftest(program, good, arithmetic="fp16")
 
-    assert told.exit_code == 0, told.stdout + told.stderr
-    assert told.result["in_effect"] == "fp32"
-    assert "fp16 did not take place" in told.stdout.splitlines()[-1]
+    assert run.exit_code == 0, run.stdout + run.stderr
+    assert run.result["in_effect"] == "fp32"
+    assert "fp16 did not take place" in run.stdout.splitlines()[-1]
 
 
 def test_a_network_without_the_guard_fails_in_float16_only(program, unguarded):
@@ -65,7 +65,7 @@ def test_a_file_that_changed_on_the_way_fails(program, bench, tmp_path):
     data[4000] ^= 1
     packed.bin_path.write_bytes(data)
 
-    told = selftests.run_selftest(program, packed)
+    run = selftests.run_selftest(program, packed)
 
-    assert told.exit_code == 1
-    assert "files" in told.rows("FAIL")
+    assert run.exit_code == 1
+    assert "files" in run.rows("FAIL")

@@ -44,7 +44,7 @@ def test_a_file_is_read(library, tmp_path):
     assert library.open_file(path).about.class_count == 21
 
 
-def test_a_file_that_is_not_there_is_told(library, tmp_path):
+def test_a_missing_file_is_an_error(library, tmp_path):
     with pytest.raises(LibraryError, match="cannot be opened") as caught:
         library.open_file(tmp_path / "none")
     assert caught.value.status is Status.CANNOT_READ
@@ -53,13 +53,13 @@ def test_a_file_that_is_not_there_is_told(library, tmp_path):
     assert caught.value.status is Status.CANNOT_READ
 
 
-def test_another_version_is_told(library):
+def test_another_version_is_refused(library):
     with pytest.raises(LibraryError, match="has version 2, this library reads 1") as caught:
         library.open(sealed(body_of(render_contract(qfgaohao_spec())), version=2))
     assert caught.value.status is Status.OTHER_VERSION
 
 
-def test_every_cut_is_told(library):
+def test_every_truncated_contract_is_refused(library):
     contract = render_contract(qfgaohao_spec(3))
     for length in range(len(contract)):
         with pytest.raises(LibraryError) as caught:
@@ -71,7 +71,7 @@ def test_every_cut_is_told(library):
             assert caught.value.status is Status.BAD_CONTRACT
 
 
-def test_every_flipped_byte_is_told(library):
+def test_every_flipped_byte_is_refused(library):
     contract = render_contract(qfgaohao_spec(3))
     for at in range(len(contract)):
         damaged = bytearray(contract)
@@ -80,7 +80,7 @@ def test_every_flipped_byte_is_told(library):
             library.open(bytes(damaged))
 
 
-def test_something_behind_it_is_told(library):
+def test_trailing_bytes_are_refused(library):
     contract = render_contract(qfgaohao_spec(3))
     for longer in (contract + b"\0", sealed(body_of(contract) + b"\0")):
         with pytest.raises(LibraryError) as caught:
@@ -88,17 +88,17 @@ def test_something_behind_it_is_told(library):
         assert caught.value.status is Status.BAD_CONTRACT
 
 
-def test_hostile_contracts_with_a_right_checksum_end_in_a_sentence_or_a_detector(library):
+def test_hostile_contracts_with_a_correct_checksum_are_refused_or_opened(library):
     body = body_of(render_contract(qfgaohao_spec(3)))
     random = np.random.default_rng(0)
-    refused = [error for _ in range(2000) if (error := what_is_told(library, random, body))]
+    refused = [error for _ in range(2000) if (error := error_of_forged(library, random, body))]
 
     assert {error.status for error in refused} <= {Status.BAD_CONTRACT, Status.OUT_OF_MEMORY}
     assert all(str(error).count("contract") for error in refused)
     assert len(refused) > 200
 
 
-def what_is_told(library, random, body):
+def error_of_forged(library, random, body):
     """The error of a contract in which some words were forged, if there is one."""
     forged = bytearray(body)
     words = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\xf0\x7f", b"\1\0\0\0", b"\0\0\0\x40")

@@ -38,7 +38,7 @@ def test_an_empty_blob_is_no_detection(detector):
     assert len(detector.read_detection_out(np.empty((0, 6), np.float32))) == 0
 
 
-def test_rows_that_are_no_numbers_are_dropped(detector):
+def test_rows_that_are_not_finite_are_dropped(detector):
     rows = np.repeat(ROWS[:1], 4, axis=0)
     rows[0, 1], rows[2, 4], rows[3, 0] = np.nan, np.inf, np.nan
 
@@ -46,7 +46,7 @@ def test_rows_that_are_no_numbers_are_dropped(detector):
 
 
 @pytest.mark.parametrize("label", [0, 21, -1, 1.5, 1e30])
-def test_a_label_of_another_model_is_told(detector, label):
+def test_a_label_of_another_model_is_refused(detector, label):
     rows = ROWS.copy()
     rows[1, 0] = label
 

@@ -1,6 +1,6 @@
 """The fuzzers with Clang's libFuzzer, which looks for inputs that reach new lines of the library.
 
-FUZZ_SECONDS says for how long each runs: a few seconds here, a minute in CI.
+FUZZ_SECONDS is the time for each: a few seconds here, a minute in CI.
 """
 
 import os

@@ -144,19 +144,19 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_heads_that_do_not_fit_are_told(detector, heads, name):
-    changes, sentence = BROKEN[name]
+def test_heads_that_do_not_fit_are_refused(detector, heads, name):
+    changes, message = BROKEN[name]
     head = rows(*heads)
     for field, value in changes.items():
         setattr(head, field, value)
 
-    with pytest.raises(LibraryError, match=sentence) as caught:
+    with pytest.raises(LibraryError, match=message) as caught:
         detector.postprocess(head)
 
     assert caught.value.status is Status.BAD_ARGUMENT
 
 
-def test_planes_that_do_not_fit_are_told(detector, spec, heads):
+def test_planes_that_do_not_fit_are_refused(detector, spec, heads):
     arrays = level_heads(spec, *heads, 0)
     parts = [head_of(*pair) for pair in arrays]
     parts[1].conf_size -= 1

@@ -106,10 +106,10 @@ def test_the_generated_header_compiles(library, tmp_path):
     )
     cpp_build.run(cpp_build.compiler(), "-x", "c", str(program), "-o", str(tmp_path / "size"))
 
-    held = subprocess.run([tmp_path / "size"], capture_output=True, check=True).stdout
+    contract = subprocess.run([tmp_path / "size"], capture_output=True, check=True).stdout
 
-    assert held == render_contract(qfgaohao_spec())
-    assert library.open(held).about.class_count == 21
+    assert contract == render_contract(qfgaohao_spec())
+    assert library.open(contract).about.class_count == 21
 
 
 @pytest.mark.skipif(shutil.which("strip") is None, reason="there is no strip")

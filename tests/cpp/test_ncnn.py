@@ -43,13 +43,13 @@ def test_an_archive_of_other_bytes_is_not_unpacked(tmp_path):
     other = tmp_path / "ncnn.tar.gz"
     other.write_bytes(b"something else")
 
-    said = refused("--cache", tmp_path / "cache", "--archive", other)
+    output = refused("--cache", tmp_path / "cache", "--archive", other)
 
-    assert "has sha256 " in said
+    assert "has sha256 " in output
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
-def test_an_archive_that_is_not_there_is_named(tmp_path):
+def test_a_missing_archive_is_named(tmp_path):
     cpp_build.need_compiler()
     missing = tmp_path / "none.tar.gz"
     assert f"there is no file {missing}" in refused("--cache", tmp_path, "--archive", missing)
@@ -74,12 +74,12 @@ def test_a_python_without_filters_for_archives_unpacks_too(recipe, tmp_path, mon
     assert (source / "src").is_dir()
 
 
-def test_all_tools_that_are_missing_are_told_before_anything_is_fetched(tmp_path):
-    said = refused("--cache", tmp_path / "cache", "--target", "aarch64", PATH=str(tmp_path))
+def test_all_missing_tools_are_listed_before_anything_is_fetched(tmp_path):
+    output = refused("--cache", tmp_path / "cache", "--target", "aarch64", PATH=str(tmp_path))
 
-    assert "CMake (" in said
-    assert "apt install g++-aarch64-linux-gnu" in said
-    assert "Ninja or make" in said
+    assert "CMake (" in output
+    assert "apt install g++-aarch64-linux-gnu" in output
+    assert "Ninja or make" in output
     assert not (tmp_path / "cache").exists()
 
 
@@ -203,7 +203,7 @@ def test_a_network_of_another_size_is_not_fed(place, programs, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_cannot_be_read_is_said(place, programs, tmp_path):
+def test_files_that_cannot_be_read_are_errors(place, programs, tmp_path):
     program, bundle = programs / "detect_ncnn", place.bundle
     contract, picture = tmp_path / "model.mbv3c", tmp_path / "image.ppm"
     contract.write_bytes(render_contract(bundle.spec))

@@ -57,14 +57,14 @@ def test_files_that_do_not_fit_are_refused(place, program, tmp_path):
         assert words in done.stderr
 
 
-def test_what_is_not_built_is_said(tmp_path):
+def test_what_is_not_built_is_reported(tmp_path):
     cpp_build.need_compiler()
 
-    said = cpp_build.run(
+    output = cpp_build.run(
         *("cmake", "-S", str(cpp_build.SOURCE / "examples"), "-B", str(tmp_path), "-G", "Ninja"),
         "-DCMAKE_DISABLE_FIND_PACKAGE_ncnn=ON",
         "-DONNXRUNTIME_INCLUDE_DIR=",
     )
 
-    assert "detect_ncnn_raw and dump_blobs are not built: there is no ncnn here. " in said
-    assert "detect_onnxruntime is not built: ONNX Runtime's C++ headers" in said
+    assert "detect_ncnn_raw and dump_blobs are not built: there is no ncnn here. " in output
+    assert "detect_onnxruntime is not built: ONNX Runtime's C++ headers" in output

@@ -36,7 +36,7 @@ def assert_same(detector, spec, loc, conf, size=(300, 200)):
 
 
 @pytest.mark.parametrize("folder", ZOO_SPECS)
-def test_priors_are_pythons_bit_by_bit(library, folder):
+def test_priors_equal_pythons_bit_by_bit(library, folder):
     spec = ZOO_SPECS[folder]
 
     assert np.array_equal(

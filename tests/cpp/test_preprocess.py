@@ -141,10 +141,10 @@ def broken_images():
 
 
 @pytest.mark.parametrize(
-    ("image", "sentence"), [pytest.param(*case[1:], id=case[0]) for case in broken_images()]
+    ("image", "message"), [pytest.param(*case[1:], id=case[0]) for case in broken_images()]
 )
-def test_images_that_cannot_be_are_told(library, image, sentence):
-    with pytest.raises(LibraryError, match=sentence) as caught:
+def test_impossible_images_are_refused(library, image, message):
+    with pytest.raises(LibraryError, match=message) as caught:
         library.open(render_contract(spec_for(3, 3))).preprocess(image)
 
     assert caught.value.status is Status.BAD_ARGUMENT

@@ -1,7 +1,7 @@
 """Building cpp_postprocess, once a session, into build/cpp/: kept, so that it is quick again.
 
 ncnn is not built here, because that takes minutes: `make ncnn` and `make arm` do it, and `make
-test` does it first. Where it was not built, what needs it is skipped and says so.
+test` does it first. Without it, the tests that need it are skipped with a message.
 """
 
 import contextlib

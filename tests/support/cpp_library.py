@@ -199,7 +199,7 @@ def rows(loc, conf):
 
 
 def image_of(pixels, kind=Pixels.RGB, chroma=None):
-    """An `Image` of a uint8 array whose rows may stand apart."""
+    """An `Image` of a uint8 array whose rows may have gaps between them."""
     data = pixels.ctypes.data_as(BYTES)
     height, width = pixels.shape[:2]
     if chroma is None:

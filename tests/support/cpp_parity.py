@@ -1,4 +1,4 @@
-"""Lists of detections held against each other, up to rounding."""
+"""Comparison of lists of detections, up to rounding."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def as_array(detections):
 
 
 def differences(found, expected):
-    """What tells the two lists apart, beyond rounding and the places of ties."""
+    """Return how two lists differ, beyond rounding and the order of ties."""
     if len(found) != len(expected):
         return f"{len(found)} detections, not {len(expected)}"
     if not len(found):

@@ -14,7 +14,7 @@ CPUS = ("cortex-a53", "cortex-a76", "max")
 
 
 def emulated(cpu, program, *words):
-    """What `program` says."""
+    """Return the output of `program`."""
     qemu = cpp_build.first_of(*cpp_build.EMULATORS)
     return cpp_build.run(qemu, "-cpu", cpu, str(program), *map(str, words))
 
@@ -36,10 +36,10 @@ class Arm:
             given = Path(scratch, "input.f32")
             given.write_bytes(np.ascontiguousarray(tensor, np.float32).tobytes())
             sizes = width, height, channels
-            said = self.run(
+            output = self.run(
                 "dump_blobs", param, weights, given, *sizes, arithmetic, scratch, *names
             )
-            lines = enumerate(said.splitlines())
+            lines = enumerate(output.splitlines())
             return dict(_blob(Path(scratch, f"{index}.f32"), line) for index, line in lines)
 
 

@@ -19,7 +19,7 @@ from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 
 @dataclass(frozen=True)
 class Place:
-    """A bundle, one image of it, and `run_program(name, *words)`, which returns what it says."""
+    """A bundle, one image of it, and `run_program(name, *words)`, which returns its output."""
 
     bench: Workbench
     run_program: Callable[..., str]
@@ -46,8 +46,8 @@ class Place:
 
     def lines(self, program, *words):
         """The lines that a program prints, in words."""
-        said = self.run_program(program, *map(str, words))
-        return [line.split() for line in said.splitlines()]
+        output = self.run_program(program, *map(str, words))
+        return [line.split() for line in output.splitlines()]
 
     def contract_and_picture(self, bundle):
         """The files that every example needs, besides the network."""

@@ -73,12 +73,12 @@ class Packed:
     def golden_path(self):
         return self.model / GOLDEN
 
-    def vouch_for(self, name, before):
-        """Let the golden file vouch for `name` as it is now; `before` are its old bytes."""
+    def update_hash(self, name, before):
+        """Write the hash of `name` into the golden file; `before` are the old bytes of the file."""
         self.rewrite_golden(_record(before), _record((self.model / name).read_bytes()))
 
     def rewrite_golden(self, old, new):
-        """Put `new` where `old` stands in the golden file, under a header that is right."""
+        """Replace `old` by `new` in the golden file, with a correct header."""
         golden = self.golden_path.read_bytes()
         assert golden.count(old) == 1
         body = golden[HEADER:].replace(old, new)
@@ -96,8 +96,8 @@ def pack(bundle, folder, images=None):
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a self-test said."""
+class SelftestRun:
+    """The exit code, output and result of a self-test."""
 
     exit_code: int
     stdout: str
@@ -119,6 +119,6 @@ def run_selftest(program, packed, *words, arithmetic="fp32"):
     done = subprocess.run(
         [*command, "--json", target], capture_output=True, text=True, check=False, timeout=300
     )
-    said = target.read_text() if target.is_file() else ""
-    result = json.loads(said) if said else None
-    return Told(done.returncode, done.stdout, done.stderr, result)
+    text = target.read_text() if target.is_file() else ""
+    result = json.loads(text) if text else None
+    return SelftestRun(done.returncode, done.stdout, done.stderr, result)
