@@ -115,31 +115,24 @@ def _name(row: RowReport) -> str:
 
 def machine_in_words() -> str:
     """Return processor, instruction sets, cores and system: "AMD EPYC (avx2, avx512f), 2 cores"."""
+    name = _cpu_info().get("model name") or platform.processor() or platform.machine()
     features = cpu_features()
     sets = ", ".join(name for name in _INSTRUCTION_SETS if name in features)
-    cores = os.cpu_count() or 1
-    return f"{_model_name()}{f' ({sets})' if sets else ''}, {cores} cores, {platform.system()}"
+    cores = f"{os.cpu_count() or 1} cores, {platform.system()}"
+    return f"{name} ({sets}), {cores}" if sets else f"{name}, {cores}"
 
 
 def cpu_features() -> frozenset[str]:
     """Return the instruction sets that Linux lists; empty on other systems."""
-    for line in _cpu_lines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+    info = _cpu_info()
+    return frozenset((info.get("flags") or info.get("Features", "")).split())
 
 
-def _model_name() -> str:
-    for line in _cpu_lines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def _cpu_lines() -> list[str]:
+def _cpu_info() -> dict[str, str]:
+    """Return the fields of the last processor in /proc/cpuinfo; empty if there is no such file."""
     try:
-        return _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -103,7 +103,7 @@ def _rounds(job: BenchJob) -> Rounds:
             time.sleep(_REST_S)
             times.append(_timed(row, engine, images, number))
         _print(f"done {number + 1} {job.warmup + job.rounds}")
-    return Rounds(tuple(_row_times(times[job.warmup :]) for times in kept))
+    return Rounds(tuple(RowTimes(*zip(*times[job.warmup :], strict=True)) for times in kept))
 
 
 def _layers(job: BenchJob) -> LayersReport:
@@ -136,11 +136,6 @@ def _prepared(row: BenchRow, images: list[U8], number: int) -> F32:
 
 def _read_images(job: BenchJob) -> list[U8]:
     return [np.load(path) for path in job.images]
-
-
-def _row_times(times: list[_Stages]) -> RowTimes:
-    prepare, network, finish = zip(*times, strict=True)
-    return RowTimes(prepare, network, finish)
 
 
 def _memory_mb(key: str) -> float:
