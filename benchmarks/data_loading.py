@@ -77,7 +77,7 @@ def measured_ratio(folder: Path) -> str:
     # not at the top: they would count in the memory of an epoch
     import torch  # noqa: PLC0415
 
-    from mbv3ssd_deploy.checkpoint.families.native import native_spec  # noqa: PLC0415
+    from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec  # noqa: PLC0415
     from mbv3ssd_deploy.core.spec import Backbone  # noqa: PLC0415
     from mbv3ssd_deploy.nets.build import build_net  # noqa: PLC0415
 

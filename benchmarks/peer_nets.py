@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.preprocess import input_from_image

@@ -29,8 +29,7 @@ from mbv3ssd_deploy.checkpoint.state_dict import (
 )
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
-from mbv3ssd_deploy.nets.build import assemble_net
-from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.nets.build import SsdNet, assemble_net
 
 __all__ = ["Checkpoint", "LoadOptions", "LoadedDetector", "load_detector"]
 

@@ -11,8 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.core.spec import ClassifierSpec, DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.records import Json, json_from_record

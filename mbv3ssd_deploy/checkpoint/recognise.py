@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, Stranger
-from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
+from mbv3ssd_deploy.checkpoint.families.unsupported import OTHERS
 from mbv3ssd_deploy.checkpoint.keymap import Shape, counted, listed
 from mbv3ssd_deploy.checkpoint.state_dict import MIXED_PREFIX, RawCheckpoint, partial_prefix
 from mbv3ssd_deploy.errors import CheckpointError

@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.checkpoint.families.class_lists import BACKGROUND
-from mbv3ssd_deploy.checkpoint.families.family import Draft
-from mbv3ssd_deploy.checkpoint.families.heads import check_boxes
+from mbv3ssd_deploy.checkpoint.families.family import BACKGROUND, Draft, check_boxes
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
-from mbv3ssd_deploy.core.spec import DetectorSpec, InputSpec
-from mbv3ssd_deploy.core.spec_json import json_from_spec, merged_json, spec_from_json
+from mbv3ssd_deploy.core.spec import (
+    DetectorSpec,
+    InputSpec,
+    json_from_spec,
+    merged_json,
+    spec_from_json,
+)
 from mbv3ssd_deploy.errors import SpecError
 
 _NAMES = "every class needs a name of its own"

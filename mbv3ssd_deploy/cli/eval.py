@@ -136,7 +136,7 @@ def _runtime_names(typed: str | None, *, gate: bool) -> tuple[str, ...]:
 
 def _check_flags(source: Path, curves: Path | None, options: LoadOptions) -> None:
     from mbv3ssd_deploy.checkpoint.options import LoadOptions
-    from mbv3ssd_deploy.evaluate.opening import is_checkpoint
+    from mbv3ssd_deploy.evaluate.run import is_checkpoint
 
     if not is_checkpoint(source) and options != LoadOptions():
         raise click.UsageError(

@@ -63,7 +63,7 @@ def command(*, path: Path, spec_target: Path | None, options: LoadOptions, out: 
 def _write_spec(spec: DetectorSpec, target: Path) -> None:
     import json
 
-    from mbv3ssd_deploy.core.spec_json import json_from_spec
+    from mbv3ssd_deploy.core.spec import json_from_spec
     from mbv3ssd_deploy.io.files import write_file
 
     text = json.dumps(json_from_spec(spec), indent=1, ensure_ascii=False)
@@ -112,7 +112,7 @@ def _inspect_checkpoint(
 
 def _inspect_backbone(path: Path, out: Output) -> bool:
     """Print which backbone weights are at `path`; return whether there are any."""
-    from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
+    from mbv3ssd_deploy.checkpoint.backbones.load import describe_backbone
 
     found = describe_backbone(path)
     if found is None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F64, I64, Bools
 from mbv3ssd_deploy.core.detections import Detections
-from mbv3ssd_deploy.core.truth import GroundTruth
-from mbv3ssd_deploy.core.truth_matching import (
+from mbv3ssd_deploy.core.truth import (
     AREA_RANGES,
+    GroundTruth,
     Verdicts,
     coco_verdicts,
     objects_by_class,

@@ -8,14 +8,14 @@ import numpy as np
 
 from mbv3ssd_deploy.core.arrays import F32, F64, I64
 from mbv3ssd_deploy.core.boxes import decode_boxes
-from mbv3ssd_deploy.core.priors import build_priors
-from mbv3ssd_deploy.core.spec import BoxEdges, DecodeSpec, DetectorSpec
-from mbv3ssd_deploy.core.suppression import (
+from mbv3ssd_deploy.core.nms import (
     best_of_each_class,
     candidates_above,
     in_result_order,
     suppressed,
 )
+from mbv3ssd_deploy.core.priors import build_priors
+from mbv3ssd_deploy.core.spec import BoxEdges, DecodeSpec, DetectorSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,12 +1,148 @@
-"""Greedy non-maximum suppression."""
+"""Candidates, and which of them suppress each other: the steps between scores and detections.
+
+Each step keeps some of the candidates and may order them anew; `core.detections` puts them in a
+row, and `DecodeSpec` holds their rules.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from mbv3ssd_deploy.core.arrays import F32, I64, Bools
 from mbv3ssd_deploy.core.boxes import iou_matrix
+from mbv3ssd_deploy.core.spec import DecodeSpec, NmsScope, ResultOrder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Priors that may hold an object of a class: `priors`, `labels` and `scores`, each (n,)."""
+
+    priors: I64
+    labels: I64
+    scores: F32
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, rows: I64) -> Candidates:
+        """Return these rows only, in their order."""
+        return Candidates(self.priors[rows], self.labels[rows], self.scores[rows])
+
+
+def candidates_above(scores: F32, decode: DecodeSpec) -> Candidates:
+    """Return what lies above the score threshold, class by class, best first, cut per class.
+
+    Args:
+        scores: (P, C); column 0 is the background and left out; NaN is never above a threshold.
+        decode: gives `score_threshold` and `candidates_per_class`.
+    """
+    ranked = []
+    for of_class in scores.T[1:]:
+        above = np.flatnonzero(of_class > decode.score_threshold)
+        ranked.append(above[best_first(of_class[above])][: decode.candidates_per_class])
+    labels = np.repeat(np.arange(1, scores.shape[1]), [len(rows) for rows in ranked])
+    priors = np.concatenate(ranked)
+    return Candidates(priors, labels, scores[priors, labels])
+
+
+def suppressed(
+    found: Candidates, boxes: F32, decode: DecodeSpec, input_size: tuple[int, int]
+) -> Candidates:
+    """Return the candidates that no better one of their scope hides, best first in each class.
+
+    Args:
+        found: the candidates.
+        boxes: (P, 4) normalised corners of the areas that the priors' boxes cover.
+        decode: gives `nms_scope`, `iou_threshold`, `iou_epsilon` and `suppress_at_threshold`.
+        input_size: width and height of the network's input.
+    """
+    return found.take(_SCOPES[decode.nms_scope](found, boxes, decode, input_size))
+
+
+def best_of_each_class(found: Candidates, decode: DecodeSpec) -> Candidates:
+    """Return at most `keep_per_class` of each class; the best of a class must stand first."""
+    if decode.keep_per_class is None:
+        return found
+    by_class = [np.flatnonzero(found.labels == label) for label in np.unique(found.labels)]
+    return found.take(_joined([rows[: decode.keep_per_class] for rows in by_class]))
+
+
+def in_result_order(found: Candidates, decode: DecodeSpec) -> Candidates:
+    """Return the best `keep_total` over all classes, in the order of the result."""
+    is_cut = decode.keep_total is not None and len(found) > decode.keep_total
+    # the last key of lexsort ranks first
+    keys: dict[ResultOrder, tuple[F32 | I64, ...]] = {
+        ResultOrder.SCORE: (found.labels, found.priors, -found.scores),
+        ResultOrder.CLASS: (found.priors, -found.scores, found.labels),
+        ResultOrder.CLASS_PRIOR: (found.priors, found.labels),
+    }
+    order = ResultOrder.SCORE if is_cut else decode.order
+    return found.take(np.lexsort(keys[order])[: decode.keep_total])
+
+
+def _survivors_by_class(
+    found: Candidates, boxes: F32, decode: DecodeSpec, _: tuple[int, int]
+) -> I64:
+    kept = []
+    for label in np.unique(found.labels):
+        rows = np.flatnonzero(found.labels == label)
+        scores = found.scores[rows]
+        winners = nms(
+            boxes[found.priors[rows]],
+            scores,
+            decode.iou_threshold,
+            decode.iou_epsilon,
+            suppress_at_threshold=decode.suppress_at_threshold,
+            limit=decode.keep_per_class,
+        )
+        kept.append(rows[winners])
+    return _joined(kept)
+
+
+def _survivors_over_all(
+    found: Candidates, boxes: F32, decode: DecodeSpec, input_size: tuple[int, int]
+) -> I64:
+    width, height = input_size
+    rows = np.lexsort((found.labels, found.priors))  # who of two equal scores comes first
+    pixels = boxes[found.priors[rows]] * np.array((width, height) * 2, dtype=np.float32)
+    apart = pixels.max(initial=0.0) + 1
+    shifted = pixels + found.labels[rows, None].astype(np.float32) * apart
+    winners = nms(
+        shifted,
+        found.scores[rows],
+        decode.iou_threshold,
+        decode.iou_epsilon * width * height,
+        suppress_at_threshold=decode.suppress_at_threshold,
+        limit=_enough(decode),
+    )
+    return rows[winners]
+
+
+def _enough(decode: DecodeSpec) -> int | None:
+    """Return how many winners over all classes decide the result: all, where classes are cut."""
+    if decode.keep_total is None or decode.keep_per_class is not None:
+        return None
+    return decode.keep_total + 1  # one more, so that a cut is seen
+
+
+def _joined(rows: list[I64]) -> I64:
+    return np.concatenate([np.empty(0, dtype=np.int64), *rows])
+
+
+_SCOPES: Mapping[NmsScope, Callable[[Candidates, F32, DecodeSpec, tuple[int, int]], I64]] = (
+    MappingProxyType(
+        {
+            NmsScope.CLASS: _survivors_by_class,
+            NmsScope.ALL_CLASSES: _survivors_over_all,
+        }
+    )
+)
+
 
 # Boxes are compared block by block: a whole matrix of 3000 priors would be 36 MB, many times over.
 _BLOCK = 256

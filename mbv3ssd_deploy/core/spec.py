@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.errors import SpecError
+from mbv3ssd_deploy.io.records import Json, json_from_record, merged_json, record_from_json
 
 
 class ChannelOrder(enum.StrEnum):
@@ -316,3 +317,44 @@ class DetectorSpec:
     def num_classes(self) -> int:
         """C: the number of classes, the background counted."""
         return len(self.class_names)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierSpec:
+    """A classifier's spec. `arch` is that of detectors with its backbone.
+
+    `class_names` have no background, unlike a detector's.
+    """
+
+    name: str
+    arch: ArchSpec
+    input: InputSpec
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise SpecError("a classifier needs at least one class", where="class_names")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise SpecError("duplicate class names", where="class_names")
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, without a background."""
+        return len(self.class_names)
+
+
+__all__ = ["Json", "json_from_spec", "merged_json", "spec_from_json"]
+
+
+def json_from_spec(spec: DetectorSpec) -> Json:
+    """Return `spec` as a dict of plain JSON values, in the order of its fields."""
+    return json_from_record(spec)
+
+
+def spec_from_json(data: object, *, where: str = "spec") -> DetectorSpec:
+    """Return the spec that `json_from_spec` wrote.
+
+    Raises:
+        SpecError: with every key that is missing, unknown or of the wrong type.
+    """
+    return record_from_json(DetectorSpec, data, where=where)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mbv3ssd_deploy.data.class_names import check_class_names, labels_by_name
 from mbv3ssd_deploy.data.coco import read_coco
-from mbv3ssd_deploy.data.dataset import Dataset, Split
-from mbv3ssd_deploy.data.made_split import SPLIT_SEED
+from mbv3ssd_deploy.data.dataset import Dataset, Split, check_class_names, labels_by_name
+from mbv3ssd_deploy.data.hash_split import SPLIT_SEED
 from mbv3ssd_deploy.data.voc import read_voc
 from mbv3ssd_deploy.data.yolo import read_yolo
 from mbv3ssd_deploy.errors import DatasetError

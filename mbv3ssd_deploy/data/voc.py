@@ -9,16 +9,26 @@ xmin = 1, xmax = width is the whole width, so the continuous corners are x1 = xm
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from xml.parsers import expat
 
-from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
-from mbv3ssd_deploy.data.class_names import class_names_found, labels_by_name, read_class_list
-from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
+from mbv3ssd_deploy.data.dataset import (
+    AnnotatedImage,
+    AnnotatedObject,
+    Box,
+    Dataset,
+    DatasetProblem,
+    Split,
+    checked_samples,
+    class_names_found,
+    dataset_from_samples,
+    labels_by_name,
+    read_class_list,
+)
+from mbv3ssd_deploy.data.hash_split import SPLIT_SEED, belongs_to, made_split, part_folders
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.made_split import SPLIT_SEED, belongs_to, made_split
-from mbv3ssd_deploy.data.voc_folder import VocFolder, list_voc_folders
-from mbv3ssd_deploy.data.voc_xml import VocAnnotation, read_voc_annotation
 from mbv3ssd_deploy.errors import DatasetError, FormatError
 from mbv3ssd_deploy.io.progress import Progress, silent
 
@@ -237,3 +247,229 @@ def _no_such_split(folders: Sequence[VocFolder], split: Split) -> DatasetError:
         where=", ".join(str(folder.root) for folder in folders),
         hint=f"write ImageSets/Main/{split}.txt, one file name without extension a line",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class VocFolder:
+    """One root and its files.
+
+    Attributes:
+        root: the folder.
+        images: by file name without extension.
+        twins: images left out, because another one has their name with another extension.
+        annotations: by file name without extension.
+        lists: likewise, those of `ImageSets/Main`; empty where it came without.
+        part: set where the whole folder is one part of a data set.
+    """
+
+    root: Path
+    images: Mapping[str, Path]
+    twins: Mapping[str, Path]
+    annotations: Mapping[str, Path]
+    lists: Mapping[str, Path]
+    part: Split | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that its lists name, or the one that it is."""
+        return (self.part,) if self.part else tuple(s for s in Split if s in self.lists)
+
+
+def list_voc_folders(root: Path) -> list[VocFolder]:
+    """Return the folder, or its train, val and test where each holds its own files.
+
+    Raises:
+        DatasetError: there is no such folder, or no image or no annotation in it.
+    """
+    parts = part_folders(root)
+    if not parts or (root / "JPEGImages").is_dir():
+        return [_list_folder(root)]
+    return [_list_folder(path, part) for part, path in parts.items()]
+
+
+def _list_folder(root: Path, part: Split | None = None) -> VocFolder:
+    if not root.is_dir():
+        raise DatasetError(
+            "there is no such folder",
+            where=str(root),
+            hint="name the folder that holds JPEGImages, Annotations and ImageSets, or one with "
+            "images and .xml files side by side",
+        )
+    image_folder, annotation_folder = root / "JPEGImages", root / "Annotations"
+    images, twins = _files_by_stem(
+        image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS
+    )
+    annotations, _ = _files_by_stem(
+        annotation_folder if annotation_folder.is_dir() else root, (".xml",)
+    )
+    if not images or not annotations:
+        missing = "image" if not images else "annotation (.xml)"
+        raise DatasetError(
+            f"there is no {missing} in JPEGImages and Annotations, nor in the folder itself",
+            where=str(root),
+            hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
+        )
+    lists, _ = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
+    return VocFolder(root, images, twins, annotations, lists, part)
+
+
+def _files_by_stem(
+    folder: Path, extensions: tuple[str, ...]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the first file of each name, and a second one where there is any."""
+    first: dict[str, Path] = {}
+    second: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in extensions and not path.name.startswith("."):
+            (second if path.stem in first else first).setdefault(path.stem, path)
+    return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class VocAnnotation:
+    """What an annotation file says: the objects, and the image's size where it gives one."""
+
+    objects: tuple[AnnotatedObject, ...]
+    size: tuple[int, int] | None
+
+
+def read_voc_annotation(path: Path, problems: list[DatasetProblem]) -> VocAnnotation:
+    """Read one annotation file; parts of objects (a person's head) are not objects here.
+
+    Args:
+        path: the `.xml` file.
+        problems: gets a line for each object that has no name or no complete box.
+
+    Raises:
+        FormatError: the file cannot be read, is no XML, or is no annotation.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    try:
+        root = parse_xml(data)
+    except FormatError as error:
+        line = error.where.removeprefix("line ")
+        raise FormatError(error.message, where=f"{path}:{line}") from None
+    if root.tag != "annotation":
+        raise FormatError(f"the root is <{root.tag}>, not <annotation>", where=f"{path}:1")
+    objects = []
+    for element in root.children:
+        if element.tag == "object":
+            thing = _object_from(element, path, problems)
+            if thing is not None:
+                objects.append(thing)
+    return VocAnnotation(tuple(objects), _size_from(root))
+
+
+def _size_from(root: XmlElement) -> tuple[int, int] | None:
+    size = root.child("size")
+    if size is None:
+        return None
+    try:
+        return int(float(size.text_of("width"))), int(float(size.text_of("height")))
+    except (ValueError, OverflowError):  # left empty by some tools: the image knows better
+        return None
+
+
+def _object_from(
+    element: XmlElement, path: Path, problems: list[DatasetProblem]
+) -> AnnotatedObject | None:
+    place = f"{path}:{element.line}"
+    name = element.text_of("name")
+    if not name:
+        problems.append(DatasetProblem(place, "an object without a name", "broken-object"))
+        return None
+    _check_blanks(element, name, place, problems)
+    box_element = element.child("bndbox")
+    if box_element is None:
+        problems.append(DatasetProblem(place, f"{name} has no <bndbox>", "broken-object"))
+        return None
+    place = f"{path}:{box_element.line}"
+    try:
+        box = _box_from(box_element)
+    except ValueError:
+        reason = f"{name}: <bndbox> lacks xmin, ymin, xmax or ymax, or one is no number"
+        problems.append(DatasetProblem(place, reason, "broken-object"))
+        return None
+    return AnnotatedObject(name, box, place, difficult=element.text_of("difficult") == "1")
+
+
+def _check_blanks(
+    element: XmlElement, name: str, place: str, problems: list[DatasetProblem]
+) -> None:
+    """Count a name with blanks around it; line breaks come from indentation and mean nothing."""
+    written = element.child("name")
+    if written is not None and written.text != name and "\n" not in written.text:
+        reason = f"{written.text!r} is read as {name!r}"
+        problems.append(DatasetProblem(place, reason, "blank-in-class"))
+
+
+def _box_from(element: XmlElement) -> Box:
+    """Return the continuous corners of inclusive ones; ValueError where a number is missing."""
+    xmin, ymin, xmax, ymax = (
+        float(element.text_of(name)) for name in ("xmin", "ymin", "xmax", "ymax")
+    )
+    # one pixel is as thin as this convention can say; whoever wrote xmin = xmax meant nothing
+    x1 = xmin if xmin == xmax else xmin - 1
+    y1 = ymin if ymin == ymax else ymin - 1
+    # an inverted box must stay one: 10..9 would otherwise become 9..9
+    return (xmin if xmin > xmax else x1, ymin if ymin > ymax else y1, xmax, ymax)
+
+
+@dataclass(slots=True)
+class XmlElement:
+    """One element: its tag, the line it starts in, its own text, and the elements inside it."""
+
+    tag: str
+    line: int
+    text: str = ""
+    children: list[XmlElement] = field(default_factory=list)
+
+    def child(self, tag: str) -> XmlElement | None:
+        """Return the first element inside this one that has the tag, or None."""
+        return next((child for child in self.children if child.tag == tag), None)
+
+    def text_of(self, tag: str) -> str:
+        """Return the text of the first element inside that has the tag, stripped; "" if none."""
+        child = self.child(tag)
+        return child.text.strip() if child else ""
+
+
+def parse_xml(data: bytes) -> XmlElement:
+    """Return the root element of the document.
+
+    Raises:
+        FormatError: it is no XML, or it has a DOCTYPE; `where` is "line N".
+    """
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    top = XmlElement("", 0)
+    stack = [top]
+
+    def start(tag: str, _attributes: dict[str, str]) -> None:
+        element = XmlElement(tag, parser.CurrentLineNumber)
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def text(characters: str) -> None:
+        stack[-1].text += characters
+
+    def doctype(*_facts: object) -> None:
+        raise FormatError(
+            "the file has a DOCTYPE, which no annotation needs",
+            where=f"line {parser.CurrentLineNumber}",
+        )
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _tag: stack.pop()
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(data, True)  # noqa: FBT003 -- expat's own signature
+    except expat.ExpatError as error:
+        raise FormatError(
+            f"the file is no XML: {expat.ErrorString(error.code)}", where=f"line {error.lineno}"
+        ) from None
+    return top.children[0]

@@ -16,11 +16,20 @@ from typing import Any
 
 import yaml
 
-from mbv3ssd_deploy.data.annotated import AnnotatedImage, checked_samples, dataset_from_samples
-from mbv3ssd_deploy.data.class_names import BACKGROUND, check_class_names, labels_by_name
-from mbv3ssd_deploy.data.dataset import Dataset, DatasetProblem, Split
+from mbv3ssd_deploy.data.dataset import (
+    BACKGROUND,
+    AnnotatedImage,
+    AnnotatedObject,
+    Box,
+    Dataset,
+    DatasetProblem,
+    Split,
+    check_class_names,
+    checked_samples,
+    dataset_from_samples,
+    labels_by_name,
+)
 from mbv3ssd_deploy.data.images import IMAGE_EXTENSIONS
-from mbv3ssd_deploy.data.objects import AnnotatedObject, Box
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.io.progress import Progress, silent
 

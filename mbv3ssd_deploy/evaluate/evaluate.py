@@ -1,9 +1,4 @@
-"""Evaluating a detector on a data set: every runtime sees every image, a few at a time.
-
-All runtimes are measured by the family's own decode rules on their raw heads, from a low score on
-(`SCORE_THRESHOLD`), so that a difference between two of them is a difference of their heads. Where
-a network has post-processing of its own, its boxes are measured beside, as they are.
-"""
+"""Which class of the data a class of the model is: by name, in whatever order."""
 
 from __future__ import annotations
 
@@ -13,21 +8,102 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mbv3ssd_deploy.core.arrays import F32, F64, U8
+from mbv3ssd_deploy.core.arrays import F32, F64, I64, U8
 from mbv3ssd_deploy.core.average_precision import Protocol, average_precision
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import BoxEdges, DetectorSpec
 from mbv3ssd_deploy.core.truth import GroundTruth
-from mbv3ssd_deploy.data.dataset import Dataset, Sample
+from mbv3ssd_deploy.data.dataset import Dataset, Sample, class_key
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import DatasetError, FormatError
-from mbv3ssd_deploy.evaluate.class_match import ClassMatch, match_classes
 from mbv3ssd_deploy.evaluate.report import EvaluationReport, LeftOutImage, RuntimeRow
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.model import Output
 from mbv3ssd_deploy.runtimes.open_model import OpenedModel
+
+_LISTED = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassMatch:
+    """The model's classes in terms of the data's.
+
+    Attributes:
+        labels: (C,) the data's label of each label of the model; 0 where the data has no such
+            class, and for the background.
+        respelled: (model's name, data's name) of classes that differ by case, blanks, - or _ only.
+        unknown: names of the data that the model does not know.
+        unused: names of the model that the data does not have.
+    """
+
+    labels: I64
+    respelled: tuple[tuple[str, str], ...]
+    unknown: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def notices(self) -> tuple[str, ...]:
+        """Return what a user should know, in sentences."""
+        said = []
+        if self.unknown:
+            said.append(
+                f"the model does not know {listed(self.unknown)}: such objects count as missed"
+            )
+        if self.unused:
+            said.append(
+                f"the data has no {listed(self.unused)}: what the model finds of it does not count"
+            )
+        if self.respelled:
+            pairs = [f"{ours!r} is {theirs!r}" for ours, theirs in self.respelled]
+            said.append(f"spelled in two ways: {', '.join(pairs)}")
+        return tuple(said)
+
+    def of_data(self, detections: Detections) -> Detections:
+        """Return the detections with the data's labels, those of its classes only."""
+        labels = self.labels[detections.labels]
+        kept = labels > 0
+        return Detections(detections.boxes[kept], detections.scores[kept], labels[kept])
+
+
+def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
+    """Return which class of `data` each class of `model` is; both begin with the background.
+
+    Names are equal as they are written, or failing that without case, blanks, hyphens and
+    underscores.
+
+    Raises:
+        DatasetError: not one class of the data is one of the model's.
+    """
+    exact = {name: label for label, name in enumerate(data) if label}
+    loose = {class_key(name): label for name, label in exact.items() if name not in model[1:]}
+    labels = np.zeros(len(model), np.int64)
+    respelled = []
+    for index, name in enumerate(model[1:], 1):
+        label = exact.get(name, 0)
+        if not label:
+            label = loose.get(class_key(name), 0)
+            respelled += [(name, data[label])] if label else []
+        labels[index] = label
+    taken = set(labels.tolist())
+    unknown = tuple(name for name, label in exact.items() if label not in taken)
+    if len(unknown) == len(exact):
+        raise DatasetError(
+            f"no class of the data is one of the model's: the data has {listed(data[1:])}; "
+            f"the model has {listed(model[1:])}",
+            hint="where the model's names are made up, export its checkpoint again with "
+            "`--labels FILE`, the names one a line in the order of training",
+        )
+    unused = tuple(model[i] for i in range(1, len(model)) if not labels[i])
+    return ClassMatch(labels, tuple(respelled), unknown, unused)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names in a row, quoted; the first few of many."""
+    shown = ", ".join(repr(name) for name in names[:_LISTED])
+    more = len(names) - _LISTED
+    return f"{shown} and {more} more" if more > 0 else shown
+
 
 SCORE_THRESHOLD = 0.01
 """A curve wants the unsure boxes, too; a family whose own threshold is lower keeps that."""

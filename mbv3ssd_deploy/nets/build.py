@@ -1,13 +1,179 @@
-"""DetectorSpec -> SsdNet."""
+"""SSDLite on MobileNetV3, one network for every family.
+
+SSD is arXiv 1512.02325, SSDLite 1801.04381, MobileNetV3 1905.02244.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 
-from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.core.spec import ArchSpec, DetectorSpec, TapPlace
 from mbv3ssd_deploy.errors import SpecError
-from mbv3ssd_deploy.nets.shapes import feature_map_sizes
-from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.nets.blocks import (
+    ChannelNorm,
+    ConvBnAct,
+    ExtraLevel,
+    InvertedResidual,
+    build_last,
+    build_wide,
+)
+from mbv3ssd_deploy.nets.layouts import Activation, Layout, PredictorKind
+from mbv3ssd_deploy.nets.plan import NetPlan, feature_map_sizes, plan_net
+
+
+class FeatureMaps(nn.Module):
+    """Image -> the feature maps that the heads read, largest first.
+
+    `features` has one part a tap, `extra` one level each; names as in torchvision's ssdlite.
+    `rest` is what the last tap leaves of its feature: nothing, or an activation.
+    """
+
+    def __init__(self, arch: ArchSpec, plan: NetPlan) -> None:
+        super().__init__()
+        *parts, self.rest = parts_between_taps(arch, plan)
+        self.features = nn.Sequential(*parts)
+        self.extra = nn.ModuleList(ExtraLevel(extra, plan.layout) for extra in plan.extras)
+        normalises = plan.layout.head.normalises_first
+        self.first_norm = ChannelNorm(plan.map_channels[0]) if normalises else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps (N, C, rows, columns) for `x` (N, 3, H, W)."""
+        maps: list[torch.Tensor] = []
+        for part in self.features:
+            x = part(x)
+            maps.append(x)
+        x = self.rest(x)
+        for level in self.extra:
+            x = level(x)
+            maps.append(x)
+        return [self.first_norm(maps[0]), *maps[1:]]
+
+
+def _features(plan: NetPlan) -> list[nn.Module]:
+    layout = plan.layout
+    stem = ConvBnAct(
+        3,
+        plan.stem_channels,
+        activation=Activation.HARDSWISH,
+        layout=layout,
+        kernel=3,
+        stride=2,
+        bias=layout.base_bias,
+    )
+    blocks = (InvertedResidual(block, layout) for block in plan.blocks)
+    wide = layout.wide_channels
+    tail = [build_last(plan), *([] if wide is None else [build_wide(plan, wide)])]
+    return [stem, *blocks, *tail]
+
+
+def parts_between_taps(arch: ArchSpec, plan: NetPlan) -> list[nn.Sequential]:
+    """Return what leads to each tap from the one before, and what the last one leaves."""
+    features = _features(plan)
+    places = {tap.feature: tap.place for tap in arch.taps}
+    parts: list[nn.Sequential] = []
+    current: list[nn.Module] = []
+    for number, feature in enumerate(features[: arch.taps[-1].feature + 1]):
+        if places.get(number) is TapPlace.EXPANSION and isinstance(feature, InvertedResidual):
+            # a slice of a Sequential keeps its item numbers, and so the weights' names
+            parts.append(nn.Sequential(*current, feature.block[0]))
+            current = [feature.block[1:]]
+        elif places.get(number) is TapPlace.BEFORE_ACTIVATION and isinstance(
+            feature, nn.Sequential
+        ):
+            parts.append(nn.Sequential(*current, feature[:-1]))
+            current = [feature[-1]]
+        else:
+            current.append(feature)
+            if number in places:
+                parts.append(nn.Sequential(*current))
+                current = []
+    return [*parts, nn.Sequential(*current)]
+
+
+class Head(nn.Module):
+    """One predictor a level; `module_list` in the order of the feature maps."""
+
+    def __init__(
+        self, map_channels: Sequence[int], boxes: Sequence[int], values: int, layout: Layout
+    ) -> None:
+        super().__init__()
+        outputs = [count * values for count in boxes]
+        self.values = values
+        last = len(outputs) - 1
+        self.module_list = nn.ModuleList(
+            nn.Conv2d(channels, out, 1)
+            if layout.head.bare_last_level and level == last
+            else _predictor(channels, out, layout)
+            for level, (channels, out) in enumerate(zip(map_channels, outputs, strict=True))
+        )
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Return (N, P, values): level, row, column, box in the cell."""
+        flat = [
+            predictor(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.values)
+            for predictor, x in zip(self.module_list, maps, strict=True)
+        ]
+        return torch.cat(flat, dim=1)
+
+
+def _predictor(channels: int, outputs: int, layout: Layout) -> nn.Module:
+    if layout.head.kind is PredictorKind.CONVOLUTION:
+        return nn.Conv2d(channels, outputs, 3, padding=1)
+    return nn.Sequential(
+        ConvBnAct(
+            channels,
+            channels,
+            activation=Activation.RELU6,
+            layout=layout,
+            kernel=3,
+            groups=channels,
+            bias=layout.head.depthwise_bias,
+        ),
+        nn.Conv2d(channels, outputs, 1),
+    )
+
+
+class Heads(nn.Module):
+    """Both predictors of a detector."""
+
+    def __init__(
+        self, map_channels: Sequence[int], boxes: Sequence[int], classes: int, layout: Layout
+    ) -> None:
+        super().__init__()
+        self.classification_head = Head(map_channels, boxes, classes, layout)
+        self.regression_head = Head(map_channels, boxes, 4, layout)
+
+    def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return loc (N, P, 4) and conf (N, P, C)."""
+        return self.regression_head(maps), self.classification_head(maps)
+
+
+class SsdNet(nn.Module):
+    """Image -> raw heads. The spec says how the image is made and how the heads are read.
+
+    Args:
+        arch: which network.
+        boxes_per_cell: how many priors stand in a cell, level by level.
+        num_classes: C, the background counted.
+    """
+
+    def __init__(self, arch: ArchSpec, boxes_per_cell: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        plan = plan_net(arch)
+        self.backbone = FeatureMaps(arch, plan)
+        self.head = Heads(plan.map_channels, boxes_per_cell, num_classes, plan.layout)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return raw offsets `loc` (N, P, 4) and class logits `conf` (N, P, C), background first.
+
+        `x` is (N, 3, H, W) float32, normalised as the spec's `input` says. P counts level, row,
+        column, box in the cell.
+        """
+        loc, conf = self.head(self.backbone(x))
+        return loc, conf
 
 
 def build_net(spec: DetectorSpec) -> SsdNet:

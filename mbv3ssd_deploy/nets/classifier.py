@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
-from mbv3ssd_deploy.nets.build import initialise_features
+from mbv3ssd_deploy.nets.build import initialise_features, parts_between_taps
 from mbv3ssd_deploy.nets.plan import NetPlan, divisible_width, plan_net
-from mbv3ssd_deploy.nets.ssd import parts_between_taps
 
 HIDDEN = {Backbone.LARGE: 1280, Backbone.SMALL: 1024}
 """Width of the layer before the last, at width 1.0 and with the full tail."""

@@ -1,8 +1,4 @@
-"""ArchSpec -> every width, stride and shortcut of its network, as numbers; no torch here.
-
-Features are numbered as in torchvision's MobileNetV3: 0 is the stem, 1..n the blocks, n + 1 the
-last 1x1 convolution.
-"""
+"""How large the feature maps of a network are."""
 
 from __future__ import annotations
 
@@ -24,6 +20,37 @@ from mbv3ssd_deploy.nets.layouts import (
     block_rows,
     layout_of,
 )
+
+
+def feature_map_sizes(arch: ArchSpec, height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Return (rows, columns) of each map that a head reads, for an input of `height` x `width`.
+
+    Every convolution is padded by half its odd kernel, so one of stride s makes ceil(n / s) of n
+    (the size formula of PyTorch's Conv2d documentation).
+
+    Raises:
+        SpecError: the arch contradicts itself, or the input has no pixels.
+    """
+    if height < 1 or width < 1:
+        raise SpecError(f"the input size {height} x {width} has no pixels")
+    plan = plan_net(arch)
+    strides = (2, *(block.stride for block in plan.blocks), 1, 1)
+    sizes: list[tuple[int, int]] = []
+    for tap in arch.taps:
+        # a block strides in its depthwise convolution, which comes after its expansion
+        passed = tap.feature + (tap.place is not TapPlace.EXPANSION)
+        size = (height, width)
+        for stride in strides[:passed]:
+            size = _strided(size, stride)
+        sizes.append(size)
+    for _ in plan.extras:
+        sizes.append(_strided(sizes[-1], 2))
+    return tuple(sizes)
+
+
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    rows, cols = size
+    return -(-rows // stride), -(-cols // stride)
 
 
 class Shortcut(enum.StrEnum):

@@ -15,13 +15,17 @@ import torch
 from torch.nn import functional
 
 from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
-from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.spec import Backbone
-from mbv3ssd_deploy.data.classification import NO_CLASS_AUGMENTATION, ClassSamples
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
+from mbv3ssd_deploy.core.spec import Backbone, ClassifierSpec
 from mbv3ssd_deploy.data.dataset import Split
-from mbv3ssd_deploy.data.folders import ClassificationSet, crops_of_objects, read_image_folder
-from mbv3ssd_deploy.data.made_split import SPLIT_SEED
+from mbv3ssd_deploy.data.folders import (
+    NO_CLASS_AUGMENTATION,
+    ClassificationSet,
+    ClassSamples,
+    crops_of_objects,
+    read_image_folder,
+)
+from mbv3ssd_deploy.data.hash_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from mbv3ssd_deploy.data.classification import ClassSample, ClassSamples
+from mbv3ssd_deploy.data.folders import ClassSample, ClassSamples
 from mbv3ssd_deploy.data.loader import TrainingSample, TrainingSamples, epoch_order
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.train.loss import Truths

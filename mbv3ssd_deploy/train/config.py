@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mbv3ssd_deploy.core.spec import Backbone
-from mbv3ssd_deploy.data.augment import AugmentOptions
-from mbv3ssd_deploy.data.colours import ColourOptions
+from mbv3ssd_deploy.data.augment import AugmentOptions, ColourOptions
 from mbv3ssd_deploy.data.dataset import Split
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.io.progress import Progress, silent

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.core.average_precision import ApReport, Protocol, average_precision
 from mbv3ssd_deploy.core.detections import Detections, detections_from_heads, scaled
@@ -26,12 +26,11 @@ from mbv3ssd_deploy.core.priors import build_priors
 from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec, PriorSpec
 from mbv3ssd_deploy.data.augment import NO_AUGMENTATION
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
+from mbv3ssd_deploy.data.hash_split import SPLIT_SEED
 from mbv3ssd_deploy.data.loader import TrainingSamples
-from mbv3ssd_deploy.data.made_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError, SpecError
-from mbv3ssd_deploy.nets.build import build_net
-from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.nets.build import SsdNet, build_net
 from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, open_in_order, padded_truths
 from mbv3ssd_deploy.train.config import Freeze
 from mbv3ssd_deploy.train.history import DETECTOR_CURVES

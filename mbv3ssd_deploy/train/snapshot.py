@@ -24,8 +24,7 @@ from mbv3ssd_deploy.checkpoint.native_file import (
     write_native,
 )
 from mbv3ssd_deploy.checkpoint.reader import read_saved
-from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.spec import DetectorSpec
+from mbv3ssd_deploy.core.spec import ClassifierSpec, DetectorSpec
 from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 from mbv3ssd_deploy.train.config import Recipe

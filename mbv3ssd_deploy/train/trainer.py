@@ -19,8 +19,7 @@ import numpy as np
 from torch import nn
 
 from mbv3ssd_deploy.core.average_precision import ApReport
-from mbv3ssd_deploy.data.dataset import DatasetProblem
-from mbv3ssd_deploy.data.summary import every_problem, summary_of_training
+from mbv3ssd_deploy.data.dataset import DatasetProblem, every_problem, summary_of_training
 from mbv3ssd_deploy.errors import DatasetError, RuntimeFailedError, TrainingError
 from mbv3ssd_deploy.io.files import write_file
 from mbv3ssd_deploy.io.interrupts import StopRequest, stop_on_signals

@@ -12,18 +12,20 @@ from builders import seeded_state_dict, tiny_net, tiny_spec
 from checkpoint_files import INVENTORIES, Payload, inventory, saved, state_dict
 from torch.nn import functional
 
-from mbv3ssd_deploy.checkpoint.backbones.describe import describe_backbone
-from mbv3ssd_deploy.checkpoint.backbones.load import apply_backbone, load_backbone
-from mbv3ssd_deploy.checkpoint.backbones.table import BACKBONES
-from mbv3ssd_deploy.checkpoint.families.qfgaohao import TAPS as PLAIN_TAPS
-from mbv3ssd_deploy.checkpoint.families.ssdlite import ssdlite_arch
+from mbv3ssd_deploy.checkpoint.backbones.families import BACKBONES
+from mbv3ssd_deploy.checkpoint.backbones.load import (
+    apply_backbone,
+    describe_backbone,
+    load_backbone,
+)
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import CUT_TAPS
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import QFGAOHAO_TAPS as PLAIN_TAPS
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import TONGYU_TAPS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
-from mbv3ssd_deploy.checkpoint.families.tongyu import TAPS as TONGYU_TAPS
-from mbv3ssd_deploy.checkpoint.families.xiaolai import CUT_TAPS
+from mbv3ssd_deploy.checkpoint.families.torchvision import ssdlite_arch
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.checkpoint.native_file import write_native
-from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
-from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
+from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, ClassifierSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.classifier import build_classifier

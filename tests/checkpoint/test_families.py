@@ -212,7 +212,7 @@ def test_own_priors_lift_the_size_that_qfgaohaos_table_binds(tmp_path):
         (
             "qfgaohao_small",
             {"base_net__14__weight": None},
-            r"neither base_net\.18\.weight nor base_net\.14\.weight is there",
+            r"neither base_net\.18\.weight nor base_net\.14\.weight exists",
         ),
         (
             "torchvision_small",

@@ -6,8 +6,7 @@ from checkpoint_files import saved
 
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, load_detector
 from mbv3ssd_deploy.checkpoint.native_file import FORMAT, write_native
-from mbv3ssd_deploy.core.spec import ChannelOrder, ClipRule, ResizeRule
-from mbv3ssd_deploy.core.spec_json import json_from_spec
+from mbv3ssd_deploy.core.spec import ChannelOrder, ClipRule, ResizeRule, json_from_spec
 from mbv3ssd_deploy.errors import CheckpointError, OutputError, SpecError
 
 

@@ -6,8 +6,7 @@ import pytest
 from checkpoint_files import saved, state_dict
 
 from mbv3ssd_deploy.checkpoint.load import LoadOptions, drafted_spec, load_detector
-from mbv3ssd_deploy.core.spec import ChannelOrder
-from mbv3ssd_deploy.core.spec_json import json_from_spec
+from mbv3ssd_deploy.core.spec import ChannelOrder, json_from_spec
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 

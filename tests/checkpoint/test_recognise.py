@@ -5,8 +5,8 @@ import torch
 import zoo
 from checkpoint_files import INVENTORIES, inventory, saved
 
-from mbv3ssd_deploy.checkpoint.families.strangers import OTHERS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
+from mbv3ssd_deploy.checkpoint.families.unsupported import OTHERS
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.errors import CheckpointError
 

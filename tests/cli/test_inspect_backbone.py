@@ -7,7 +7,7 @@ import torch
 import zoo
 from click.testing import CliRunner
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.cli.inspect import TRAINED_LAYOUT
 from mbv3ssd_deploy.cli.main import cli
 from mbv3ssd_deploy.core.spec import Backbone

@@ -3,7 +3,7 @@
 import pytest
 from builders import tiny_spec
 
-from mbv3ssd_deploy.core.classifier_spec import ClassifierSpec
+from mbv3ssd_deploy.core.spec import ClassifierSpec
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.io.records import json_from_record, record_from_json
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3ssd_deploy.core.resize import resized_antialias, resized_cv2, resized_float
+from mbv3ssd_deploy.core.preprocess import resized_antialias, resized_cv2, resized_float
 
 RESIZERS = (resized_cv2, resized_antialias, resized_float)
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))

@@ -18,8 +18,10 @@ from mbv3ssd_deploy.core.spec import (
     PriorRounding,
     PriorSpec,
     Tap,
+    json_from_spec,
+    merged_json,
+    spec_from_json,
 )
-from mbv3ssd_deploy.core.spec_json import json_from_spec, merged_json, spec_from_json
 from mbv3ssd_deploy.errors import SpecError
 
 positive = st.floats(1e-3, 1e6)

@@ -6,19 +6,17 @@ from mbv3ssd_deploy.core.boxes import iou_matrix
 from mbv3ssd_deploy.data.augment import (
     NO_AUGMENTATION,
     AugmentOptions,
+    ColourOptions,
     Window,
     augment,
     boxes_in_window,
+    brightened,
+    contrasted,
     cut_window,
+    distort_colours,
     draw_crop,
     draw_zoom_out,
     mirrored,
-)
-from mbv3ssd_deploy.data.colours import (
-    ColourOptions,
-    brightened,
-    contrasted,
-    distort_colours,
     recoloured,
 )
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from dataset_files import plain_image
 
-from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.data.dataset import Split, summary_of_problems
 from mbv3ssd_deploy.data.sources import read_dataset
-from mbv3ssd_deploy.data.summary import summary_of_problems
 from mbv3ssd_deploy.errors import DatasetError
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]

@@ -6,15 +6,17 @@ from renderer.scenes import render_scene
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import ChannelOrder, InputSpec, ResizeRule
 from mbv3ssd_deploy.data.augment import Window
-from mbv3ssd_deploy.data.classification import (
+from mbv3ssd_deploy.data.dataset import Split
+from mbv3ssd_deploy.data.folders import (
     NO_CLASS_AUGMENTATION,
     ClassAugmentOptions,
+    ClassificationSet,
     ClassSamples,
     augment_for_class,
+    crops_of_objects,
     draw_part,
+    read_image_folder,
 )
-from mbv3ssd_deploy.data.dataset import Split
-from mbv3ssd_deploy.data.folders import ClassificationSet, crops_of_objects, read_image_folder
 from mbv3ssd_deploy.data.images import read_image, write_image
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mbv3ssd_deploy.data.image_header import read_image_size
-from mbv3ssd_deploy.data.images import read_image, write_image
+from mbv3ssd_deploy.data.images import read_image, read_image_size, write_image
 from mbv3ssd_deploy.errors import DatasetError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (19, 37, 3), dtype=np.uint8)

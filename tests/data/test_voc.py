@@ -4,7 +4,7 @@ import zoo
 from dataset_files import VocFolder, plain_image, voc_object
 
 from mbv3ssd_deploy.data.dataset import Split
-from mbv3ssd_deploy.data.made_split import made_split
+from mbv3ssd_deploy.data.hash_split import made_split
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
 

@@ -5,7 +5,7 @@ import pytest
 
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.errors import DatasetError
-from mbv3ssd_deploy.evaluate.class_match import match_classes
+from mbv3ssd_deploy.evaluate.evaluate import match_classes
 
 MODEL = ("background", "cat", "dog", "dining table")
 

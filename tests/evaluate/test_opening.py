@@ -15,7 +15,7 @@ from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.data.images import read_image
 from mbv3ssd_deploy.errors import BundleError, CheckpointError, RuntimeUnavailableError
 from mbv3ssd_deploy.evaluate.evaluate import evaluate, reading_of
-from mbv3ssd_deploy.evaluate.opening import opened
+from mbv3ssd_deploy.evaluate.run import opened
 from mbv3ssd_deploy.runtimes.open_model import MODELS
 
 CPU = ("torch", "onnx", "ncnn", "ncnn-fp16", "ncnn-bf16")
@@ -88,7 +88,7 @@ def test_the_usual_runtimes_and_why_one_is_left_out(bench):
         with opened(copy.directory) as ready:
             assert [model.name for model in ready.models] == ["onnx", "ncnn", "ncnn-fp16"]
             assert ready.left_out[0].startswith("torch is left out: the checkpoint")
-        with pytest.raises(BundleError, match="is not there"), opened(copy.directory, ("torch",)):
+        with pytest.raises(BundleError, match="is missing"), opened(copy.directory, ("torch",)):
             pass
         moved = bench.folder / "elsewhere.pth"
         with opened(copy.directory, ("torch",), checkpoint=moved) as ready:

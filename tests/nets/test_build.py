@@ -6,11 +6,11 @@ import torch
 import zoo
 from builders import class_names, tiny_input, tiny_net, tiny_spec
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.core.spec import Backbone, PriorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import SpecError
 from mbv3ssd_deploy.nets.build import build_net
-from mbv3ssd_deploy.nets.shapes import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes
 
 TORCHVISION = [
     ("torchvision_coco", Backbone.LARGE, 91, True),

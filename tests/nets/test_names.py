@@ -5,11 +5,11 @@ import torch
 from builders import tiny_net, tiny_spec
 from torch.nn import BatchNorm2d, Conv2d
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
 from mbv3ssd_deploy.nets.blocks import ChannelNorm, ConvBnAct, ExtraLevel, SqueezeExcite
+from mbv3ssd_deploy.nets.build import SsdNet
 from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.ssd import SsdNet
 
 
 def net_of(arch):

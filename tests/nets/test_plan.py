@@ -1,7 +1,7 @@
 import pytest
 from builders import class_names
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
 from mbv3ssd_deploy.nets.plan import Part, Shortcut, divisible_width, plan_net
 

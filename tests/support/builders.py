@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.core.spec import Backbone
 from mbv3ssd_deploy.nets.build import build_net
 

@@ -13,7 +13,7 @@ from mbv3ssd_deploy.core.truth import truth_from_boxes
 from mbv3ssd_deploy.data.dataset import Dataset, Sample
 from mbv3ssd_deploy.data.images import read_image, write_image
 from mbv3ssd_deploy.evaluate.evaluate import reading_of
-from mbv3ssd_deploy.evaluate.opening import opened
+from mbv3ssd_deploy.evaluate.run import opened
 from mbv3ssd_deploy.runtimes.model import Output
 from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 

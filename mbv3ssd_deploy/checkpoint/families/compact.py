@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
-from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, read_heads
-from mbv3ssd_deploy.checkpoint.families.preset import (
+from mbv3ssd_deploy.checkpoint.families.family import (
+    Draft,
+    Family,
+    HeadKeys,
     Preset,
+    Signature,
+    SpecRequest,
     preset_draft,
+    read_heads,
     shape_evidence,
     table_size,
 )
-from mbv3ssd_deploy.checkpoint.families.xiaolai import (
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     CUT_TAPS,
     backbone_rules,
     flat_extra_rules,
@@ -37,7 +41,7 @@ from mbv3ssd_deploy.core.spec import (
     ResultOrder,
 )
 from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.shapes import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes
 
 SIZE = 300
 LEVEL_NAMES = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")

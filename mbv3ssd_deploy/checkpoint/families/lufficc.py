@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
-from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, read_heads
-from mbv3ssd_deploy.checkpoint.families.preset import (
+from mbv3ssd_deploy.checkpoint.families.family import (
+    Draft,
+    Family,
+    HeadKeys,
     Preset,
+    Signature,
+    SpecRequest,
     preset_draft,
+    read_heads,
     shape_evidence,
     table_size,
 )
@@ -37,7 +41,7 @@ from mbv3ssd_deploy.core.spec import (
     TapPlace,
 )
 from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.shapes import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes
 
 SIZE = 320
 STEPS = (16, 32, 64, 107, 160, 320)
@@ -106,16 +110,18 @@ def _keymap(spec: DetectorSpec) -> KeyMap:
     for number, block in enumerate(names.blocks, start=1):
         parts = (block.expand, block.depthwise, block.project)
         source = f"backbone.features.{number}"
-        rules += block_rules(source, [part for part in parts if part is not None], block.squeeze)
+        rules += lufficc_block_rules(
+            source, [part for part in parts if part is not None], block.squeeze
+        )
     for number, extra in enumerate(names.extras):
         parts = (f"{extra}.0", f"{extra}.1", f"{extra}.2")
-        rules += block_rules(f"backbone.extras.{number}", parts, f"{extra}.1.2")
+        rules += lufficc_block_rules(f"backbone.extras.{number}", parts, f"{extra}.1.2")
     rules += predictor_rules(f"{PREDICTOR}.cls_headers", names.classification, ".conv")
     rules += predictor_rules(f"{PREDICTOR}.reg_headers", names.regression, ".conv")
     return KeyMap(tuple(rules))
 
 
-def block_rules(source: str, parts: Sequence[str], squeeze: str | None) -> list[KeyRule]:
+def lufficc_block_rules(source: str, parts: Sequence[str], squeeze: str | None) -> list[KeyRule]:
     """Return the rules of d-li14's block `source`, which has two parts or, expanding, three."""
     places = EXPANDED if len(parts) == len(EXPANDED) else PLAIN
     rules = [

@@ -8,13 +8,15 @@ signatures exclude each other (tests hold them against every family's key list),
 from __future__ import annotations
 
 from mbv3ssd_deploy.checkpoint.families.compact import COMPACT
-from mbv3ssd_deploy.checkpoint.families.jungin500 import JUNGIN500
 from mbv3ssd_deploy.checkpoint.families.lufficc import LUFFICC
 from mbv3ssd_deploy.checkpoint.families.mmdet import MMDET
-from mbv3ssd_deploy.checkpoint.families.native import NATIVE
-from mbv3ssd_deploy.checkpoint.families.qfgaohao import QFGAOHAO
-from mbv3ssd_deploy.checkpoint.families.tongyu import SHAOSHENGSONG, TONGYU
-from mbv3ssd_deploy.checkpoint.families.torchvision import TORCHVISION
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import (
+    JUNGIN500,
+    QFGAOHAO,
+    SHAOSHENGSONG,
+    TONGYU,
+)
+from mbv3ssd_deploy.checkpoint.families.torchvision import NATIVE, TORCHVISION
 from mbv3ssd_deploy.checkpoint.families.ujsyehao import UJSYEHAO
 
 FAMILIES = (

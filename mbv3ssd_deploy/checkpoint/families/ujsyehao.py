@@ -9,18 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mbv3ssd_deploy.checkpoint.families.family import Draft, Family, Signature, SpecRequest
-from mbv3ssd_deploy.checkpoint.families.heads import HeadKeys, HeadLevel, read_heads
-from mbv3ssd_deploy.checkpoint.families.preset import (
+from mbv3ssd_deploy.checkpoint.families.family import (
+    Draft,
+    Family,
+    HeadKeys,
+    HeadLevel,
     Preset,
+    Signature,
+    SpecRequest,
     preset_draft,
+    read_heads,
     shape_evidence,
     table_size,
     with_names,
 )
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import HEAD_ITEMS
-from mbv3ssd_deploy.checkpoint.families.xiaolai import (
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     CUT_TAPS,
+    HEAD_ITEMS,
     backbone_rules,
     flat_extra_rules,
 )
@@ -43,7 +48,7 @@ from mbv3ssd_deploy.core.spec import (
     ResultOrder,
 )
 from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.shapes import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes
 
 SIZE = 300
 # Step, smallest and largest box of each level, in pixels. The sizes stand in the head's code, which

@@ -23,15 +23,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from mbv3ssd_deploy.checkpoint.families.native import native_spec
+from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.arrays import F64
 from mbv3ssd_deploy.core.preprocess import input_from_image
 from mbv3ssd_deploy.core.spec import Backbone, DetectorSpec
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.nets.blocks import SqueezeExcite
-from mbv3ssd_deploy.nets.build import assemble_net
-from mbv3ssd_deploy.nets.ssd import SsdNet
+from mbv3ssd_deploy.nets.build import SsdNet, assemble_net
 from renderer.scenes import SCENE_CLASSES, render_scene
 
 CARD = """\
