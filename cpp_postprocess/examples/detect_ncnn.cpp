@@ -25,7 +25,7 @@ void detect(int argc, char const* const* argv) {
 
     ncnn::Extractor extractor = net.create_extractor();
     feed(extractor, "input", mat_from_tensor(tensor, about));
-    ncnn::Mat const rows = extract(extractor, "detection_out");  // empty where nothing was found
+    ncnn::Mat const rows = extract(extractor, "detection_out");  // empty if nothing was found
 
     std::size_t const row_count = rows.empty() ? 0 : static_cast<std::size_t>(rows.h);
     std::vector<mbv3ssd_detection> found(row_count);

@@ -1,5 +1,5 @@
-// The heads from ncnn, all else from this library: the family's own rules, thresholds that may
-// change from frame to frame. The network may be whole (its tail is then not computed) or made
+// Heads from ncnn, everything else from this library: the family's own rules, and thresholds that
+// may change from frame to frame. The network may be whole (its tail is then not computed) or made
 // with `to-ncnn --raw-heads`.
 //
 //     detect_ncnn_raw model.ncnn.param model.ncnn.bin model.mbv3c picture.ppm [ARITHMETIC]

@@ -1,7 +1,7 @@
-// The conv body in ONNX Runtime, all else from this library: body.onnx as `export` made it.
+// body.onnx in ONNX Runtime, everything else from this library.
 //
 //     detect_onnxruntime body.onnx model.mbv3c picture.ppm
-#define ORT_API_MANUAL_INIT  // so that use_runtime() can refuse with a sentence
+#define ORT_API_MANUAL_INIT  // so that use_runtime() can report an older library
 #include <onnxruntime_cxx_api.h>
 
 #include <array>

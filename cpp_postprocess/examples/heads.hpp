@@ -1,4 +1,4 @@
-// Raw heads out of ncnn, whichever way the network ends.
+// Raw heads from ncnn, for every form of outputs.
 #pragma once
 
 #include <algorithm>

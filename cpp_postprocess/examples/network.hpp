@@ -1,4 +1,4 @@
-// ncnn's half of an example: a net that was loaded, tensors in and out.
+// ncnn's half of an example: a loaded net, tensors in and out.
 #pragma once
 
 #include <net.h>  // ncnn
@@ -61,7 +61,7 @@ inline InputSize input_size_of(std::string const& param) {
     return {};
 }
 
-// Throws std::runtime_error if `made_for` is another size than what the network is to be fed: ncnn
+// Throws std::runtime_error if `made_for` is not the size of the given input: ncnn
 // would read past the end of its blobs.
 inline void check_input(InputSize const& made_for, std::uint32_t width, std::uint32_t height) {
     auto const differs = [](std::uint32_t a, std::uint32_t b) { return a != 0 && a != b; };

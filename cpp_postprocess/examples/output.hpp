@@ -1,4 +1,4 @@
-// One line a detection: name, score, corners in pixels.
+// One line per detection: name, score, corners in pixels.
 #pragma once
 
 #include <cstdio>

@@ -1,4 +1,4 @@
-// Pictures as binary PPM ("P6", 8 bits), so that the examples need no library of images.
+// Pictures as binary PPM ("P6", 8 bits), so that the examples need no image library.
 #pragma once
 
 #include <cstdint>

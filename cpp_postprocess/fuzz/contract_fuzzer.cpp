@@ -1,4 +1,4 @@
-// Any bytes are a contract or a sentence; and any body with a right checksum, too.
+// Any bytes, and any body with a correct checksum, are a contract or a clean error.
 #include "input.hpp"
 #include "mbv3ssd/c_api.h"
 #include "mbv3ssd/contract.hpp"

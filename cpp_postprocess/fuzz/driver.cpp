@@ -1,5 +1,5 @@
-// A fuzzer without libFuzzer: FUZZER [SECONDS [SEED]]. Bytes at random, floats as heads have them,
-// and mutations of what was tried before. It knows nothing of coverage; the sanitizers do the work.
+// A fuzzer without libFuzzer: FUZZER [SECONDS [SEED]]. Random bytes, floats in the range of heads,
+// and mutations of earlier inputs. It does not use coverage; the sanitizers find the errors.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +32,7 @@ Bytes random_floats(Random& random) {
     return bytes;
 }
 
-// The body of a sound contract: the fuzzers of the other two read it as numbers.
+// The body of a valid contract: the fuzzers of the other two read it as numbers.
 Bytes sound_body() {
     auto const file = ContractBytes(small_contract()).sealed();
     return {file.begin() + 20, file.end()};

@@ -1,4 +1,4 @@
-// Any bytes are a golden file or a sentence; and any body with a right checksum, too.
+// Any bytes, and any body with a correct checksum, are a golden file or a clean error.
 #include "golden.hpp"
 #include "input.hpp"
 #include "small_golden.hpp"
@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
     parse(data, size);
     auto const sealed = GoldenBytes::seal({data, data + size});
     parse(sealed.data(), sealed.size());
-    // a sound file with some of its bytes changed: what lies deep in it is reached, too
+    // a valid file with some bytes changed, to reach the fields deep inside
     auto body = GoldenBytes(small_golden()).bytes();
     Input input(data, size);
     while (input.left() >= 8) {

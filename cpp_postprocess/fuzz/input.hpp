@@ -1,4 +1,4 @@
-// Numbers out of a fuzzer's bytes; 0 when they have run out.
+// Numbers from a fuzzer's bytes; 0 after the last byte.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,7 @@ class Input {
     std::size_t left_;
 };
 
-// Ends the program, and with it the fuzzing, where something is not so.
+// Aborts the program if a condition does not hold.
 inline void must(bool condition) {
     if (!condition) {
         __builtin_trap();

@@ -1,4 +1,4 @@
-// Any image is a tensor of numbers within 0..255, or a sentence.
+// Any image gives a tensor within 0..255, or a clean error.
 #include <stdexcept>
 
 #include "input.hpp"

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Build the part of ncnn that an MBV3-SSD network needs, from the archive that PyPI carries.
+"""Build the part of ncnn that an MBV3-SSD network needs, from the archive on PyPI.
 
     build_ncnn.py                      for this machine
     build_ncnn.py --target aarch64     with Debian's g++-aarch64-linux-gnu
     build_ncnn.py --target board       on a Raspberry Pi or another ARM board itself
     build_ncnn.py --archive FILE       where there is no network
 
-Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. What was built stays
-in the user's cache folder, one build for each recipe and compiler, and the next run takes no
-time, from whichever copy of this script. It prints the folder for CMake's `-Dncnn_DIR=` to stdout.
+Needs Python with pip and setuptools, CMake, Ninja or make, and a C++ compiler. Builds stay
+in the user's cache folder, one for each recipe and compiler, and are found by the next run of any
+copy of this script. It prints the folder for CMake's `-Dncnn_DIR=` to stdout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TOOLCHAIN = HERE.parent / "cmake" / "aarch64.cmake"
 _CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 CACHE = _CACHES / "mbv3ssd-deploy" / "ncnn"
 
-# What our writer may use, and what ncnn puts in by itself (Packing, Cast, Padding).
+# The layers of our writer, and those that ncnn inserts by itself (Packing, Cast, Padding).
 LAYERS = (
     *("BatchNorm", "BinaryOp", "Cast", "Clip", "Concat", "Convolution", "ConvolutionDepthWise"),
     *("Crop", "DetectionOutput", "Dropout", "ELU", "Eltwise", "Flatten", "HardSigmoid"),
@@ -53,7 +53,7 @@ COMMON = {
         "OFF",
     ),
 }
-# A Cortex-A76, the newest of a Raspberry Pi, has no further one that a float network could use.
+# A float network can use none of these on a Cortex-A76, the newest CPU of a Raspberry Pi.
 _NEWER_ARM = dict.fromkeys(
     (
         *("NCNN_ARM82DOT", "NCNN_ARM82FP16FML", "NCNN_ARM84BF16", "NCNN_ARM84I8MM"),
@@ -74,7 +74,7 @@ _NATIVE = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A source archive of ncnn, and the bytes that it must have."""
+    """A source archive of ncnn, and its SHA-256."""
 
     version: str
     sha256: str
@@ -92,7 +92,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is built: which release, how much of it, for which machine."""
+    """A build: which release, which layers, for which machine."""
 
     settings: dict[str, str]
     release: Release = Release(
@@ -185,7 +185,7 @@ def compiler_of(target: str) -> str:
 def build(cache: Path, target: str, archive: Path | None, jobs: int) -> Path:
     """Fetch, check, unpack, compile and install; return the folder of ncnnConfig.cmake.
 
-    The build appears in `cache` when it is whole. Who comes while another builds waits for it.
+    The build appears in `cache` when it is complete. A second process waits for the first.
     """
     check_tools(target)
     cache.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ def build(cache: Path, target: str, archive: Path | None, jobs: int) -> Path:
 
 @contextmanager
 def locked(cache: Path) -> Iterator[None]:
-    """Hold the cache alone. The lock ends with the process, however that ends."""
+    """Lock the cache. The lock ends with the process, however that ends."""
     with (cache / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -315,7 +315,7 @@ def left_out(source: Path, layers: Sequence[str]) -> list[str]:
 
 
 def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") -> str:
-    """Run a command and return its output; only where it fails its end is shown."""
+    """Run a command and return its output; if it fails, the error has the last lines."""
     done = subprocess.run(
         words,
         env=environment,
@@ -332,7 +332,7 @@ def run(*words: str, environment: dict[str, str] | None = None, hint: str = "") 
 
 
 def report(words: str) -> None:
-    """Tell what is going on, on stderr."""
+    """Print a progress message to stderr."""
     sys.stderr.write(f"{words}\n")
 
 

@@ -287,7 +287,7 @@ Row Checks::detection_out() {
 
 Row Checks::times() {
     if (rounds_ < 1) {
-        return {"", Status::skipped, "no rounds were asked for", {}};
+        return {"", Status::skipped, "--rounds is 0", {}};
     }
     Picture const& picture = package_.pictures[0];
     std::vector<float> const tensor = tensor_from(package_, picture);

@@ -12,7 +12,7 @@ namespace {
 
 constexpr char magic[8] = {'M', 'B', 'V', '3', 'S', 'S', 'D', 'G'};
 constexpr std::size_t header_size = 20;
-constexpr char cut_off[] = "the golden file is cut off: it promises more than it holds";
+constexpr char cut_off[] = "the golden file is cut off";
 
 // As in the contract: what is larger is no detector for a small board.
 constexpr std::uint32_t max_side = 32768;
@@ -83,7 +83,7 @@ Limits read_limits(Reader& reader) {
     limits.margin = reader.real();
     require(is_limit(limits.heads) && is_limit(limits.priors) && is_share(limits.box_iou) &&
              is_share(limits.box_share) && is_share(limits.box_score) && is_share(limits.margin),
-         "the golden file has a limit that is none");
+         "the golden file has an impossible limit");
     return limits;
 }
 
@@ -102,7 +102,7 @@ GoldenBoxes read_boxes(Reader& reader, std::uint32_t classes) {
         require(box.label > 0 && box.label < classes, "the golden file has a label without a class");
         require(is_share(static_cast<double>(box.score)) &&
                  std::isfinite(box.x_min + box.y_min + box.x_max + box.y_max),
-             "the golden file has a box that is no box");
+             "the golden file has a box that is not finite");
         list.boxes.push_back(box);
     }
     return list;
@@ -136,11 +136,11 @@ void read_sizes(Reader& reader, Golden& golden) {
                       golden.classes > 1 && golden.input_width <= max_side &&
                       golden.input_height <= max_side && golden.priors <= max_numbers &&
                       golden.classes <= max_numbers / golden.priors;
-    require(fits, "the golden file has a size that no detector has");
+    require(fits, "the golden file has an impossible size");
     for (double& deviation : golden.deviation) {
         deviation = reader.real();
         require(std::isfinite(deviation) && deviation > 0,
-             "the golden file has a standard deviation that is none");
+             "the golden file has an impossible standard deviation");
     }
 }
 
@@ -155,7 +155,7 @@ void read_files(Reader& reader, Golden& golden) {
     for (std::string const* name : {&golden.param, &golden.bin, &golden.contract}) {
         bool const listed = std::any_of(golden.files.begin(), golden.files.end(),
                                         [name](GoldenFile const& f) { return f.name == *name; });
-        require(listed, "the golden file does not vouch for the model's files");
+        require(listed, "the golden file has no hash of the model's files");
     }
 }
 
@@ -174,7 +174,7 @@ Golden parse_golden(void const* data, std::size_t size) {
     require(data != nullptr || size == 0, "the golden file is a null pointer");
     auto const* const bytes = static_cast<unsigned char const*>(data);
     require(size >= header_size && std::equal(std::begin(magic), std::end(magic), bytes),
-         "these bytes are no golden file: they do not begin with MBV3SSDG");
+         "not a golden file: the bytes do not begin with MBV3SSDG");
     Reader header(bytes + sizeof magic, header_size - sizeof magic);
     std::uint32_t const version = header.whole();
     if (version != golden_version) {
@@ -185,7 +185,7 @@ Golden parse_golden(void const* data, std::size_t size) {
     require(body_size == size - header_size,
          "the golden file is cut off or has trailing bytes");
     require(header.whole() == mbv3ssd::crc32(bytes + header_size, body_size),
-         "the golden file is damaged: its checksum is another");
+         "the golden file is damaged: its checksum does not match");
 
     Reader reader(bytes + header_size, body_size);
     Golden golden;
@@ -196,7 +196,7 @@ Golden parse_golden(void const* data, std::size_t size) {
     golden.exact = {reader.real(), reader.real(), reader.real()};
     require(is_limit(golden.exact.levels) && is_limit(golden.exact.score) &&
              is_limit(golden.exact.pixels),
-         "the golden file has a limit that is none");
+         "the golden file has an impossible limit");
     std::size_t const rows = reader.count(52);
     for (std::size_t i = 0; i < rows; ++i) {
         golden.limits.push_back(read_limits(reader));
@@ -205,7 +205,7 @@ Golden parse_golden(void const* data, std::size_t size) {
     for (std::size_t i = 0; i < images; ++i) {
         golden.images.push_back(read_image(reader, golden));
     }
-    require(!golden.images.empty(), "the golden file has no image: it could prove nothing");
+    require(!golden.images.empty(), "the golden file has no image");
     require(reader.left() == 0, "the golden file has trailing bytes");
     return golden;
 }

@@ -80,7 +80,7 @@ struct Golden {
     [[nodiscard]] Limits const* limits_of(std::string const& arithmetic) const;
 };
 
-// The bytes are no golden file, or one that contradicts itself.
+// The bytes are not a golden file, or it contradicts itself.
 class GoldenError : public std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };

@@ -32,7 +32,7 @@ int whole_number(std::string const& word, int least, int most) {
     char* end = nullptr;
     long const value = std::strtol(word.c_str(), &end, 10);
     if (word.empty() || *end != '\0' || value < least || value > most) {
-        throw UsageError(word + " is no whole number from " + std::to_string(least) + " to " +
+        throw UsageError(word + " is not an integer from " + std::to_string(least) + " to " +
                          std::to_string(most));
     }
     return static_cast<int>(value);
@@ -44,7 +44,7 @@ Options options_from(int argc, char const* const* argv) {
         std::string const word = argv[i];
         if (word.empty() || word[0] != '-') {
             if (!options.folder.empty()) {
-                throw UsageError("there is one folder too many: " + word);
+                throw UsageError("more than one folder: " + word);
             }
             options.folder = word;
             continue;
@@ -62,7 +62,7 @@ Options options_from(int argc, char const* const* argv) {
         } else if (word == "--rounds") {
             options.rounds = whole_number(value, 0, 100000);
         } else {
-            throw UsageError("there is no option " + word);
+            throw UsageError("unknown option: " + word);
         }
     }
     if (options.folder.empty()) {
@@ -78,7 +78,7 @@ selftest::Limits const& limits_of(selftest::Golden const& golden, std::string co
         for (selftest::Limits const& row : golden.limits) {
             known += " " + row.arithmetic;
         }
-        throw UsageError("the package has no limits for " + arithmetic + ", but for" + known);
+        throw UsageError("the package has no limits for " + arithmetic + ", only for" + known);
     }
     return *limits;
 }

@@ -17,7 +17,7 @@ inline constexpr char golden_file[] = "golden.mbv3g";
 struct Package {
     std::string folder;
     Golden golden;
-    std::vector<CheckedFile> found;  // the files that golden vouches for, as they are here
+    std::vector<CheckedFile> found;  // the files listed in golden, as they are here
     std::vector<std::string> wrong;  // of those: what is wrong with each that is not as packaged
     mbv3ssd::Contract contract;
     Detector detector;

@@ -12,7 +12,7 @@ std::vector<float> rows_from(ncnn::Mat const& mat) {
     return {data, data + floats_in(mat)};
 }
 
-// Planes (width x boxes a cell, rows, cols) become rows, one a prior.
+// Planes (width x boxes per cell, rows, cols) become rows, one per prior.
 void add_rows(std::vector<float>& rows, ncnn::Mat const& planes) {
     for (int y = 0; y < planes.h; ++y) {
         for (int x = 0; x < planes.w; ++x) {

@@ -8,7 +8,7 @@
 
 namespace selftest {
 
-// What a network gives for one image.
+// The outputs of a network for one image.
 struct Output {
     std::vector<float> loc, conf;     // (priors, 4) and (priors, classes)
     std::vector<float> priorbox;      // (2, 4 priors): corners, variances; empty for raw heads
@@ -22,7 +22,7 @@ class Network {
 
     [[nodiscard]] bool is_whole() const { return whole_; }
 
-    // All that the network gives for `tensor`; boxes are scaled to `picture`.
+    // All outputs for `tensor`; boxes are scaled to `picture`.
     [[nodiscard]] Output run(std::vector<float> const& tensor, Picture const& picture) const;
 
     // Only what a program on a board would compute: `detection_out`, or raw heads.
@@ -38,7 +38,7 @@ class Network {
 // The input tensor of a picture.
 [[nodiscard]] std::vector<float> tensor_from(Package const& package, Picture const& picture);
 
-// What the library makes of heads in rows, in pixels of an image of that size.
+// The library's detections for heads in rows, in pixels of an image of that size.
 [[nodiscard]] std::vector<mbv3ssd_detection> boxes_from(Package const& package,
                                                         std::vector<float> const& loc,
                                                         std::vector<float> const& conf,

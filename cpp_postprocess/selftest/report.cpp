@@ -38,7 +38,7 @@ std::string quoted(std::string const& words) {
     return text + '"';
 }
 
-// JSON has no word for what is not finite: it becomes a string.
+// JSON has no numbers for NaN and infinity: they become strings.
 std::string number(double value) {
     if (std::isnan(value)) {
         return "\"nan\"";

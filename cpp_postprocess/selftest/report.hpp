@@ -1,4 +1,4 @@
-// What a self-test found: rows for people, JSON for `mbv3ssd-deploy verify --device-result`.
+// The result of a self-test: rows for people, JSON for `mbv3ssd-deploy verify --device-result`.
 #pragma once
 
 #include <string>
@@ -22,12 +22,12 @@ struct CheckedFile {
 
 struct Report {
     std::string model, made_by;           // of the golden file
-    std::string arithmetic, in_effect;    // what was asked for, and what this CPU and ncnn made of it
+    std::string arithmetic, in_effect;    // the requested one, and the one that took effect
     std::string ncnn, library;            // versions
     std::string architecture;
     std::vector<std::string> features;    // of the CPU
     int threads = 1, rounds = 0;
-    std::vector<CheckedFile> files;       // as they are here
+    std::vector<CheckedFile> files;       // on this machine
     std::vector<Row> rows;
 
     [[nodiscard]] bool passed() const;

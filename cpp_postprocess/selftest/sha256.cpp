@@ -6,7 +6,7 @@
 namespace selftest {
 namespace {
 
-// the first 32 bits behind the point of the cube roots of the first 64 primes
+// the first 32 bits of the fractional parts of the cube roots of the first 64 primes
 constexpr std::uint32_t round_constants[64] = {
     0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5, 0x3956C25B, 0x59F111F1, 0x923F82A4, 0xAB1C5ED5,
     0xD807AA98, 0x12835B01, 0x243185BE, 0x550C7DC3, 0x72BE5D74, 0x80DEB1FE, 0x9BDC06A7, 0xC19BF174,
@@ -18,7 +18,7 @@ constexpr std::uint32_t round_constants[64] = {
     0x748F82EE, 0x78A5636F, 0x84C87814, 0x8CC70208, 0x90BEFFFA, 0xA4506CEB, 0xBEF9A3F7, 0xC67178F2,
 };
 
-// the same of the square roots of the first 8
+// the same for the square roots of the first 8
 constexpr std::array<std::uint32_t, 8> first_state = {
     0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
 };

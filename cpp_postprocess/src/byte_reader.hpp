@@ -1,4 +1,4 @@
-// Little-endian numbers out of bytes that nobody vouches for.
+// Little-endian numbers from untrusted bytes.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ inline std::uint32_t crc32(unsigned char const* data, std::size_t size) {
     return ~crc;
 }
 
-// Throws Error with the sentence `cut_off` where it is asked for more than there is.
+// Throws Error with the text `cut_off` at a read past the end.
 template <class Error>
 class ByteReader {
    public:
@@ -44,8 +44,8 @@ class ByteReader {
         return words;
     }
 
-    // Returns a count of things that take at least `each` bytes, so that no count can ask for more
-    // memory than the file is large.
+    // Returns a count of items of at least `each` bytes, checked against the rest of the file, so that
+    // no count can ask for more memory than the file's size.
     std::size_t count(std::size_t each) {
         std::size_t const things = whole();
         if (things > left_ / each) {

@@ -34,7 +34,7 @@ struct mbv3ssd_detector {
 
 namespace {
 
-// Fixed, so that telling of a lack of memory takes none.
+// Fixed, so that reporting a lack of memory allocates none.
 thread_local char last_error[512] = "";
 
 mbv3ssd_status failed(mbv3ssd_status status, char const* sentence) {
@@ -42,7 +42,7 @@ mbv3ssd_status failed(mbv3ssd_status status, char const* sentence) {
     return status;
 }
 
-// Runs `work` and turns whatever it throws into a status and a sentence.
+// Runs `work` and turns an exception into a status and an error text.
 template <class Work>
 mbv3ssd_status guarded(Work work) {
     try {
@@ -60,7 +60,7 @@ mbv3ssd_status guarded(Work work) {
     } catch (std::exception const& error) {
         return failed(MBV3SSD_BUG, error.what());
     } catch (...) {
-        return failed(MBV3SSD_BUG, "something that is no std::exception was thrown");
+        return failed(MBV3SSD_BUG, "an exception of unknown type was thrown");
     }
 }
 
@@ -73,7 +73,7 @@ void need(bool condition, char const* sentence) {
 std::vector<unsigned char> bytes_of(std::FILE* file) {
     std::vector<unsigned char> bytes;
     unsigned char block[4096];
-    // a contract is a few kilobytes: a file that never ends is none
+    // a contract is a few kilobytes: an endless file is refused
     constexpr std::size_t most = std::size_t{64} << 20U;
     std::size_t got = 0;
     do {

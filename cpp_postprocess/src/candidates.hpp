@@ -1,7 +1,7 @@
-// Scores above the threshold, found without a softmax wherever it cannot matter.
+// Scores above the threshold, found without a softmax for rows that cannot have any.
 //
 // A softmax share is above t only if its logit is above that of the background by more than
-// log(t / (1 - t)). That takes one comparison a logit; the exponentials are left to the few priors
+// log(t / (1 - t)). That takes one comparison per logit; exponentials are computed for the few priors
 // that pass it. All decisions are then made on the share itself, as core/detections.py computes it.
 #pragma once
 
@@ -85,13 +85,13 @@ class CandidateFinder {
     }
 
    private:
-    // How far a logit must lie above the background's, less what rounding may take.
+    // The least difference of a logit to the background's, less the rounding error.
     static float distance_for(float threshold) {
         double const least = double{threshold} * (1.0 - 1e-6);
         return static_cast<float>(std::log(least / (1.0 - least)) - 1e-3);
     }
 
-    // What some other number of a row must lie above, or the row holds no candidate.
+    // A row without any other number above this has no candidate.
     [[nodiscard]] float bound(float background) const {
         return form_ == ConfForm::probabilities
                    ? threshold_
@@ -172,7 +172,7 @@ class CandidateFinder {
         }
     }
 
-    // Leaves e^(logit - largest) in `row_`, filled up with 0, and returns their sum. `row` may be
+    // Leaves e^(logit - largest) in `row_`, padded with 0, and returns their sum. `row` may be
     // `row_`.
     float powers_of(float const* row) {
         float last[8];

@@ -12,7 +12,7 @@ namespace {
 constexpr char magic[8] = {'M', 'B', 'V', '3', 'S', 'S', 'D', 'C'};
 constexpr std::size_t header_size = 20;
 
-// What is larger is no detector for a small board, but a way to ask for all memory there is.
+// Limits, so that a hostile file cannot ask for all memory.
 constexpr std::uint32_t max_side = 16384;
 constexpr std::size_t max_pixels = 1U << 26U;
 constexpr std::size_t max_scores = 1U << 24U;
@@ -24,7 +24,7 @@ void need(bool condition, char const* sentence) {
 }
 
 using Reader = ByteReader<ContractError>;
-constexpr char cut_off[] = "the contract is cut off: it promises more than it holds";
+constexpr char cut_off[] = "the contract is cut off";
 
 template <class Enum>
 Enum one_of(Reader& reader, Enum last, char const* sentence) {
@@ -35,7 +35,7 @@ Enum one_of(Reader& reader, Enum last, char const* sentence) {
 
 bool yes_or_no(Reader& reader) {
     std::uint32_t const code = reader.whole();
-    need(code <= 1, "the contract answers a yes-or-no question with another number");
+    need(code <= 1, "the contract has a flag that is neither 0 nor 1");
     return code == 1;
 }
 
@@ -165,7 +165,7 @@ Contract parse_contract(void const* data, std::size_t size) {
     need(data != nullptr || size == 0, "the contract is a null pointer");
     auto const* const bytes = static_cast<unsigned char const*>(data);
     need(size >= header_size && std::equal(std::begin(magic), std::end(magic), bytes),
-         "these bytes are no contract: they do not begin with MBV3SSDC");
+         "not a contract: the bytes do not begin with MBV3SSDC");
     Reader header(bytes + sizeof magic, header_size - sizeof magic, cut_off);
     std::uint32_t const version = header.whole();
     if (version != contract_version) {
@@ -175,7 +175,7 @@ Contract parse_contract(void const* data, std::size_t size) {
     std::uint32_t const body_size = header.whole();
     need(body_size == size - header_size, "the contract is cut off or has trailing bytes");
     need(header.whole() == crc32(bytes + header_size, body_size),
-         "the contract is damaged: its checksum is another");
+         "the contract is damaged: its checksum does not match");
 
     Reader reader(bytes + header_size, body_size, cut_off);
     Contract contract;

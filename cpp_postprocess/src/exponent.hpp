@@ -1,8 +1,8 @@
 // e to the power of eight floats.
 //
 // e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r), the
-// coefficients of P fitted for the least largest error. Off by at most 0.7 units of 2^-23, relative.
-// NaN stays NaN; what would be a denormal is 0.
+// coefficients of P are a minimax fit. The relative error is at most 0.7 * 2^-23.
+// NaN stays NaN; denormal results are 0.
 #pragma once
 
 #include <limits>

@@ -40,7 +40,7 @@ void check_heads(Heads const& heads, std::vector<PriorLevel> const& levels, std:
     }
     if (heads.parts == nullptr || (heads.part_count != 1 && heads.part_count != levels.size())) {
         throw std::invalid_argument("heads come in 1 part or in " +
-                                    std::to_string(levels.size()) + ", one a level, not in " +
+                                    std::to_string(levels.size()) + ", one per level, not in " +
                                     std::to_string(heads.part_count));
     }
     for (std::size_t i = 0; i < heads.part_count; ++i) {

@@ -1,4 +1,4 @@
-// Sizes are checked at the door, so that nothing behind it has to.
+// Checks of all sizes, before anything is read.
 #pragma once
 
 #include <cstddef>

@@ -98,7 +98,7 @@ struct PlainLanes {
         }
         return all;
     }
-    // Lanes (0 + 4), (1 + 5), .. first, then those 0 + 2 and 1 + 3, then the two.
+    // Lanes (0 + 4), (1 + 5), ... first, then those 0 + 2 and 1 + 3, then the two.
     friend float sum(PlainLanes const& a) {
         float const* v = a.lane;
         return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));

@@ -17,7 +17,7 @@ unsigned iou_exceeds(Lanes inter, Lanes unions, OverlapRule const& rule) {
     Lanes const zero = Lanes::splat(0.0F);
     Lanes const limit = Lanes::splat(rule.threshold);
     Lanes const iou = inter / unions;
-    // above 0 and below infinity: what NaN is not
+    // above 0 and below infinity, which NaN is not
     unsigned const has_iou = above(unions, zero) &
                              above(Lanes::splat(std::numeric_limits<float>::infinity()), unions);
     if (!rule.inclusive) {

@@ -34,7 +34,7 @@ void Preprocessor::run(Image const& image, float* tensor, std::size_t size) {
                                     std::to_string(rule_.width) + " floats");
     }
     if (image.width != old_width_ || image.height != old_height_) {
-        old_width_ = old_height_ = 0;  // should memory run out on the way
+        old_width_ = old_height_ = 0;  // in case an allocation below fails
         prepare(image.width, image.height);
         old_width_ = image.width;
         old_height_ = image.height;
@@ -183,8 +183,8 @@ void Preprocessor::run_bilinear_float(Image const& image, float* tensor) {
     }
 }
 
-// First along the rows, then along the columns; each pass rounds to 8 bits, and one that changes no
-// size is left out.
+// First along the rows, then along the columns; each pass rounds to 8 bits, and one that does not
+// change the size is left out.
 void Preprocessor::run_antialias(Image const& image, float* tensor) {
     auto const rounded = [](std::int32_t total) {
         return static_cast<unsigned char>(std::clamp(total >> fraction_bits, 0, 255));

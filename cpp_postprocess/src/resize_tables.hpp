@@ -1,4 +1,4 @@
-// Which old pixels make a new one, for the families' three ways to resize (core/resize.py).
+// Source pixels and weights of each new pixel, for the three resize rules (core/resize.py).
 #pragma once
 
 #include <cstdint>

@@ -26,7 +26,7 @@ class FileBytes {
 
     [[nodiscard]] std::vector<unsigned char> const& bytes() const { return body_; }
 
-    // The body under its header, with a right checksum.
+    // The body under its header, with a correct checksum.
     static std::vector<unsigned char> seal(std::string const& magic,
                                            std::vector<unsigned char> const& body,
                                            std::uint32_t version) {

@@ -26,7 +26,7 @@ void check_refused(char const* words, Change change) {
 TEST_CASE("damaged files are refused") {
     auto const bytes = GoldenBytes(small_golden()).sealed();
     for (std::size_t size = 0; size < bytes.size(); ++size) {
-        CHECK_ERROR(GoldenError, size < 20 ? "no golden file" : "cut off",
+        CHECK_ERROR(GoldenError, size < 20 ? "not a golden file" : "cut off",
                     parse_golden(bytes.data(), size));
     }
     // cut off, and then given a right header again
@@ -87,13 +87,13 @@ TEST_CASE("every value is checked") {
     check_refused("not beside it", [](Golden& g) { g.images[0].file = "/etc/passwd"; });
     check_refused("not beside it", [](Golden& g) { g.files[3].name = ""; });
     check_refused("not beside it", [](Golden& g) { g.files[3].name = std::string("a\0b", 3); });
-    check_refused("vouch", [](Golden& g) { g.bin = "b.bin"; });
+    check_refused("no hash of the model's files", [](Golden& g) { g.bin = "b.bin"; });
     check_refused("form of outputs", [](Golden& g) {
         g.outputs = static_cast<selftest::Outputs>(3);
     });
-    check_refused("size that no detector", [](Golden& g) { g.input_width = 0; });
-    check_refused("size that no detector", [](Golden& g) { g.classes = 1; });
-    check_refused("size that no detector", [](Golden& g) { g.priors = ~0U; });
+    check_refused("impossible size", [](Golden& g) { g.input_width = 0; });
+    check_refused("impossible size", [](Golden& g) { g.classes = 1; });
+    check_refused("impossible size", [](Golden& g) { g.priors = ~0U; });
     check_refused("cut off", [](Golden& g) { g.priors = 1U << 20U; });
     check_refused("standard deviation", [](Golden& g) { g.deviation[1] = 0; });
     check_refused("limit", [&](Golden& g) { g.limits[1].heads = nan; });
@@ -103,6 +103,8 @@ TEST_CASE("every value is checked") {
     check_refused("image of no size", [](Golden& g) { g.images[0].height = 0; });
     check_refused("label", [](Golden& g) { g.images[0].own.boxes[0].label = 3; });
     check_refused("label", [](Golden& g) { g.images[0].own.boxes[0].label = 0; });
-    check_refused("no box", [&](Golden& g) { g.images[0].own.boxes[0].x_max = infinite; });
+    check_refused("box that is not finite", [&](Golden& g) {
+        g.images[0].own.boxes[0].x_max = infinite;
+    });
     check_refused("outside 0..1", [&](Golden& g) { g.images[0].own.cut = nan; });
 }

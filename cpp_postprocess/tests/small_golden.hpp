@@ -39,7 +39,7 @@ inline selftest::Golden small_golden() {
     return golden;
 }
 
-// What mbv3ssd_deploy/device/golden.py writes.
+// The bytes that mbv3ssd_deploy/device/golden.py writes.
 class GoldenBytes : public FileBytes {
    public:
     explicit GoldenBytes(selftest::Golden const& golden) {

@@ -45,7 +45,7 @@ inline SmallHeads random_heads(Random& random, std::size_t priors, std::size_t c
     return heads;
 }
 
-// What mbv3ssd_deploy/device/contract.py writes.
+// The bytes that mbv3ssd_deploy/device/contract.py writes.
 class ContractBytes : public FileBytes {
    public:
     explicit ContractBytes(mbv3ssd::Contract const& contract) {

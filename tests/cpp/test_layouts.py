@@ -166,7 +166,7 @@ def test_planes_that_do_not_fit_are_refused(detector, spec, heads):
     parts[0].loc_plane_step = 14
     with pytest.raises(LibraryError, match="head part 0: loc has planes that overlap"):
         detector.postprocess(*parts)
-    with pytest.raises(LibraryError, match="in 1 part or in 3, one a level, not in 2"):
+    with pytest.raises(LibraryError, match="in 1 part or in 3, one per level, not in 2"):
         detector.postprocess(*parts[:2])
     with pytest.raises(LibraryError, match="more heads than levels"):
         detector.postprocess(*parts, *parts)

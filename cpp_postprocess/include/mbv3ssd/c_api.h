@@ -1,14 +1,13 @@
-/* The library for C, and for whatever can call C.
+/* The library for C, and for languages that can call C.
  *
  * Once: mbv3ssd_open, mbv3ssd_describe. For each image: mbv3ssd_preprocess, your engine,
- * mbv3ssd_postprocess (or mbv3ssd_read_detection_out, where the network ends in ncnn's
+ * mbv3ssd_postprocess (or mbv3ssd_read_detection_out if the network ends in ncnn's
  * DetectionOutput). At the end: mbv3ssd_close.
  *
- * Every function that can fail returns a status, and leaves a sentence for mbv3ssd_last_error().
- * No exception leaves the library. A detector holds buffers: use one for each thread. After the
- * first image nothing is allocated any more, as long as images keep their size and detection_out has
- * no more than max_detections rows. What is passed in is only read, and only during the call: the
- * caller keeps it. */
+ * Every function that can fail returns a status and sets the text of mbv3ssd_last_error(). It never
+ * throws. A detector holds buffers: use one per thread. After the first image nothing is allocated,
+ * as long as images keep their size and detection_out has at most max_detections rows. Arguments are
+ * only read, and only during the call: the caller keeps ownership. */
 #ifndef MBV3SSD_C_API_H
 #define MBV3SSD_C_API_H
 
@@ -31,8 +30,8 @@
 extern "C" {
 #endif
 
-/* Grows when a function or a struct below changes in a way that old callers cannot bear. Who loads
- * the library at run time compares it with mbv3ssd_api_version(). */
+/* Raised by incompatible changes of the functions and structs below. A program that loads the
+ * library at run time compares it with mbv3ssd_api_version(). */
 #define MBV3SSD_API_VERSION 1
 
 typedef enum mbv3ssd_status {
@@ -58,7 +57,7 @@ typedef struct mbv3ssd_description {
     uint32_t lanes;                     /* 2: AVX2, 1: SSE2 or NEON, 0: plain C++ */
 } mbv3ssd_description;
 
-/* 8 bits a channel. GREY is one channel; NV21 is what Android's cameras give. */
+/* 8 bits per channel. GREY is one channel; NV21 is the format of Android's cameras. */
 typedef enum mbv3ssd_pixels {
     MBV3SSD_RGB = 0,
     MBV3SSD_BGR = 1,
@@ -83,11 +82,11 @@ typedef struct mbv3ssd_image {
 /* Raw heads: one part for each level, in the model's order, or, in rows, one for all.
  * ROWS:   loc (priors, 4) and conf (priors, classes), dense, priors in the order of
  *         mbv3ssd_get_priors. Sizes must be exact: 4 * priors and classes * priors floats. The
- *         steps are not looked at.
- * PLANES: loc (4 A, rows, cols) and conf (classes A, rows, cols) for A boxes a cell: planes
+ *         steps are ignored.
+ * PLANES: loc (4 A, rows, cols) and conf (classes A, rows, cols) for A boxes per cell: planes
  *         4 * box + i and classes * box + label, as ncnn's `--raw-heads=levels` gives them. The
  *         steps are floats from a plane to the next (cstep of an ncnn::Mat; 0: they are dense).
- *         Sizes are how many floats may be read: at least step * (planes - 1) + rows * cols. */
+ *         Sizes are the floats that may be read: at least step * (planes - 1) + rows * cols. */
 typedef enum mbv3ssd_layout { MBV3SSD_ROWS = 0, MBV3SSD_PLANES = 1 } mbv3ssd_layout;
 
 typedef struct mbv3ssd_head {
@@ -115,13 +114,13 @@ MBV3SSD_API uint32_t mbv3ssd_api_version(void);
 /* The library's release: "0.1.0". */
 MBV3SSD_API const char* mbv3ssd_version(void);
 
-/* What went wrong last in this thread; "" if nothing has. A success does not clear it: look at the
- * status first. Valid until the next call that fails in this thread. */
+/* The last error of this thread; "" if there was none. A success does not clear it: check the
+ * status first. Valid until the next error in this thread. */
 MBV3SSD_API const char* mbv3ssd_last_error(void);
 
 /* Makes a detector from a contract, a file that `mbv3ssd-deploy contract` wrote, or from its bytes,
- * such as the array of `mbv3ssd-deploy contract --header`; neither is needed afterwards. Where it
- * fails, *detector is NULL. */
+ * such as the array of `mbv3ssd-deploy contract --header`; neither is needed afterwards. On an
+ * error, *detector is NULL. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_open(const char* path, mbv3ssd_detector** detector);
 MBV3SSD_API mbv3ssd_status mbv3ssd_open_memory(const void* contract, size_t size,
                                                mbv3ssd_detector** detector);
@@ -143,9 +142,9 @@ MBV3SSD_API mbv3ssd_status mbv3ssd_get_priors(const mbv3ssd_detector* detector, 
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_priors(mbv3ssd_detector* detector, const float* priors,
                                               size_t count);
 
-/* Instead of the contract's, for the images to come: the score that a detection must exceed, and
- * the IoU above which the worse of two boxes is dropped. Both within 0..1. They do not concern
- * mbv3ssd_read_detection_out: there the network has decided. */
+/* Replaces the contract's thresholds for the following images: the score that a detection must
+ * exceed, and the IoU above which the worse of two boxes is dropped. Both within 0..1. They have no
+ * effect on mbv3ssd_read_detection_out, where the network has applied its own. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_set_thresholds(mbv3ssd_detector* detector, double score,
                                                   double iou);
 
@@ -159,15 +158,15 @@ MBV3SSD_API mbv3ssd_status mbv3ssd_set_clip(mbv3ssd_detector* detector, int clip
 
 /* Resizes an image of any size (up to 32768 a side) to the network's input and normalises it. Fills
  * `tensor`, (3, input_height, input_width), planes in the order that the network was trained on,
- * whatever the image's own; `size` is its number of floats, 3 * input_height * input_width. */
+ * whatever the image's own; `size` is the number of floats, 3 * input_height * input_width. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_preprocess(mbv3ssd_detector* detector,
                                               const mbv3ssd_image* image, float* tensor,
                                               size_t size);
 
 /* Turns heads into detections in pixels of an image of that size (1 x 1: normalised), by the rules
  * and in the order of the contract. `heads` are `head_count` parts: 1, or level_count. Writes at
- * most `room` detections, and how many there are to *count: where that is more, the first `room`
- * are written and the status is MBV3SSD_BUFFER_TOO_SMALL. max_detections is always room enough. */
+ * most `room` detections, and their total to *count: if that is more, the first `room` are written
+ * and the status is MBV3SSD_BUFFER_TOO_SMALL. A `room` of max_detections always suffices. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_postprocess(mbv3ssd_detector* detector,
                                                const mbv3ssd_head* heads, size_t head_count,
                                                float image_width, float image_height,
@@ -176,7 +175,7 @@ MBV3SSD_API mbv3ssd_status mbv3ssd_postprocess(mbv3ssd_detector* detector,
 
 /* The same for ncnn's `detection_out`: `rows` of 6 floats (label, score, corners in 0..1), `step`
  * floats apart. For an ncnn::Mat these are data, h and w; an empty one (no rows, data may be NULL)
- * gives none. `rows` is always room enough. */
+ * gives none. A `room` of `rows` always suffices. */
 MBV3SSD_API mbv3ssd_status mbv3ssd_read_detection_out(mbv3ssd_detector* detector,
                                                       const float* data, size_t rows, size_t step,
                                                       float image_width, float image_height,

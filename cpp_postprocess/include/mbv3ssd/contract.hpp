@@ -1,6 +1,6 @@
-// The contract of a model: all that one must know to feed it and to read its heads.
+// The contract of a model: how to prepare its input and decode its heads.
 //
-// It is made from detector.json by `mbv3ssd-deploy contract`, so that nothing is retyped.
+// `mbv3ssd-deploy contract` makes it from detector.json.
 // docs/formats/contract.md describes the file; the rules are those of mbv3ssd_deploy/core/spec.py.
 #pragma once
 
@@ -36,7 +36,7 @@ struct InputRule {
 struct PriorLevel {
     std::uint32_t rows = 0, cols = 0;
     double step_x = 0, step_y = 0;  // from a cell's centre to the next, in units of the frame
-    double min_size = 0;            // in units of the frame, too
+    double min_size = 0;            // in units of the frame
     double max_size = 0;  // 0: the level has no second square
     std::vector<double> ratios;  // width / height of the other boxes of a cell
 
@@ -71,7 +71,7 @@ struct BoxCoder {
     double min_log_size = -std::numeric_limits<double>::infinity();
 };
 
-// Which boxes survive, and in what order they are given.
+// Which boxes are kept, and their order.
 struct DecodeRule {
     double score_threshold = 0, iou_threshold = 0;
     double iou_epsilon = 0;                  // added to the union, in normalised units
@@ -94,7 +94,7 @@ struct Contract {
     std::vector<std::string> class_names;  // background first
 };
 
-// The bytes are no contract, or one that contradicts itself.
+// The bytes are not a contract, or it contradicts itself.
 class ContractError : public std::invalid_argument {
     using std::invalid_argument::invalid_argument;
 };
@@ -107,7 +107,7 @@ class ContractVersionError : public ContractError {
 // Returns the contract in the `size` bytes at `data`, checked. Throws ContractError.
 [[nodiscard]] Contract parse_contract(void const* data, std::size_t size);
 
-// Throws ContractError with the first number in `contract` that no detector can have.
+// Throws ContractError for the first impossible number in `contract`.
 void check_contract(Contract const& contract);
 
 }  // namespace mbv3ssd
