@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -49,21 +49,6 @@ _NODE_TIME = "_kernel_time"
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class Engine(Protocol):
-    """A loaded network, with post-processing as a second stage."""
-
-    name: str
-
-    def run(self, image: F32) -> Any:  # noqa: ANN401 -- what `finish` and `scores` need
-        """Run the network on a prepared (3, H, W) image."""
-
-    def finish(self, state: Any) -> Detections | None:  # noqa: ANN401
-        """Return the detections of the heads; None without rules for decoding them."""
-
-    def scores(self, state: Any) -> F32 | None:  # noqa: ANN401
-        """Return the class scores (P, C) after the softmax, if they are known."""
-
-
 def load_engine(row: BenchRow) -> Engine:
     """Load the network of `row`.
 
@@ -72,7 +57,7 @@ def load_engine(row: BenchRow) -> Engine:
     """
     if row.runtime == "ncnn":
         return NcnnEngine(row)
-    return _HeadsEngine(row, _torch_model(row) if row.runtime == "torch" else _onnx_model(row))
+    return HeadsEngine(row, _torch_model(row) if row.runtime == "torch" else _onnx_model(row))
 
 
 def import_runtime(runtime: str) -> None:
@@ -86,7 +71,7 @@ def import_runtime(runtime: str) -> None:
         import ncnn  # noqa: F401, PLC0415 -- not needed by rows of other runtimes
 
 
-class _HeadsEngine:
+class HeadsEngine:
     """PyTorch or ONNX Runtime: raw heads, decoded by the family's own rules."""
 
     def __init__(self, row: BenchRow, model: Model) -> None:
@@ -94,6 +79,7 @@ class _HeadsEngine:
         self._model, self._row = model, row
 
     def run(self, image: F32) -> tuple[F32, F32]:
+        """Run the network on a prepared (3, H, W) image; return the heads."""
         if self._row.runtime == "torch":
             _set_torch_threads(self._row.threads)
         output = self._model.run(image[None])
@@ -101,9 +87,11 @@ class _HeadsEngine:
         return output.loc[0], output.conf[0]
 
     def finish(self, state: tuple[F32, F32]) -> Detections | None:
+        """Return the detections of the heads; None without a spec."""
         return None if self._row.spec is None else detections_from_heads(*state, self._row.spec)
 
     def scores(self, state: tuple[F32, F32]) -> F32 | None:
+        """Return the class scores (P, C) after the softmax."""
         return softmax(state[1])
 
 
@@ -190,6 +178,9 @@ class NcnnEngine:
             for part in (mats[:half], mats[half:])
         )
         return loc.reshape(-1, 4), conf.reshape(-1, self._row.classes)
+
+
+Engine = HeadsEngine | NcnnEngine
 
 
 def _load_net(row: BenchRow, ncnn: Any) -> Any:  # noqa: ANN401
