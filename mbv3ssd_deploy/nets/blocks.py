@@ -14,7 +14,6 @@ from mbv3ssd_deploy.nets.layouts import (
     Activation,
     LastItem,
     Layout,
-    SqueezeLayout,
     SqueezePlace,
 )
 from mbv3ssd_deploy.nets.plan import BlockPlan, ExtraPlan, NetPlan, Part, Shortcut
@@ -66,18 +65,19 @@ def batch_norm(channels: int, layout: Layout) -> nn.BatchNorm2d:
 class SqueezeExcite(nn.Module):
     """A gate of 0..1 per channel: `x * hardsigmoid(fc2(relu(fc1(mean of x))))`.
 
-    Without pooling there is a gate per pixel. With `norm`, `norm1` and `norm2` follow `fc1` and
-    `fc2`, which then have no bias.
+    Without pooling there is a gate per pixel. With `gate_norm`, `norm1` and `norm2` follow `fc1`
+    and `fc2`, which then have no bias.
     """
 
-    def __init__(self, channels: int, hidden: int, squeeze: SqueezeLayout, layout: Layout) -> None:
+    def __init__(self, channels: int, hidden: int, layout: Layout) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1) if squeeze.pooled else nn.Identity()
-        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=not squeeze.norm)
-        self.norm1 = batch_norm(hidden, layout) if squeeze.norm else nn.Identity()
+        norm = layout.gate_norm
+        self.pool = nn.AdaptiveAvgPool2d(1) if layout.gate_pools else nn.Identity()
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=not norm)
+        self.norm1 = batch_norm(hidden, layout) if norm else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
-        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=not squeeze.norm)
-        self.norm2 = batch_norm(channels, layout) if squeeze.norm else nn.Identity()
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=not norm)
+        self.norm2 = batch_norm(channels, layout) if norm else nn.Identity()
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,8 +120,7 @@ class InvertedResidual(nn.Module):
 
 
 def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
-    style, act = layout.block, plan.activation
-    bias, place = layout.base_bias, style.squeeze.place
+    act, bias, place = plan.activation, layout.base_bias, layout.gate_place
     if part is Part.EXPAND:
         return ConvBnAct(plan.in_channels, plan.expansion, activation=act, layout=layout)
     if part is Part.DEPTHWISE:
@@ -129,7 +128,7 @@ def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
         return ConvBnAct(
             plan.expansion,
             plan.expansion,
-            activation=act if style.activates_depthwise else Activation.NONE,
+            activation=act if layout.activates_depthwise else Activation.NONE,
             layout=layout,
             kernel=plan.kernel,
             stride=plan.stride,
@@ -138,7 +137,7 @@ def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
             gate=_build_gate(plan.expansion, plan.squeeze_hidden, layout) if gated else None,
         )
     if part is Part.PROJECT:
-        output = act if style.activates_projection else Activation.NONE
+        output = act if layout.activates_projection else Activation.NONE
         return ConvBnAct(
             plan.expansion, plan.out_channels, activation=output, layout=layout, bias=bias
         )
@@ -150,7 +149,7 @@ def _build_part(part: Part, plan: BlockPlan, layout: Layout) -> nn.Module:
 
 
 def _build_gate(channels: int, hidden: int | None, layout: Layout) -> SqueezeExcite:
-    return SqueezeExcite(channels, hidden or 1, layout.block.squeeze, layout)
+    return SqueezeExcite(channels, hidden or 1, layout)
 
 
 def build_last(plan: NetPlan) -> nn.Sequential:
@@ -189,8 +188,8 @@ class ExtraLevel(nn.Sequential):
     """1x1 (0), depthwise 3x3 of stride 2 (1), 1x1 (2): half the rows and columns."""
 
     def __init__(self, plan: ExtraPlan, layout: Layout) -> None:
-        act = layout.extras.activation
-        output = act if layout.extras.activates_output else Activation.NONE
+        act = layout.extra_activation
+        output = act if layout.extra_activates_output else Activation.NONE
         hidden = plan.hidden
         super().__init__(
             ConvBnAct(plan.in_channels, hidden, activation=act, layout=layout),

@@ -20,7 +20,7 @@ from mbv3ssd_deploy.nets.blocks import (
     build_last,
     build_wide,
 )
-from mbv3ssd_deploy.nets.layouts import Activation, Layout, PredictorKind
+from mbv3ssd_deploy.nets.layouts import Layout, PredictorKind
 from mbv3ssd_deploy.nets.plan import NetPlan, feature_map_sizes, plan_net
 
 
@@ -36,7 +36,7 @@ class FeatureMaps(nn.Module):
         *parts, self.rest = parts_between_taps(arch, plan)
         self.features = nn.Sequential(*parts)
         self.extra = nn.ModuleList(ExtraLevel(extra, plan.layout) for extra in plan.extras)
-        normalises = plan.layout.head.normalises_first
+        normalises = plan.layout.normalises_first
         self.first_norm = ChannelNorm(plan.map_channels[0]) if normalises else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ def _features(plan: NetPlan) -> list[nn.Module]:
     stem = ConvBnAct(
         3,
         plan.stem_channels,
-        activation=Activation.HARDSWISH,
+        activation=layout.stem_activation,
         layout=layout,
         kernel=3,
         stride=2,
@@ -97,7 +97,12 @@ class Head(nn.Module):
     """One predictor a level; `module_list` in the order of the feature maps."""
 
     def __init__(
-        self, map_channels: Sequence[int], boxes: Sequence[int], values: int, layout: Layout
+        self,
+        map_channels: Sequence[int],
+        boxes: Sequence[int],
+        values: int,
+        kind: PredictorKind,
+        layout: Layout,
     ) -> None:
         super().__init__()
         outputs = [count * values for count in boxes]
@@ -105,8 +110,8 @@ class Head(nn.Module):
         last = len(outputs) - 1
         self.module_list = nn.ModuleList(
             nn.Conv2d(channels, out, 1)
-            if layout.head.bare_last_level and level == last
-            else _predictor(channels, out, layout)
+            if layout.bare_last_level and level == last
+            else _predictor(channels, out, kind, layout)
             for level, (channels, out) in enumerate(zip(map_channels, outputs, strict=True))
         )
 
@@ -119,18 +124,18 @@ class Head(nn.Module):
         return torch.cat(flat, dim=1)
 
 
-def _predictor(channels: int, outputs: int, layout: Layout) -> nn.Module:
-    if layout.head.kind is PredictorKind.CONVOLUTION:
+def _predictor(channels: int, outputs: int, kind: PredictorKind, layout: Layout) -> nn.Module:
+    if kind is PredictorKind.CONVOLUTION:
         return nn.Conv2d(channels, outputs, 3, padding=1)
     return nn.Sequential(
         ConvBnAct(
             channels,
             channels,
-            activation=Activation.RELU6,
+            activation=layout.head_activation,
             layout=layout,
             kernel=3,
             groups=channels,
-            bias=layout.head.depthwise_bias,
+            bias=layout.head_depthwise_bias,
         ),
         nn.Conv2d(channels, outputs, 1),
     )
@@ -143,8 +148,8 @@ class Heads(nn.Module):
         self, map_channels: Sequence[int], boxes: Sequence[int], classes: int, layout: Layout
     ) -> None:
         super().__init__()
-        self.classification_head = Head(map_channels, boxes, classes, layout)
-        self.regression_head = Head(map_channels, boxes, 4, layout)
+        self.classification_head = Head(map_channels, boxes, classes, layout.class_head, layout)
+        self.regression_head = Head(map_channels, boxes, 4, layout.box_head, layout)
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return loc (N, P, 4) and conf (N, P, C)."""

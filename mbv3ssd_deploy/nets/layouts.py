@@ -1,7 +1,7 @@
 """How each family wires its blocks, extras and heads: one literal row per layout.
 
-`ArchSpec.layout` names a row of `LAYOUTS`. A new family whose wiring differs in a way that the
-fields below can say is one more row; nothing else in this room knows a family's name.
+`ArchSpec.layout` names a row of `LAYOUTS`. A new family whose wiring differs in the fields of
+`Layout` is one more row; nothing else in this room knows a family's name.
 
 The block tables are those of the MobileNetV3 paper (arXiv 1905.02244, tables 1 and 2), with the
 deviations of public code.
@@ -91,79 +91,68 @@ class BlockRow:
 
 
 @dataclass(frozen=True, slots=True)
-class SqueezeLayout:
-    """A squeeze-excite gate: 1x1 convolution, ReLU, 1x1 convolution, hard sigmoid.
-
-    `norm`: the convolutions have a BatchNorm each and no bias. `pooled`: the gate sees the mean
-    over the map; otherwise there is one gate per pixel.
-    """
-
-    place: SqueezePlace
-    hidden: SqueezeHidden
-    norm: bool
-    pooled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class BlockLayout:
-    """How an inverted residual is wired.
-
-    `always_expands`: a 1x1 expansion even where it would not change the number of channels.
-    `squares_ungated`: a block without a gate multiplies its map with itself instead.
-    """
-
-    always_expands: bool
-    squeeze: SqueezeLayout
-    activates_depthwise: bool
-    activates_projection: bool
-    shortcut: ShortcutRule
-    squares_ungated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ExtrasLayout:
-    """An extra level: 1x1 to `hidden`, depthwise 3x3 of stride 2, 1x1 to the level's channels.
-
-    `hidden` holds one width a level; None means half of the level's channels. `gated`: a
-    squeeze-excite gate, as in the blocks, between the depthwise BatchNorm and its activation.
-    """
-
-    hidden: tuple[int, ...] | None
-    activation: Activation
-    activates_output: bool
-    gated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeadLayout:
-    """The predictors: `kind` at every level, but the last level may be a bare 1x1.
-
-    `normalises_first`: the first map is divided by its length over the channels, pixel by pixel,
-    and scaled by a learned factor a channel (ParseNet, arXiv 1506.04579).
-    """
-
-    depthwise_bias: bool
-    bare_last_level: bool
-    kind: PredictorKind = PredictorKind.SEPARABLE
-    normalises_first: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """A family's wiring. `tables` is keyed by (backbone, reduced tail).
+    """How a network is wired, in plain fields; the defaults are torchvision's wiring.
 
-    `base_bias`: all backbone convolutions but the expansions have a bias, BatchNorm or not.
-    `last` follows the last 1x1 convolution, in this order. `wide_channels`: one more 1x1
-    convolution of that width after it, with a bias, an activation and no BatchNorm.
+    A squeeze-excite gate is a 1x1 convolution, ReLU, a 1x1 convolution and a hard sigmoid. An extra
+    level is a 1x1 to its hidden width, a depthwise 3x3 of stride 2, and a 1x1 to its channels.
+
+    Attributes:
+        name: what `ArchSpec.layout` calls it.
+        tables: (backbone, reduced tail) -> the block table.
+        always_expands: a 1x1 expansion even where it would not change the number of channels.
+        activates_depthwise: an activation after the depthwise part of a block.
+        activates_projection: an activation after the projection of a block.
+        shortcut: which blocks add their input.
+        squares_ungated: a block without a gate multiplies its map with itself instead.
+        gate_place: where in a block the gate stands.
+        gate_hidden: how wide the gate's hidden layer is.
+        gate_norm: the convolutions of the gate have a BatchNorm each and no bias.
+        gate_pools: the gate reads the mean over the map; otherwise there is one gate per pixel.
+        extra_hidden: one hidden width per extra level; None for half of the level's channels.
+        extra_activation: inside an extra level.
+        extra_activates_output: an activation behind the last 1x1 of an extra level.
+        extra_gated: a gate between the depthwise BatchNorm of an extra level and its activation.
+        class_head: the class predictors.
+        box_head: the box predictors.
+        head_depthwise_bias: a bias in the depthwise convolution of a separable predictor.
+        head_activation: inside a separable predictor.
+        bare_last_level: the predictors of the last level are a 1x1 convolution.
+        normalises_first: the first map is divided by its length over the channels, pixel by pixel,
+            and scaled by a learned factor per channel (ParseNet, arXiv 1506.04579).
+        bn_eps: added to the variance by every BatchNorm.
+        bn_momentum: of every BatchNorm.
+        stem_activation: of the first convolution.
+        base_bias: all backbone convolutions but the expansions have a bias, BatchNorm or not.
+        last: what follows the last 1x1 convolution, in this order.
+        wide_channels: one more 1x1 convolution of that width after it, with a bias, h-swish and no
+            BatchNorm.
     """
 
     name: str
     tables: Mapping[tuple[Backbone, bool], tuple[BlockRow, ...]]
-    block: BlockLayout
-    extras: ExtrasLayout
-    head: HeadLayout
-    bn_eps: float
-    bn_momentum: float
+    always_expands: bool = False
+    activates_depthwise: bool = True
+    activates_projection: bool = False
+    shortcut: ShortcutRule = ShortcutRule.SAME_SHAPE
+    squares_ungated: bool = False
+    gate_place: SqueezePlace = SqueezePlace.AFTER_DEPTHWISE
+    gate_hidden: SqueezeHidden = SqueezeHidden.QUARTER_DIVISIBLE
+    gate_norm: bool = False
+    gate_pools: bool = True
+    extra_hidden: tuple[int, ...] | None = None
+    extra_activation: Activation = Activation.RELU6
+    extra_activates_output: bool = True
+    extra_gated: bool = False
+    class_head: PredictorKind = PredictorKind.SEPARABLE
+    box_head: PredictorKind = PredictorKind.SEPARABLE
+    head_depthwise_bias: bool = False
+    head_activation: Activation = Activation.RELU6
+    bare_last_level: bool = False
+    normalises_first: bool = False
+    bn_eps: float = 1e-3
+    bn_momentum: float = 0.03
+    stem_activation: Activation = Activation.HARDSWISH
     base_bias: bool = False
     last: tuple[LastItem, ...] = (LastItem.NORM, LastItem.ACTIVATION)
     wide_channels: int | None = None
@@ -253,70 +242,36 @@ TORCHVISION = Layout(
             (Backbone.SMALL, True): PAPER_SMALL_REDUCED,
         }
     ),
-    block=BlockLayout(
-        always_expands=False,
-        squeeze=SqueezeLayout(
-            place=SqueezePlace.AFTER_DEPTHWISE,
-            hidden=SqueezeHidden.QUARTER_DIVISIBLE,
-            norm=False,
-            pooled=True,
-        ),
-        activates_depthwise=True,
-        activates_projection=False,
-        shortcut=ShortcutRule.SAME_SHAPE,
-    ),
-    extras=ExtrasLayout(hidden=None, activation=Activation.RELU6, activates_output=True),
-    head=HeadLayout(depthwise_bias=False, bare_last_level=False),
-    bn_eps=1e-3,
-    bn_momentum=0.03,
 )
 QFGAOHAO = Layout(
     name="qfgaohao",
     tables=MappingProxyType(
         {(Backbone.LARGE, False): LATE_STRIDE_LARGE, (Backbone.SMALL, False): PAPER_SMALL}
     ),
-    block=BlockLayout(
-        always_expands=True,
-        squeeze=SqueezeLayout(
-            place=SqueezePlace.AFTER_PROJECTION,
-            hidden=SqueezeHidden.QUARTER,
-            norm=True,
-            pooled=True,
-        ),
-        activates_depthwise=True,
-        activates_projection=False,
-        shortcut=ShortcutRule.STRIDE_ONE,
-    ),
-    extras=ExtrasLayout(
-        hidden=(256, 128, 128, 64), activation=Activation.HARDSWISH, activates_output=False
-    ),
-    head=HeadLayout(depthwise_bias=True, bare_last_level=True),
+    always_expands=True,
+    shortcut=ShortcutRule.STRIDE_ONE,
+    gate_place=SqueezePlace.AFTER_PROJECTION,
+    gate_hidden=SqueezeHidden.QUARTER,
+    gate_norm=True,
+    extra_hidden=(256, 128, 128, 64),
+    extra_activation=Activation.HARDSWISH,
+    extra_activates_output=False,
+    head_depthwise_bias=True,
+    bare_last_level=True,
     bn_eps=1e-5,
     bn_momentum=0.1,
 )
-
 # tongyuhome/MobileNetV3-SSD and shaoshengsong/MobileNetV3-SSD, on leaderj1001's backbone.
-TONGYU_LARGE = Layout(
+TONGYU_LARGE = dataclasses.replace(
+    QFGAOHAO,
     name="tongyu_large",
     tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
-    block=BlockLayout(
-        always_expands=True,
-        squeeze=SqueezeLayout(
-            place=SqueezePlace.AFTER_DEPTHWISE,
-            hidden=SqueezeHidden.QUARTER,
-            norm=False,
-            pooled=True,
-        ),
-        activates_depthwise=False,
-        activates_projection=True,
-        shortcut=ShortcutRule.SAME_SHAPE,
-    ),
-    extras=ExtrasLayout(
-        hidden=(256, 128, 128, 64), activation=Activation.RELU6, activates_output=False
-    ),
-    head=HeadLayout(depthwise_bias=True, bare_last_level=True),
-    bn_eps=1e-5,
-    bn_momentum=0.1,
+    activates_depthwise=False,
+    activates_projection=True,
+    shortcut=ShortcutRule.SAME_SHAPE,
+    gate_place=SqueezePlace.AFTER_DEPTHWISE,
+    gate_norm=False,
+    extra_activation=Activation.RELU6,
     base_bias=True,
     wide_channels=1280,
 )
@@ -326,80 +281,48 @@ TONGYU_SMALL = dataclasses.replace(
     tables=MappingProxyType({(Backbone.SMALL, False): LATE_SWISH_SMALL}),
     last=(LastItem.SQUEEZE, LastItem.NORM, LastItem.ACTIVATION),
 )
-JUNGIN500 = Layout(
+JUNGIN500 = dataclasses.replace(
+    QFGAOHAO,
     name="jungin500",
     tables=MappingProxyType({(Backbone.SMALL, False): PAPER_SMALL}),
-    block=BlockLayout(
-        always_expands=True,
-        squeeze=SqueezeLayout(
-            place=SqueezePlace.AFTER_DEPTHWISE,
-            hidden=SqueezeHidden.ALL,
-            norm=False,
-            pooled=True,
-        ),
-        activates_depthwise=False,
-        activates_projection=False,
-        shortcut=ShortcutRule.ALWAYS_CONVOLVED,
-        squares_ungated=True,
-    ),
-    extras=QFGAOHAO.extras,
-    head=QFGAOHAO.head,
-    bn_eps=1e-5,
-    bn_momentum=0.1,
+    activates_depthwise=False,
+    shortcut=ShortcutRule.ALWAYS_CONVOLVED,
+    squares_ungated=True,
+    gate_place=SqueezePlace.AFTER_DEPTHWISE,
+    gate_hidden=SqueezeHidden.ALL,
+    gate_norm=False,
     last=(LastItem.ACTIVATION, LastItem.NORM),
 )
-UJSYEHAO = Layout(
+UJSYEHAO = dataclasses.replace(
+    QFGAOHAO,
     name="ujsyehao",
     tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
-    block=dataclasses.replace(
-        QFGAOHAO.block, squeeze=dataclasses.replace(QFGAOHAO.block.squeeze, pooled=False)
-    ),
-    extras=TORCHVISION.extras,
-    head=HeadLayout(depthwise_bias=True, bare_last_level=False),
-    bn_eps=1e-5,
-    bn_momentum=0.1,
+    gate_pools=False,
+    extra_hidden=None,
+    extra_activation=Activation.RELU6,
+    extra_activates_output=True,
+    bare_last_level=False,
 )
-COMPACT = dataclasses.replace(
-    UJSYEHAO,
-    name="compact",
-    head=HeadLayout(
-        depthwise_bias=True,
-        bare_last_level=False,
-        kind=PredictorKind.CONVOLUTION,
-        normalises_first=True,
-    ),
-)
-LUFFICC = Layout(
-    name="lufficc",
-    tables=MappingProxyType({(Backbone.LARGE, False): PAPER_LARGE}),
-    block=BlockLayout(
-        always_expands=False,
-        squeeze=SqueezeLayout(
-            place=SqueezePlace.BEFORE_ACTIVATION,
-            hidden=SqueezeHidden.QUARTER_DIVISIBLE,
-            norm=False,
-            pooled=True,
-        ),
-        activates_depthwise=True,
-        activates_projection=False,
-        shortcut=ShortcutRule.SAME_SHAPE,
-    ),
-    extras=ExtrasLayout(
-        hidden=(192, 128, 128, 64),
-        activation=Activation.HARDSWISH,
-        activates_output=False,
-        gated=True,
-    ),
-    head=HeadLayout(depthwise_bias=True, bare_last_level=True),
-    bn_eps=1e-5,
-    bn_momentum=0.1,
-)
-
 # The same backbone with the heads of a plain SSD: mmdetection 1.x without `depthwise_heads`.
 UJSYEHAO_PLAIN = dataclasses.replace(
     UJSYEHAO,
     name="ujsyehao_plain",
-    head=dataclasses.replace(UJSYEHAO.head, kind=PredictorKind.CONVOLUTION),
+    class_head=PredictorKind.CONVOLUTION,
+    box_head=PredictorKind.CONVOLUTION,
+)
+COMPACT = dataclasses.replace(UJSYEHAO_PLAIN, name="compact", normalises_first=True)
+LUFFICC = Layout(
+    name="lufficc",
+    tables=MappingProxyType({(Backbone.LARGE, False): PAPER_LARGE}),
+    gate_place=SqueezePlace.BEFORE_ACTIVATION,
+    extra_hidden=(192, 128, 128, 64),
+    extra_activation=Activation.HARDSWISH,
+    extra_activates_output=False,
+    extra_gated=True,
+    head_depthwise_bias=True,
+    bare_last_level=True,
+    bn_eps=1e-5,
+    bn_momentum=0.1,
 )
 # mmdetection 2.x and 3.x: SSDNeck and SSDHead on a MobileNetV3 that changed from version to version
 # in what these names say: whether a block expands where it would not change the channels
@@ -416,21 +339,10 @@ MMDET = dataclasses.replace(
         }
     ),
 )
-MMDET_QUARTER = dataclasses.replace(
-    MMDET,
-    name="mmdet_quarter",
-    block=dataclasses.replace(
-        MMDET.block,
-        squeeze=dataclasses.replace(MMDET.block.squeeze, hidden=SqueezeHidden.QUARTER),
-    ),
-)
-MMDET_EXPANDING = dataclasses.replace(
-    MMDET, name="mmdet_expanding", block=dataclasses.replace(MMDET.block, always_expands=True)
-)
+MMDET_QUARTER = dataclasses.replace(MMDET, name="mmdet_quarter", gate_hidden=SqueezeHidden.QUARTER)
+MMDET_EXPANDING = dataclasses.replace(MMDET, name="mmdet_expanding", always_expands=True)
 MMDET_EXPANDING_QUARTER = dataclasses.replace(
-    MMDET_QUARTER,
-    name="mmdet_expanding_quarter",
-    block=dataclasses.replace(MMDET_QUARTER.block, always_expands=True),
+    MMDET_QUARTER, name="mmdet_expanding_quarter", always_expands=True
 )
 # mmclassification before 0.12: its Large strides late, as xiaolai518's.
 MMDET_EARLY = dataclasses.replace(
@@ -438,16 +350,15 @@ MMDET_EARLY = dataclasses.replace(
     name="mmdet_early",
     tables=MappingProxyType({(Backbone.LARGE, False): LATE_STRIDE_LARGE}),
 )
-
-
-def _normalising_first(layout: Layout) -> Layout:
-    """Return `layout` with the first map normalised: SSDNeck's `l2_norm_scale`."""
-    head = dataclasses.replace(layout.head, normalises_first=True)
-    return dataclasses.replace(layout, name=f"{layout.name}_l2norm", head=head)
-
-
 _MMDET_PLAIN = (MMDET, MMDET_QUARTER, MMDET_EXPANDING, MMDET_EXPANDING_QUARTER, MMDET_EARLY)
-MMDET_LAYOUTS = (*_MMDET_PLAIN, *map(_normalising_first, _MMDET_PLAIN))
+# SSDNeck's `l2_norm_scale` normalises the first map.
+MMDET_LAYOUTS = (
+    *_MMDET_PLAIN,
+    *(
+        dataclasses.replace(layout, name=f"{layout.name}_l2norm", normalises_first=True)
+        for layout in _MMDET_PLAIN
+    ),
+)
 
 LAYOUTS = (
     TORCHVISION,

@@ -29,7 +29,7 @@ from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, ClassifierSpec, Tap, Ta
 from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
 from mbv3ssd_deploy.nets.build import build_net
 from mbv3ssd_deploy.nets.classifier import build_classifier
-from mbv3ssd_deploy.nets.names import name_modules
+from mbv3ssd_deploy.nets.plan import name_modules
 
 LARGE, SMALL = Backbone.LARGE, Backbone.SMALL
 # one cut inside a block, one between two, as mmdetection's configurations may say

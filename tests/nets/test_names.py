@@ -9,7 +9,7 @@ from mbv3ssd_deploy.checkpoint.families.torchvision import native_spec
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
 from mbv3ssd_deploy.nets.blocks import ChannelNorm, ConvBnAct, ExtraLevel, SqueezeExcite
 from mbv3ssd_deploy.nets.build import SsdNet
-from mbv3ssd_deploy.nets.names import name_modules
+from mbv3ssd_deploy.nets.plan import name_modules
 
 
 def net_of(arch):

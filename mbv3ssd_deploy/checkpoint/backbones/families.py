@@ -19,7 +19,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import (
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
-from mbv3ssd_deploy.nets.names import BlockNames, NetNames
+from mbv3ssd_deploy.nets.plan import BlockNames, NetNames
 
 CLASSIFIER_DROPPED = "part of the classifier, which no detector runs"
 CLASSIFIER = "classifier"

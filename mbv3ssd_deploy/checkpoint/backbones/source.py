@@ -17,7 +17,7 @@ from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, ClassifierSpec
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.io.records import record_from_json
 from mbv3ssd_deploy.nets.layouts import LAYOUTS, Layout, layout_of
-from mbv3ssd_deploy.nets.names import BlockNames, name_modules
+from mbv3ssd_deploy.nets.plan import BlockNames, name_modules
 
 OWN_CLASSIFIER = "native-classifier"
 _REST_OF_A_DETECTOR = (
@@ -224,15 +224,16 @@ class Network:
 
 
 FACTS: tuple[tuple[str, Callable[[Layout], object]], ...] = (
-    ("where the gate stands", lambda layout: layout.block.squeeze.place),
-    ("how wide the gate is", lambda layout: layout.block.squeeze.hidden),
-    ("whether the gate has BatchNorms", lambda layout: layout.block.squeeze.norm),
-    ("whether the gate pools", lambda layout: layout.block.squeeze.pooled),
-    ("whether each block expands", lambda layout: layout.block.always_expands),
-    ("activation after the depthwise part", lambda layout: layout.block.activates_depthwise),
-    ("activation after the projection", lambda layout: layout.block.activates_projection),
-    ("which blocks add their input", lambda layout: layout.block.shortcut),
-    ("whether blocks without a gate square", lambda layout: layout.block.squares_ungated),
+    ("where the gate stands", lambda layout: layout.gate_place),
+    ("how wide the gate is", lambda layout: layout.gate_hidden),
+    ("whether the gate has BatchNorms", lambda layout: layout.gate_norm),
+    ("whether the gate pools", lambda layout: layout.gate_pools),
+    ("whether each block expands", lambda layout: layout.always_expands),
+    ("activation after the depthwise part", lambda layout: layout.activates_depthwise),
+    ("activation after the projection", lambda layout: layout.activates_projection),
+    ("which blocks add their input", lambda layout: layout.shortcut),
+    ("whether blocks without a gate square", lambda layout: layout.squares_ungated),
+    ("activation of the first convolution", lambda layout: layout.stem_activation),
     ("biases", lambda layout: layout.base_bias),
     ("what follows the last convolution", lambda layout: ", ".join(layout.last)),
     ("a wide convolution behind it", lambda layout: layout.wide_channels),

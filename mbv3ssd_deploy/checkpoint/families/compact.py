@@ -40,8 +40,7 @@ from mbv3ssd_deploy.core.spec import (
     ResizeRule,
     ResultOrder,
 )
-from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.plan import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes, name_modules
 
 SIZE = 300
 LEVEL_NAMES = ("conv4_3", "conv7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")

@@ -40,8 +40,7 @@ from mbv3ssd_deploy.core.spec import (
     Tap,
     TapPlace,
 )
-from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.plan import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes, name_modules
 
 SIZE = 320
 STEPS = (16, 32, 64, 107, 160, 320)

@@ -46,8 +46,7 @@ from mbv3ssd_deploy.core.spec import (
 )
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.nets.layouts import LAST_CONV_FACTOR, MMDET_LAYOUTS, BlockRow, Layout
-from mbv3ssd_deploy.nets.names import BlockNames, name_modules
-from mbv3ssd_deploy.nets.plan import Part, feature_map_sizes, plan_net
+from mbv3ssd_deploy.nets.plan import BlockNames, Part, feature_map_sizes, name_modules, plan_net
 
 CLASS_STEM = "backbone.conv1"
 """What early mmclassification calls the stem; later it is layer0."""
@@ -110,10 +109,10 @@ def _row(
     normalises = FIRST_NORM in contents.tensors
     widths = list(zip(expansions, outputs, strict=True))
     for layout in MMDET_LAYOUTS:
-        if layout.head.normalises_first is not normalises:
+        if layout.normalises_first is not normalises:
             continue
         for (backbone, reduced), rows in layout.tables.items():
-            always = layout.block.always_expands or rows[0].expansion != rows[0].out
+            always = layout.always_expands or rows[0].expansion != rows[0].out
             same = widths == [(row.expansion, row.out) for row in rows] and always is expands
             if same and _gates_fit(contents, layout, backbone, reduced=reduced):
                 return layout, backbone, reduced

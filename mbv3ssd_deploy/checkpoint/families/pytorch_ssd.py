@@ -23,7 +23,7 @@ from mbv3ssd_deploy.core.spec import (
     Tap,
     TapPlace,
 )
-from mbv3ssd_deploy.nets.names import BlockNames, NetNames
+from mbv3ssd_deploy.nets.plan import BlockNames, NetNames
 
 SIZE = 300
 # Pixels of a 300 x 300 image. The steps are not 300 / map size: on the second level the last centre

@@ -40,8 +40,7 @@ from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError
-from mbv3ssd_deploy.nets.names import BlockNames, NetNames, name_modules
-from mbv3ssd_deploy.nets.plan import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import BlockNames, NetNames, feature_map_sizes, name_modules
 
 # The last convolution tells the backbone: each stands where the other has a block or nothing.
 _QFGAOHAO_LAST_CONV = {Backbone.LARGE: "base_net.18.weight", Backbone.SMALL: "base_net.14.weight"}

@@ -298,7 +298,7 @@ def _native_draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
 
 def _head_keys(spec: DetectorSpec) -> list[HeadKeys]:
     last = len(spec.priors.levels) - 1
-    bare = layout_of(spec.arch).head.bare_last_level
+    bare = layout_of(spec.arch).bare_last_level
     items = ["" if bare and level == last else ".1" for level in range(last + 1)]
     return [
         HeadKeys(

@@ -47,8 +47,7 @@ from mbv3ssd_deploy.core.spec import (
     ResizeRule,
     ResultOrder,
 )
-from mbv3ssd_deploy.nets.names import name_modules
-from mbv3ssd_deploy.nets.plan import feature_map_sizes
+from mbv3ssd_deploy.nets.plan import feature_map_sizes, name_modules
 
 SIZE = 300
 # Step, smallest and largest box of each level, in pixels. The sizes stand in the head's code, which
