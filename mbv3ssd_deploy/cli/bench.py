@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mbv3ssd_deploy.cli.load_flags import ImageSize
 from mbv3ssd_deploy.cli.output import Output, named, output_options, size_format
 
 if TYPE_CHECKING:
@@ -18,21 +19,6 @@ _HEADER = (
     *("row", "prepare", "network", "post", "net + post", "p90", "ratio"),
     *("load", "files", "memory", "clock"),
 )
-_SIZE_FORM = "a size is HEIGHTxWIDTH, for instance 300x300"
-
-
-class _Size(click.ParamType[tuple[int, int]]):
-    """HEIGHTxWIDTH in pixels."""
-
-    name = "HEIGHTxWIDTH"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        words = str(value).lower().split("x")
-        if len(words) != 2 or not all(word.isdecimal() and int(word) > 0 for word in words):
-            self.fail(f"{value!r}: {_SIZE_FORM}", param, ctx)
-        return int(words[0]), int(words[1])
 
 
 @click.command(name="bench", short_help="Latency, size and memory on every runtime, side by side.")
@@ -86,7 +72,10 @@ class _Size(click.ParamType[tuple[int, int]]):
 )
 @click.option("--layers", is_flag=True, help="Time single layers as well; show the slowest ten.")
 @click.option(
-    "--input-size", type=_Size(), help="Of a .param whose Input layer declares none: 300x300."
+    "--input-size",
+    type=ImageSize(),
+    metavar="N|HxW",
+    help="Input size of a .param whose Input layer declares none.",
 )
 @click.option(
     "--chart",

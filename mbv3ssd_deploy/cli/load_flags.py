@@ -30,7 +30,9 @@ class ImageSize(click.ParamType["tuple[int, int]"]):
     ) -> tuple[int, int]:
         """Return (height, width)."""
         words = str(value).lower().split("x")
-        if len(words) not in (1, 2) or not all(word.isdigit() and int(word) > 0 for word in words):
+        if len(words) not in (1, 2) or not all(
+            word.isdecimal() and int(word) > 0 for word in words
+        ):
             self.fail(f"{value!r} is neither N nor HxW, as in 300 or 240x320", param, ctx)
         numbers = [int(word) for word in words]
         return numbers[0], numbers[-1]

@@ -81,6 +81,15 @@ def test_a_foreign_network_alone_runs_on_random_numbers(place):
     assert "5 rounds on seeded random numbers; medians" in result.stdout
 
 
+def test_one_number_as_the_input_size_is_a_square(place):
+    text = "7767517\n2 2\nInput in 0 1 in\nReLU n 1 1 in out\n"
+    (place.folder / "alone.param").write_text(text)
+
+    result = place.run("bench", "alone.param", *ONE_ROW, "--input-size", "8")
+
+    assert result.exit_code == 0, result.output
+
+
 def test_a_param_that_ncnn_refuses_names_inspect(place):
     text = "7767517\n3 2\nInput in 0 1 in 0=8 1=8 2=3\nReLU n 1 1 in out\n"
     (place.folder / "counts.param").write_text(text)
@@ -101,7 +110,8 @@ def test_a_param_that_ncnn_refuses_names_inspect(place):
         (("--runtime", "tflite"), 2, "'tflite' is not one of"),
         (("--runtime", "onnx", "--precision", "bf16"), 3, "onnx cannot compute in bf16"),
         (("--runtime", "ncnn", "--device", "cuda"), 4, "ncnn does not run on CUDA"),
-        (("--input-size", "300"), 2, "a size is HEIGHTxWIDTH"),
+        (("--input-size", "300x"), 2, "neither N nor HxW"),
+        (("--input-size", "²"), 2, "neither N nor HxW"),
         (("--chart", "speed.jpg"), 2, "ends in .png"),
         (("--images", "nowhere"), 3, "no such file or folder of images"),
         (("--rounds", "1"), 2, "--rounds"),
