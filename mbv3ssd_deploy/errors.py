@@ -1,20 +1,20 @@
 """Everything this package raises on purpose.
 
-    DeployError                     exit code 3 unless said otherwise
-     ├── SpecError                  a model description contradicts itself or the checkpoint
-     ├── CheckpointError            a checkpoint cannot be read, or is of no known family
-     │    └── UnsafeCheckpointError (5) it wants to run code; nothing was run
-     ├── FormatError                a file breaks the rules of its format; knows where
+    DeployError                     exit code 3 unless another is given
+     ├── SpecError                  a spec contradicts itself or the checkpoint
+     ├── CheckpointError            a checkpoint cannot be read, or has no known family
+     │    └── UnsafeCheckpointError (5) it would run code; nothing was run
+     ├── FormatError                a file violates its format
      ├── ExportError                PyTorch or the simplifier could not make the ONNX body
-     ├── UnsupportedOpError         an ONNX node has no ncnn form; knows which, and why
+     ├── UnsupportedOpError         an ONNX node has no ncnn form
      ├── BundleError                the files of a bundle do not belong together
      ├── DatasetError               a folder of images cannot be used
-     ├── OutputError                a result cannot be written; what was there before is untouched
-     ├── TrainingError              (1) a run went wrong: its loss is no longer a number
-     ├── RuntimeUnavailableError    (4) a package or a device that was asked for is missing
+     ├── OutputError                a result cannot be written; the previous one is untouched
+     ├── TrainingError              (1) a run failed: its loss is NaN or infinite
+     ├── RuntimeUnavailableError    (4) a package or device is missing
      └── RuntimeFailedError         a runtime refused a model, crashed, or gave no output
 
-`ValueError` and `TypeError` are for a caller who misuses a function; they are bugs, not news.
+`ValueError` and `TypeError` are for callers who misuse a function.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class DeployError(Exception):
-    """Base of all errors a caller may want to catch.
+    """Base of all errors that a caller may catch.
 
     Attributes:
         where: the file, line, layer or key that the message is about; may be empty.
@@ -45,21 +45,21 @@ class DeployError(Exception):
 
 
 class SpecError(DeployError):
-    """A model description contradicts itself or the checkpoint."""
+    """A spec contradicts itself or the checkpoint."""
 
 
 class CheckpointError(DeployError):
-    """A checkpoint cannot be read, or is of no known family."""
+    """A checkpoint cannot be read, or has no known family."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint wants to run code. Nothing was run."""
+    """A checkpoint would run code. Nothing was run."""
 
     exit_code = 5
 
 
 class FormatError(DeployError):
-    """A file breaks the rules of its format."""
+    """A file violates its format."""
 
 
 class ExportError(DeployError):
@@ -87,17 +87,17 @@ class DatasetError(DeployError):
 
 
 class OutputError(DeployError):
-    """A result cannot be written. What was there before is untouched."""
+    """A result cannot be written. The previous one is untouched."""
 
 
 class TrainingError(DeployError):
-    """A training run went wrong: its loss is no longer a number."""
+    """A training run failed: its loss is NaN or infinite."""
 
     exit_code = 1
 
 
 class RuntimeUnavailableError(DeployError):
-    """A package or a device that was asked for is missing."""
+    """A package or device is missing."""
 
     exit_code = 4
 

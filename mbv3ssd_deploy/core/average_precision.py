@@ -1,6 +1,6 @@
 """Average precision: one metric for training, evaluation and every runtime.
 
-What hits what stands in `core.truth_matching`; this page turns hits into numbers.
+`core.truth` decides which detection is a hit; this file turns hits into numbers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ClassAp:
 
     Attributes:
         label: from 1.
-        ap: the average precision, 0..1; NaN where there is no object that counts.
+        ap: the average precision, 0..1; NaN without an object that counts.
         truths: objects that count.
         detections: those that were judged.
         by_iou: the average precision at each IoU of the protocol.
@@ -92,8 +92,7 @@ class ClassAp:
 class ApReport:
     """How well all classes are found.
 
-    A mean is taken over the classes with objects that count (of that size); it is NaN where there
-    is no such class.
+    A mean is over the classes with objects that count (of that size); NaN without such a class.
 
     Attributes:
         protocol: which benchmark's rules.
@@ -151,7 +150,7 @@ def average_precision(
 
 
 def mean_of_defined(values: Sequence[float]) -> float:
-    """Return the mean of the values that are numbers; NaN where there is none."""
+    """Return the mean of the values that are not NaN; NaN without any."""
     defined = [value for value in values if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else UNDEFINED
 

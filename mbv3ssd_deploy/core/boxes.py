@@ -32,9 +32,9 @@ def centre_from_corners(boxes: npt.NDArray[Real]) -> npt.NDArray[Real]:
 def decode_boxes(loc: F32, priors_cxcywh: F32 | F64, coder: BoxCoder) -> F32:
     """Return the boxes that the offsets `loc` (P, 4) make of the priors (P, 4), as corners (P, 4).
 
-    The formula stands at `BoxCoder` (SSD, arXiv 1512.02325, section 2.2). It is evaluated in
+    The formula is that of `BoxCoder` (SSD, arXiv 1512.02325, section 2.2). It is evaluated in
     float32 from priors rounded to float32, as the families' own code does it. The boxes are in the
-    unit of the priors and not clipped; an offset too large for float32 gives an infinite box, which
+    unit of the priors and not clipped; an offset too large for float32 makes an infinite box, which
     `core.detections` drops.
 
     Raises:

@@ -68,7 +68,7 @@ def detections_from_heads(
     Args:
         loc: (P, 4) raw offsets.
         conf: (P, C) logits, background first.
-        spec: gives the coder, the rules, and the priors where none are handed over.
+        spec: the coder, the rules, and the priors if none are passed.
         priors_cxcywh: (P, 4) normalised, for instance those that a runtime computed.
 
     Raises:
@@ -121,7 +121,7 @@ def scaled(detections: Detections, width: int, height: int) -> Detections:
 
 
 def _last_pixel(decode: DecodeSpec, input_size: tuple[int, int]) -> F32:
-    """Return how far the last pixel inside a box lies before its end (4,), normalised."""
+    """Return the distance of the last pixel of a box from its end (4,), normalised."""
     if decode.box_edges is BoxEdges.CONTINUOUS:
         return np.zeros(4, dtype=np.float32)
     return np.reciprocal(np.array(input_size * 2, dtype=np.float32))

@@ -29,7 +29,7 @@ class Match:
 class Matching:
     """Two lists of detections, held against each other.
 
-    `pairs` stand in the order of their reference index. `lost` are the reference's detections
+    `pairs` are in the order of their reference index. `lost` are the reference's detections
     without a partner, `new` the actual ones without a partner, both ascending.
     """
 

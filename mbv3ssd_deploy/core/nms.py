@@ -1,6 +1,6 @@
 """Candidates, and which of them suppress each other: the steps between scores and detections.
 
-Each step keeps some of the candidates and may order them anew; `core.detections` puts them in a
+Each step keeps some of the candidates and may reorder them; `core.detections` puts them in a
 row, and `DecodeSpec` holds their rules.
 """
 
@@ -35,11 +35,11 @@ class Candidates:
 
 
 def candidates_above(scores: F32, decode: DecodeSpec) -> Candidates:
-    """Return what lies above the score threshold, class by class, best first, cut per class.
+    """Return the scores above the threshold, class by class, best first, limited per class.
 
     Args:
         scores: (P, C); column 0 is the background and left out; NaN is never above a threshold.
-        decode: gives `score_threshold` and `candidates_per_class`.
+        decode: has `score_threshold` and `candidates_per_class`.
     """
     ranked = []
     for of_class in scores.T[1:]:
@@ -58,14 +58,14 @@ def suppressed(
     Args:
         found: the candidates.
         boxes: (P, 4) normalised corners of the areas that the priors' boxes cover.
-        decode: gives `nms_scope`, `iou_threshold`, `iou_epsilon` and `suppress_at_threshold`.
+        decode: has `nms_scope`, `iou_threshold`, `iou_epsilon` and `suppress_at_threshold`.
         input_size: width and height of the network's input.
     """
     return found.take(_SCOPES[decode.nms_scope](found, boxes, decode, input_size))
 
 
 def best_of_each_class(found: Candidates, decode: DecodeSpec) -> Candidates:
-    """Return at most `keep_per_class` of each class; the best of a class must stand first."""
+    """Return at most `keep_per_class` of each class; the best of a class must come first."""
     if decode.keep_per_class is None:
         return found
     by_class = [np.flatnonzero(found.labels == label) for label in np.unique(found.labels)]
@@ -127,7 +127,7 @@ def _enough(decode: DecodeSpec) -> int | None:
     """Return how many winners over all classes decide the result: all, where classes are cut."""
     if decode.keep_total is None or decode.keep_per_class is not None:
         return None
-    return decode.keep_total + 1  # one more, so that a cut is seen
+    return decode.keep_total + 1  # one more, to detect a cut
 
 
 def _joined(rows: list[I64]) -> I64:

@@ -1,6 +1,6 @@
 """The families' three ways to resize an image, in numpy and OpenCV.
 
-All take RGB or BGR uint8 pixels (H, W, 3). They agree on what a pixel is (its centre lies at
+All take RGB or BGR uint8 pixels (H, W, 3). They agree on what a pixel is (its centre is at
 +0.5), and differ by many grey levels where an image shrinks.
 """
 
@@ -94,7 +94,7 @@ def _triangle_filter(old: int, new: int) -> tuple[I64, _Int32]:
     return np.minimum(columns, old - 1), fixed
 
 
-# FLOAT_AFTER_NORMALISE stands here as "resize, then normalise" too: both are linear, so that the
+# FLOAT_AFTER_NORMALISE is also "resize, then normalise" here: both are linear, so the
 # order matters in the last bits of float32 only, and the smaller image is quicker to normalise.
 _RESIZERS: Mapping[ResizeRule, Callable[[U8, int, int], U8 | F32]] = MappingProxyType(
     {
@@ -106,7 +106,7 @@ _RESIZERS: Mapping[ResizeRule, Callable[[U8, int, int], U8 | F32]] = MappingProx
 
 
 def input_from_image(image_rgb: U8, spec: InputSpec) -> F32:
-    """Return the image as the network wants it: float32 (3, height, width), contiguous.
+    """Return the input tensor of an image: float32 (3, height, width), contiguous.
 
     The image is stretched to the input size (no family keeps the aspect ratio); then, in the
     spec's channel order, (pixel - mean) / std on 0..255 pixels.

@@ -1,7 +1,7 @@
-"""DetectorSpec: everything one must know to build, feed and read a detector.
+"""DetectorSpec: all that is needed to build a detector and to prepare and decode its data.
 
 It is made once, when a checkpoint is recognised, and travels with every artifact. Nothing
-downstream asks the user again for what stands here. `core/spec_json.py` writes and reads it.
+downstream asks the user again for what is in it.
 
 Frames: sizes and steps of priors are in units of `PriorSpec.frame_width` x `frame_height`; mean and
 std are on 0..255 pixels in the spec's channel order; class 0 is the background.
@@ -57,7 +57,7 @@ class PriorRounding(enum.StrEnum):
     PIXEL_CORNERS = "pixel_corners"
     """mmdetection 1.x: the first and the last pixel inside a prior of the first cell, in frame
     units, are x1 = rint(cx - w / 2) and x2 = rint(cx + w / 2 - 1), half to even; the prior reaches
-    from x1 to x2 + 1, and the other cells repeat it, a step apart. The same for y."""
+    from x1 to x2 + 1, and the other cells repeat it, one step apart. The same for y."""
 
 
 class Backbone(enum.StrEnum):
@@ -68,7 +68,7 @@ class Backbone(enum.StrEnum):
 
 
 class TapPlace(enum.StrEnum):
-    """Where inside a block a feature map is taken."""
+    """Where inside a block a feature map is tapped."""
 
     EXPANSION = "expansion"
     """After the block's 1x1 expansion, its BatchNorm and activation."""
@@ -113,7 +113,7 @@ class ResultOrder(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What the network wants to see. `mean` and `std` are on 0..255 pixels, in `channel_order`."""
+    """The input of the network. `mean` and `std` are for 0..255 pixels, in `channel_order`."""
 
     height: int
     width: int
@@ -163,7 +163,7 @@ class ArchSpec:
 class PriorLevel:
     """The priors of one feature map; sizes and steps in units of the prior frame.
 
-    In a cell stand, in this order: the square `min_size`; the square sqrt(min_size * max_size) if
+    A cell has, in this order: the square `min_size`; the square sqrt(min_size * max_size) if
     there is a `max_size`; then for each `ratio` r the box (min_size * sqrt r, min_size / sqrt r).
     A tall box is a ratio below 1.
     """
@@ -187,7 +187,7 @@ class PriorLevel:
 
     @property
     def boxes_per_cell(self) -> int:
-        """How many priors stand in one cell."""
+        """The number of priors in one cell."""
         return 1 + (self.max_size is not None) + len(self.ratios)
 
     @property
@@ -275,7 +275,7 @@ class DecodeSpec:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score_threshold <= 1.0 or not 0.0 <= self.iou_threshold <= 1.0:
-            raise SpecError("score and IoU thresholds must lie within 0..1")
+            raise SpecError("score and IoU thresholds must be within 0..1")
         limits = (self.candidates_per_class, self.keep_per_class, self.keep_total)
         if any(limit is not None and limit < 1 for limit in limits):
             raise SpecError("a top-k must be at least 1, or none for no limit")

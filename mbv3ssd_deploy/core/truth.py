@@ -24,7 +24,7 @@ class GroundTruth:
         labels: int64 (n,), indices into the class names; 0 is the background and never occurs.
         difficult: bool (n,), VOC's `difficult`: neither a hit nor a miss.
         crowd: bool (n,), COCO's `iscrowd`: a region that holds many objects.
-        areas: float32 (n,), in square pixels: the segmentation's where the annotation gives it,
+        areas: float32 (n,), in square pixels: the segmentation's if the annotation has one,
             the box's otherwise.
 
     Raises:
@@ -44,7 +44,7 @@ class GroundTruth:
         ):
             raise ValueError("boxes, labels, difficult, crowd and areas differ in length")
         if count and self.labels.min() < 1:
-            raise ValueError("label 0 is the background, which nobody annotates")
+            raise ValueError("label 0 is the background, which is never annotated")
         for array in (self.boxes, self.labels, self.difficult, self.crowd, self.areas):
             array.setflags(write=False)
 
@@ -195,7 +195,7 @@ def voc_verdicts(objects: ClassObjects, iou: float) -> Verdicts:
         hit[found] = np.where(overlaps.max(axis=1) >= iou, nearest, -1)
     order = np.argsort(-objects.scores, kind="stable")
     hit = hit[order]
-    # unique tells where each object stands first; the misses are one value, and no first hit
+    # unique returns the first place of each object; the misses are one value, and no first hit
     is_first = np.zeros(len(hit), bool)
     is_first[np.unique(hit, return_index=True)[1]] = True
     is_first &= hit >= 0
@@ -217,7 +217,7 @@ def coco_verdicts(objects: ClassObjects, ious: F64) -> Verdicts:
 
     Of equal overlaps the last object counts, those that do not count standing behind all others;
     of equal scores the first image, then the first detection. The overlap with a crowd is the
-    share of the detection that lies in it. VOC's difficult objects are ignored, and taken once.
+    share of the detection that is in it. VOC's difficult objects are ignored, and matched once.
     """
     ignored = _ignored(objects)
     shape = (len(AREA_RANGES), len(ious), len(objects.scores))
@@ -292,7 +292,7 @@ def _ignored(objects: ClassObjects) -> Bools:
 
 
 def _outside(areas: F64) -> Bools:
-    """Return which areas (n,) lie outside which range, (A, n)."""
+    """Return which areas (n,) are outside which range, (A, n)."""
     return np.stack([(areas < low) | (areas > high) for _, low, high in AREA_RANGES])
 
 
@@ -318,6 +318,6 @@ def _joined(arrays: Sequence[npt.NDArray[Any]], width: int = 0) -> F64:
 
 
 def _run_of(ascending: I64, value: int) -> slice:
-    """Return where `value` stands in an ascending array."""
+    """Return the index of `value` in an ascending array."""
     first, last = np.searchsorted(ascending, value), np.searchsorted(ascending, value, "right")
     return slice(int(first), int(last))

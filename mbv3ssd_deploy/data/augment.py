@@ -231,7 +231,7 @@ def draw_crop(
 ) -> Window:
     """Return a part of `window` that some object overlaps by as much as was drawn, or `window`.
 
-    A crop that holds no object's centre is never taken, unless there are no objects at all.
+    A crop without an object's centre is never used, unless there are no objects at all.
     """
     if not options.crop_overlaps:
         return window
@@ -293,7 +293,7 @@ def cut_window(image_rgb: U8, window: Window, fill_rgb: tuple[float, float, floa
 
 
 def mirrored(image_rgb: U8, boxes: F32) -> tuple[U8, F32]:
-    """Return image and boxes with left and right exchanged; twice gives what there was."""
+    """Return image and boxes mirrored left to right."""
     width = image_rgb.shape[1]
     flipped = boxes.copy()
     flipped[:, 0], flipped[:, 2] = width - boxes[:, 2], width - boxes[:, 0]

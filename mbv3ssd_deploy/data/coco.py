@@ -42,20 +42,20 @@ def read_coco(
 ) -> Dataset:
     """Read a split of COCO instances.
 
-    Where one of the two names holds `{split}`, train, val or test is put there, and trainval joins
-    train and val. Without it the file is one piece: trainval and test mean all of it, while train
-    and val are made by a hash of the image ids.
+    `{split}` in one of the two names is replaced by train, val or test, and trainval joins train
+    and val. Without it, trainval and test are the whole file, and train and val are made by a hash
+    of the image ids.
 
     Args:
         place: the JSON file, a comma, and the folder that `file_name` counts from.
         split: which part.
         class_names: by label, background first; by default the categories in the order of ids.
         seed: of the split that is made.
-        progress: told how far it is.
+        progress: called after every image.
 
     Raises:
-        DatasetError: a file is missing or no COCO file, its categories cannot be told apart, or
-            nothing usable is left.
+        DatasetError: a file is missing or not in COCO's format, categories are duplicates, or no
+            image is usable.
     """
     name = f"coco:{place}"
     annotations, images = _file_and_folder(place)
@@ -66,7 +66,7 @@ def read_coco(
     for part in parts:
         folder = Path(images.replace(_SPLIT, part))
         if not folder.is_dir():
-            raise DatasetError("there is no such folder of images", where=str(folder))
+            raise DatasetError("no such folder of images", where=str(folder))
         file = read_coco_file(Path(annotations.replace(_SPLIT, part)), problems)
         categories = _categories_by_id(file, problems)
         found = (BACKGROUND, *categories.values())
@@ -91,9 +91,9 @@ def _file_and_folder(place: str) -> tuple[str, str]:
     annotations, comma, images = place.partition(",")
     if not annotations or not comma or not images or "," in images:
         raise DatasetError(
-            "a COCO data set is a file and a folder",
+            "a COCO data set needs a file and a folder",
             where=f"coco:{place}",
-            hint="say coco:ANNOTATIONS.json,IMAGES with the folder of the images",
+            hint="write coco:ANNOTATIONS.json,IMAGES with the folder of the images",
         )
     return annotations, images
 
@@ -107,11 +107,11 @@ def _parts(place: str, split: Split) -> tuple[Split, ...]:
 def _part_of_one_file(
     file: CocoFile, split: Split, seed: int, problems: list[DatasetProblem]
 ) -> Mapping[int, Record]:
-    """Return the images of a split that is made here; a file is whole as trainval and test."""
+    """Return the images of a split; train and val are made here, the others are the whole file."""
     if split not in (Split.TRAIN, Split.VAL):
         return file.images
     reason = (
-        "one file for everything: the hash of each image id decides, "
+        "one file for all splits: the hash of each image id decides, "
         f"about 85 % train, 15 % val (seed {seed})"
     )
     problems.append(DatasetProblem(str(file.path), reason, "split-made"))
@@ -123,10 +123,10 @@ def _part_of_one_file(
 
 
 def _categories_by_id(file: CocoFile, problems: list[DatasetProblem]) -> dict[int, str]:
-    """Return name by id, in the order of the ids; holes are counted.
+    """Return name by id, in the order of the ids; note gaps.
 
     Raises:
-        DatasetError: two categories cannot be told apart, or one means the background.
+        DatasetError: duplicate categories, or one that is the background.
     """
     names = dict(sorted(file.categories.items()))
     check_class_names(names.values(), where=str(file.path))
@@ -161,23 +161,23 @@ def _annotated(
 
 def _objects_by_image(
     file: CocoFile,
-    wanted: Iterable[int],
+    selected: Iterable[int],
     categories: Mapping[int, str],
     problems: list[DatasetProblem],
 ) -> dict[int, list[AnnotatedObject]]:
-    """Return the objects of the wanted images; those of images that nobody lists are counted."""
-    found: dict[int, list[AnnotatedObject]] = {number: [] for number in wanted}
+    """Return the objects of the selected images; note those of images that are not listed."""
+    found: dict[int, list[AnnotatedObject]] = {number: [] for number in selected}
     for record in file.annotations:
         place = f"{file.path}: annotation {record.get('id', '?')}"
         number, category = record.get("image_id"), record.get("category_id")
         if not isinstance(number, int) or number not in file.images:
-            reason = f"it is of image {number}, which is not listed"
+            reason = f"its image {number} is not listed"
             problems.append(DatasetProblem(place, reason, "missing-image"))
         elif number in found:
             class_name = categories.get(category) if isinstance(category, int) else None
-            thing = _object_from(record, class_name, place, problems)
-            if thing is not None:
-                found[number].append(thing)
+            obj = _object_from(record, class_name, place, problems)
+            if obj is not None:
+                found[number].append(obj)
     return found
 
 
@@ -185,7 +185,7 @@ def _object_from(
     record: Record, class_name: str | None, place: str, problems: list[DatasetProblem]
 ) -> AnnotatedObject | None:
     if class_name is None:
-        reason = f"there is no category {record.get('category_id')}"
+        reason = f"no category {record.get('category_id')}"
         problems.append(DatasetProblem(place, reason, "unknown-class"))
         return None
     box = box_from(record.get("bbox"))
@@ -218,10 +218,10 @@ class CocoFile:
     """A file of instances.
 
     Attributes:
-        path: where it lies.
+        path: the file.
         categories: name by id.
         images: record by id, each with a `file_name`.
-        annotations: records as they stand, not yet checked.
+        annotations: records, not yet checked.
     """
 
     path: Path
@@ -235,10 +235,10 @@ def read_coco_file(path: Path, problems: list[DatasetProblem]) -> CocoFile:
 
     Args:
         path: the JSON file.
-        problems: gets a line for each image that is listed twice or has no file name.
+        problems: receives each duplicate image, and each without a file name.
 
     Raises:
-        DatasetError: it is missing, no JSON, or no file of instances.
+        DatasetError: the file is missing, not JSON, or not a file of instances.
     """
     content = _read_json(path)
     images, categories, annotations = (
@@ -253,7 +253,7 @@ def read_coco_file(path: Path, problems: list[DatasetProblem]) -> CocoFile:
 
 
 def box_from(bbox: object) -> Box | None:
-    """Return the corners of [x, y, width, height], or None where it is not four numbers."""
+    """Return the corners of [x, y, width, height], or None if these are not four numbers."""
     if not isinstance(bbox, list) or len(bbox) != 4:
         return None
     x, y, width, height = map(number_from, bbox)
@@ -263,7 +263,7 @@ def box_from(bbox: object) -> Box | None:
 
 
 def number_from(value: object) -> float | None:
-    """Return a JSON number as float, or None where it is none or too large for one."""
+    """Return a JSON number as float, or None if it is not a number or too large."""
     try:
         return float(value) if isinstance(value, int | float) else None
     except OverflowError:
@@ -274,14 +274,14 @@ def _read_json(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DatasetError("there is no such file of annotations", where=str(path)) from None
+        raise DatasetError("no such file of annotations", where=str(path)) from None
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except json.JSONDecodeError as error:
         where = f"{path}:{error.lineno}"
-        raise DatasetError(f"the file is no JSON: {error.msg}", where=where) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise DatasetError(f"the file is no JSON: {error}", where=str(path)) from None
+        raise DatasetError(f"not valid JSON: {error.msg}", where=where) from None
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"not valid JSON: {error}", where=str(path)) from None
 
 
 def _records(content: object, part: str, path: Path) -> list[Record]:
@@ -304,7 +304,8 @@ def _categories(records: Sequence[Record], path: Path) -> dict[int, str]:
             raise DatasetError(f"a category without id or name: {dict(record)}", where=str(path))
         if number in names:
             raise DatasetError(
-                f"category id {number} stands for {names[number]!r} and {name!r}", where=str(path)
+                f"category id {number} has the names {names[number]!r} and {name!r}",
+                where=str(path),
             )
         names[number] = name.strip()
     if not names:

@@ -1,4 +1,8 @@
-"""A data set in memory: where the images lie, what is in them, and what was wrong with it."""
+"""Data sets in memory: samples, their class names, and what was wrong with the annotations.
+
+Every reader turns its format into `AnnotatedImage`s; one rule for all formats then checks sizes,
+boxes and classes, and lists in `Dataset.problems` whatever is left out.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,20 @@ from mbv3ssd_deploy.data.images import read_image_size
 from mbv3ssd_deploy.errors import DatasetError
 from mbv3ssd_deploy.io.progress import Progress
 
+BACKGROUND = "background"
+"""Label 0 of every data set; never annotated."""
+_BACKGROUND_KEYS = frozenset({"background", "bg"})
+
+Box = tuple[float, float, float, float]
+"""Corners x1, y1, x2, y2 in pixels with continuous edges."""
+_ROUNDING_PX = 1.0
+"""A box may leave the image by this much without a remark: conventions differ by one pixel."""
+_LEAST_SIDE_PX = 0.01
+"""A thinner box has no area: rounding to float32 could make it vanish."""
+
 
 class Split(enum.StrEnum):
-    """Which part of a data set is asked for; each format has its own way of naming them."""
+    """A part of a data set; each format has its own way of naming them."""
 
     TRAIN = "train"
     VAL = "val"
@@ -29,7 +44,7 @@ class Split(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its objects. The image itself is read when it is needed.
+    """One image with its objects; the image itself is read when it is needed.
 
     Attributes:
         image_id: its name in the data set (VOC's file stem, COCO's id as text).
@@ -48,12 +63,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class DatasetProblem:
-    """Something in the annotations that was left out.
+    """Something in the annotations that was left out or changed.
 
     Attributes:
         place: file, and line where there is one.
         reason: one clause, e.g. "a box of zero area".
-        kind: a short code to count by, e.g. "empty-box".
+        kind: a key of `PROBLEM_KINDS`.
     """
 
     place: str
@@ -66,7 +81,7 @@ class Dataset:
     """The samples of one split.
 
     Attributes:
-        name: what it was read from, as the user wrote it.
+        name: the source as the user wrote it.
         class_names: by label; `class_names[0]` is "background".
         samples: in the order of the data set's own list.
         problems: what was left out, in the order of reading.
@@ -81,26 +96,17 @@ class Dataset:
         return len(self.samples)
 
 
-Box = tuple[float, float, float, float]
-"""Corners x1, y1, x2, y2 in pixels with continuous edges."""
-
-_ROUNDING_PX = 1.0
-"""By so much a box may leave the image without a word: conventions differ by one pixel."""
-_LEAST_SIDE_PX = 0.01
-"""What is thinner has no area: rounding to float32 could make it vanish."""
-
-
 @dataclass(frozen=True, slots=True)
 class AnnotatedObject:
-    """One object as it stands in the annotation, before anything is checked.
+    """One object as annotated, not yet checked.
 
     Attributes:
-        class_name: as written, blanks around it taken off.
-        box: corners; not yet clipped, perhaps inverted or not finite.
-        place: file and line, for whoever has to mend it.
+        class_name: without blanks around it.
+        box: corners; may be inverted, not finite or outside the image.
+        place: file and line.
         difficult: VOC's flag.
         crowd: COCO's flag.
-        area: of the segmentation in square pixels, where there is one.
+        area: of the segmentation in square pixels, if there is one.
     """
 
     class_name: str
@@ -111,259 +117,17 @@ class AnnotatedObject:
     area: float | None = None
 
 
-def truth_from_objects(
-    objects: Iterable[AnnotatedObject],
-    size: tuple[int, int],
-    labels: Mapping[str, int],
-    problems: list[DatasetProblem],
-) -> GroundTruth:
-    """Return the objects whose class is known and whose box lies in the image, clipped to it.
-
-    Args:
-        objects: in the annotation's order.
-        size: the image's (width, height).
-        labels: label by class name.
-        problems: gets a line for each object that is left out or cut.
-    """
-    kept: list[tuple[AnnotatedObject, Box]] = []
-    for thing in objects:
-        if thing.class_name not in labels:
-            problems.append(_unknown_class(thing, labels))
-            continue
-        box = _box_in_image(thing, size, problems)
-        if box is not None:
-            kept.append((thing, box))
-    boxes = np.array([box for _, box in kept], np.float32).reshape(-1, 4)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    areas = [
-        float(side.prod()) if thing.area is None else thing.area
-        for (thing, _), side in zip(kept, sides, strict=True)
-    ]
-    return GroundTruth(
-        boxes=boxes,
-        labels=np.array([labels[thing.class_name] for thing, _ in kept], np.int64),
-        difficult=np.array([thing.difficult for thing, _ in kept], bool),
-        crowd=np.array([thing.crowd for thing, _ in kept], bool),
-        areas=np.array(areas, np.float32),
-    )
-
-
-def _box_in_image(
-    thing: AnnotatedObject, size: tuple[int, int], problems: list[DatasetProblem]
-) -> Box | None:
-    """Return the part of the box that lies in the image, or None and a problem."""
-    x1, y1, x2, y2 = thing.box
-    words = f"{thing.class_name} {x1:g}, {y1:g}, {x2:g}, {y2:g}"
-    if not all(map(math.isfinite, thing.box)):
-        problems.append(DatasetProblem(thing.place, f"{words}: not finite numbers", "not-a-number"))
-        return None
-    if x2 < x1 or y2 < y1:
-        problems.append(DatasetProblem(thing.place, f"{words}: an inverted box", "inverted-box"))
-        return None
-    if min(x2 - x1, y2 - y1) < _LEAST_SIDE_PX:
-        problems.append(DatasetProblem(thing.place, f"{words}: a box of zero area", "empty-box"))
-        return None
-    width, height = size
-    inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    if min(inside[2] - inside[0], inside[3] - inside[1]) < _LEAST_SIDE_PX:
-        reason = f"{words}: outside the image of {width} x {height}"
-        problems.append(DatasetProblem(thing.place, reason, "box-outside"))
-        return None
-    if max(abs(a - b) for a, b in zip(inside, thing.box, strict=True)) > _ROUNDING_PX:
-        reason = f"{words}: partly outside the image of {width} x {height}, and cut at its edge"
-        problems.append(DatasetProblem(thing.place, reason, "box-cut"))
-    return inside
-
-
-def _unknown_class(thing: AnnotatedObject, labels: Mapping[str, int]) -> DatasetProblem:
-    alike = [name for name in labels if class_key(name) == class_key(thing.class_name)]
-    known = f", but {alike[0]!r} is" if alike else ""
-    reason = f"class {thing.class_name!r} is not among the classes{known}"
-    return DatasetProblem(thing.place, reason, "unknown-class")
-
-
-def class_key(name: str) -> str:
-    """Return what is left of a class name without case, blanks, hyphens and underscores."""
-    return "".join(name.casefold().split()).replace("_", "").replace("-", "")
-
-
-BACKGROUND = "background"
-"""Label 0 of every data set; nobody annotates it."""
-
-_BACKGROUND_KEYS = frozenset({"background", "bg"})
-
-
-def class_names_found(names: Mapping[str, str], *, where: str) -> tuple[str, ...]:
-    """Return "background" and the names sorted.
-
-    Args:
-        names: class name -> the place where it was first seen.
-        where: the data set, for the message.
-
-    Raises:
-        DatasetError: none, two that differ by case or blank only, or one that means background.
-    """
-    if not names:
-        raise DatasetError(
-            "no annotation names a class",
-            where=where,
-            hint="draw boxes first, or list the classes in labels.txt, one a line",
-        )
-    check_class_names(sorted(names), where=where, places=names)
-    return (BACKGROUND, *sorted(names))
-
-
-def read_class_list(path: Path) -> tuple[str, ...]:
-    """Return "background" and the names of a file with one a line, which may begin with it.
-
-    Raises:
-        DatasetError: it cannot be read, is empty, or its names are not distinct.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"the list of classes cannot be read: {error}", where=str(path)) from (
-            error
-        )
-    names = [line.strip() for line in lines if line.strip()]
-    if names and class_key(names[0]) in _BACKGROUND_KEYS:
-        names = names[1:]
-    if not names:
-        raise DatasetError("the list of classes is empty", where=str(path))
-    check_class_names(names, where=str(path))
-    return (BACKGROUND, *names)
-
-
-def check_class_names(
-    names: Iterable[str], *, where: str, places: Mapping[str, str] | None = None
-) -> None:
-    """Refuse names that a person would take for each other, or for the background.
-
-    Args:
-        names: without the background.
-        where: for the message.
-        places: where each name was first seen, when that is known.
-
-    Raises:
-        DatasetError: names every pair.
-    """
-    seen: dict[str, str] = {}
-    clashes = []
-    for name in names:
-        key = class_key(name)
-        if key in _BACKGROUND_KEYS:
-            clashes.append(f"{_named(name, places)} means the background, which nobody annotates")
-        elif key in seen:
-            both = f"{_named(seen[key], places)} and {_named(name, places)}"
-            clashes.append(f"{both} differ by case or blank only" if name != seen[key] else both)
-        seen.setdefault(key, name)
-    if clashes:
-        raise DatasetError(
-            "class names that cannot be told apart:\n  " + "\n  ".join(clashes),
-            where=where,
-            hint="rename one of each pair in the annotations",
-        )
-
-
-def labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
-    """Return the label of each class but the background; `class_names` has it first.
-
-    Raises:
-        ValueError: the first name is not the background's.
-    """
-    if not class_names or class_names[0] != BACKGROUND:
-        raise ValueError(f"class names begin with {BACKGROUND!r}, not {class_names[:1]}")
-    return {name: label for label, name in enumerate(class_names) if label}
-
-
-def _named(name: str, places: Mapping[str, str] | None) -> str:
-    return f"{name!r} ({places[name]})" if places and name in places else repr(name)
-
-
-PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
-    {
-        "split-made": "no split is named, so one was made",
-        "missing-split": "not every folder has this split",
-        "missing-image": "annotations without an image, left out",
-        "missing-annotation": "images without an annotation, left out",
-        "no-label-file": "images without a label file, taken as images without objects",
-        "broken-annotation": "annotations that cannot be read, left out",
-        "broken-image": "images that cannot be read, left out",
-        "duplicate-image": "images that are there twice, kept once",
-        "size-mismatch": "annotations drawn for an image of another size, left out",
-        "category-holes": "category ids with holes, numbered anew",
-        "empty-class": "folders without an image, taken for no class",
-        "broken-object": "objects that cannot be read, left out",
-        "blank-in-class": "class names with blanks around them, taken off",
-        "unknown-class": "objects of a class that is unknown or not asked for, left out",
-        "not-a-number": "boxes that are no numbers, left out",
-        "inverted-box": "inverted boxes, left out",
-        "empty-box": "boxes of zero area, left out",
-        "box-outside": "boxes outside their image, left out",
-        "box-cut": "boxes partly outside their image, cut at its edge",
-    }
-)
-"""What each `DatasetProblem.kind` means; a summary keeps this order."""
-
-_NOTICES = frozenset({"split-made", "missing-split", "category-holes"})
-"""Nothing is lost by these; they are said without a count."""
-
-
-def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
-    """Return a line per kind: how many, what it means, and the first case with its place."""
-    counts = Counter(problem.kind for problem in problems)
-    first: dict[str, DatasetProblem] = {}
-    for problem in problems:
-        first.setdefault(problem.kind, problem)
-    order = [kind for kind in PROBLEM_KINDS if kind in counts]
-    order += sorted(set(counts) - set(PROBLEM_KINDS))
-    return tuple(_line(kind, counts[kind], first[kind]) for kind in order)
-
-
-def summary_of_training(
-    train: Sequence[DatasetProblem], val: Sequence[DatasetProblem]
-) -> tuple[str, ...]:
-    """Return the lines of two parts, each saying of which it is, once where it is of both."""
-    of_train, of_val = summary_of_problems(train), summary_of_problems(val)
-    both = [line for line in of_train if line in of_val]
-    return (
-        *(f"training and validation data: {line}" for line in both),
-        *(f"training data: {line}" for line in of_train if line not in both),
-        *(f"validation data: {line}" for line in of_val if line not in both),
-        *remark_on_more((*train, *val)),
-    )
-
-
-def remark_on_more(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
-    """Return how to see what a summary does not name; nothing where it names all."""
-    hidden = len(set(problems)) - len({problem.kind for problem in problems})
-    return ("-v names every case, with its file",) if hidden else ()
-
-
-def every_problem(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
-    """Return a line for each problem, once."""
-    return tuple(dict.fromkeys(f"{problem.place}: {problem.reason}" for problem in problems))
-
-
-def _line(kind: str, count: int, first: DatasetProblem) -> str:
-    meaning = PROBLEM_KINDS.get(kind, kind)
-    if count == 1 and kind in _NOTICES:
-        return f"{meaning}; {first.place}: {first.reason}"
-    named = "first: " if count > 1 else ""
-    return f"{count} x {meaning}; {named}{first.place}: {first.reason}"
-
-
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and what its annotation says, before either is checked against the other.
+    """An image and its annotation, not yet compared with each other.
 
     Attributes:
         image_id: its name in the data set.
         image_path: the file.
-        place: where the annotation stands.
+        place: where the annotation is.
         objects: in the annotation's order.
-        declared_size: (width, height) that the annotation gives, if any.
-        relative: the boxes are shares of the image's width and height, not pixels.
+        declared_size: (width, height) in the annotation, if any.
+        relative: whether boxes are fractions of width and height instead of pixels.
     """
 
     image_id: str
@@ -380,13 +144,13 @@ def checked_samples(
     problems: list[DatasetProblem],
     progress: Progress,
 ) -> Iterator[Sample]:
-    """Yield a sample for each image that can be read and is as large as its annotation says.
+    """Yield a sample for each image that is readable and has the size of its annotation.
 
     Args:
         images: in the data set's order.
         labels: label by class name.
-        problems: gets a line for everything that is left out.
-        progress: told after each image.
+        problems: receives everything that is left out.
+        progress: called after each image.
     """
     step = "reading image sizes"
     progress(step, 0, len(images))
@@ -405,24 +169,17 @@ def dataset_from_samples(
     samples: Sequence[Sample],
     problems: Sequence[DatasetProblem],
 ) -> Dataset:
-    """Return the data set; without a sample or without an object there is none.
+    """Return the data set of `samples`.
 
     Raises:
-        DatasetError: nothing is left; the message sums up why.
+        DatasetError: no sample, or no object; the message summarises `problems`.
     """
-    summary = summary_of_problems(problems)
+    reasons = "".join(f"\n  {line}" for line in summary_of_problems(problems))
     if not samples:
-        raise DatasetError(f"not one image can be used{_as_reasons(summary)}", where=name)
+        raise DatasetError(f"no image can be used{reasons}", where=name)
     if not any(len(sample.truth) for sample in samples):
-        raise DatasetError(
-            f"not one object is annotated in {len(samples)} images{_as_reasons(summary)}",
-            where=name,
-        )
+        raise DatasetError(f"no object is annotated in {len(samples)} images{reasons}", where=name)
     return Dataset(name, class_names, tuple(samples), tuple(problems))
-
-
-def _as_reasons(summary: Sequence[str]) -> str:
-    return "".join(f"\n  {line}" for line in summary)
 
 
 def _checked_size(image: AnnotatedImage, problems: list[DatasetProblem]) -> tuple[int, int] | None:
@@ -443,19 +200,249 @@ def _checked_size(image: AnnotatedImage, problems: list[DatasetProblem]) -> tupl
     return size
 
 
-def _objects_in_pixels(image: AnnotatedImage, size: tuple[int, int]) -> tuple[AnnotatedObject, ...]:
-    if not image.relative:
-        return image.objects
-    width, height = size
-    return tuple(
-        replace(
-            thing,
-            box=(
-                thing.box[0] * width,
-                thing.box[1] * height,
-                thing.box[2] * width,
-                thing.box[3] * height,
-            ),
-        )
-        for thing in image.objects
+def _objects_in_pixels(image: AnnotatedImage, size: tuple[int, int]) -> Iterator[AnnotatedObject]:
+    width, height = size if image.relative else (1, 1)
+    for obj in image.objects:
+        x1, y1, x2, y2 = obj.box
+        yield replace(obj, box=(x1 * width, y1 * height, x2 * width, y2 * height))
+
+
+def truth_from_objects(
+    objects: Iterable[AnnotatedObject],
+    size: tuple[int, int],
+    labels: Mapping[str, int],
+    problems: list[DatasetProblem],
+) -> GroundTruth:
+    """Return the objects of known classes whose boxes are in the image, clipped to it.
+
+    Args:
+        objects: in the annotation's order.
+        size: the image's (width, height).
+        labels: label by class name.
+        problems: receives each object that is left out or clipped.
+    """
+    kept: list[tuple[AnnotatedObject, Box]] = []
+    for obj in objects:
+        if obj.class_name not in labels:
+            problems.append(_unknown_class(obj, labels))
+            continue
+        box = _box_in_image(obj, size, problems)
+        if box is not None:
+            kept.append((obj, box))
+    boxes = np.array([box for _, box in kept], np.float32).reshape(-1, 4)
+    areas = [
+        float(side.prod()) if obj.area is None else obj.area
+        for (obj, _), side in zip(kept, boxes[:, 2:] - boxes[:, :2], strict=True)
+    ]
+    return GroundTruth(
+        boxes=boxes,
+        labels=np.array([labels[obj.class_name] for obj, _ in kept], np.int64),
+        difficult=np.array([obj.difficult for obj, _ in kept], bool),
+        crowd=np.array([obj.crowd for obj, _ in kept], bool),
+        areas=np.array(areas, np.float32),
     )
+
+
+def _box_in_image(
+    obj: AnnotatedObject, size: tuple[int, int], problems: list[DatasetProblem]
+) -> Box | None:
+    """Return the part of the box that is in the image, or None and a problem."""
+
+    def note(reason: str, kind: str) -> None:
+        text = f"{obj.class_name} {x1:g}, {y1:g}, {x2:g}, {y2:g}: {reason}"
+        problems.append(DatasetProblem(obj.place, text, kind))
+
+    x1, y1, x2, y2 = obj.box
+    if not all(map(math.isfinite, obj.box)):
+        note("not finite numbers", "not-a-number")
+        return None
+    if x2 < x1 or y2 < y1:
+        note("an inverted box", "inverted-box")
+        return None
+    if min(x2 - x1, y2 - y1) < _LEAST_SIDE_PX:
+        note("a box of zero area", "empty-box")
+        return None
+    width, height = size
+    inside = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    if min(inside[2] - inside[0], inside[3] - inside[1]) < _LEAST_SIDE_PX:
+        note(f"outside the image of {width} x {height}", "box-outside")
+        return None
+    if max(abs(a - b) for a, b in zip(inside, obj.box, strict=True)) > _ROUNDING_PX:
+        note(f"partly outside the image of {width} x {height}, clipped to it", "box-cut")
+    return inside
+
+
+def _unknown_class(obj: AnnotatedObject, labels: Mapping[str, int]) -> DatasetProblem:
+    similar = [name for name in labels if class_key(name) == class_key(obj.class_name)]
+    known = f", but {similar[0]!r} is" if similar else ""
+    reason = f"class {obj.class_name!r} is not among the classes{known}"
+    return DatasetProblem(obj.place, reason, "unknown-class")
+
+
+# Class names
+
+
+def class_key(name: str) -> str:
+    """Return a class name without case, blanks, hyphens and underscores."""
+    return "".join(name.casefold().split()).replace("_", "").replace("-", "")
+
+
+def class_names_found(names: Mapping[str, str], *, where: str) -> tuple[str, ...]:
+    """Return "background" and the names sorted.
+
+    Args:
+        names: class name -> the place of its first object.
+        where: the data set, for the message.
+
+    Raises:
+        DatasetError: no names, names that differ by case or blanks only, or "background".
+    """
+    if not names:
+        raise DatasetError(
+            "no annotation has a class name",
+            where=where,
+            hint="draw boxes first, or list the classes in labels.txt, one per line",
+        )
+    check_class_names(sorted(names), where=where, places=names)
+    return (BACKGROUND, *sorted(names))
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Return "background" and the names in a file with one per line.
+
+    Raises:
+        DatasetError: the file cannot be read, is empty, or has duplicate names.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"the list of classes cannot be read: {error}", where=str(path)
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if names and class_key(names[0]) in _BACKGROUND_KEYS:
+        names = names[1:]
+    if not names:
+        raise DatasetError("the list of classes is empty", where=str(path))
+    check_class_names(names, where=str(path))
+    return (BACKGROUND, *names)
+
+
+def check_class_names(
+    names: Iterable[str], *, where: str, places: Mapping[str, str] | None = None
+) -> None:
+    """Check that names are distinct for a person too, and none is the background.
+
+    Args:
+        names: without the background.
+        where: for the message.
+        places: where each name was found, if known.
+
+    Raises:
+        DatasetError: every pair is named.
+    """
+
+    def shown(name: str) -> str:
+        return f"{name!r} ({places[name]})" if places and name in places else repr(name)
+
+    first: dict[str, str] = {}
+    clashes = []
+    for name in names:
+        key = class_key(name)
+        if key in _BACKGROUND_KEYS:
+            clashes.append(f"{shown(name)} is the background, which is never annotated")
+        elif key in first:
+            both = f"{shown(first[key])} and {shown(name)}"
+            clashes.append(f"{both} differ by case or blanks only" if name != first[key] else both)
+        first.setdefault(key, name)
+    if clashes:
+        raise DatasetError(
+            "duplicate class names:\n  " + "\n  ".join(clashes),
+            where=where,
+            hint="rename one of each pair in the annotations",
+        )
+
+
+def labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
+    """Return the label of each class except the background, which `class_names` has first.
+
+    Raises:
+        ValueError: the first name is not the background's.
+    """
+    if not class_names or class_names[0] != BACKGROUND:
+        raise ValueError(f"class names begin with {BACKGROUND!r}, not {class_names[:1]}")
+    return {name: label for label, name in enumerate(class_names) if label}
+
+
+# Summaries of problems
+
+PROBLEM_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "split-made": "the data names no split, so one was made",
+        "missing-split": "not every folder has this split",
+        "missing-image": "annotations without an image, left out",
+        "missing-annotation": "images without an annotation, left out",
+        "no-label-file": "images without a label file, used as images without objects",
+        "broken-annotation": "annotations that cannot be read, left out",
+        "broken-image": "images that cannot be read, left out",
+        "duplicate-image": "duplicate images, used once",
+        "size-mismatch": "annotations drawn for an image of another size, left out",
+        "category-holes": "category ids with gaps, renumbered",
+        "empty-class": "folders without an image, not used as a class",
+        "broken-object": "objects that cannot be read, left out",
+        "blank-in-class": "class names with blanks around them, removed",
+        "unknown-class": "objects of a class that is unknown or not selected, left out",
+        "not-a-number": "boxes that are not numbers, left out",
+        "inverted-box": "inverted boxes, left out",
+        "empty-box": "boxes of zero area, left out",
+        "box-outside": "boxes outside their image, left out",
+        "box-cut": "boxes partly outside their image, clipped to it",
+    }
+)
+"""What each `DatasetProblem.kind` means; a summary keeps this order."""
+_NOTICES = frozenset({"split-made", "missing-split", "category-holes"})
+"""Kinds that lose nothing; they are not counted."""
+
+
+def summary_of_problems(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return a line per kind: how many, what it means, and the first case with its place."""
+    counts = Counter(problem.kind for problem in problems)
+    first: dict[str, DatasetProblem] = {}
+    for problem in problems:
+        first.setdefault(problem.kind, problem)
+    order = [kind for kind in PROBLEM_KINDS if kind in counts]
+    order += sorted(set(counts) - set(PROBLEM_KINDS))
+    return tuple(_summary_line(kind, counts[kind], first[kind]) for kind in order)
+
+
+def summary_of_training(
+    train: Sequence[DatasetProblem], val: Sequence[DatasetProblem]
+) -> tuple[str, ...]:
+    """Return the lines of both parts, each with its part; a line of both parts once."""
+    of_train, of_val = summary_of_problems(train), summary_of_problems(val)
+    both = [line for line in of_train if line in of_val]
+    return (
+        *(f"training and validation data: {line}" for line in both),
+        *(f"training data: {line}" for line in of_train if line not in both),
+        *(f"validation data: {line}" for line in of_val if line not in both),
+        *remark_on_more((*train, *val)),
+    )
+
+
+def remark_on_more(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return how to list every case, if a summary does not."""
+    hidden = len(set(problems)) - len({problem.kind for problem in problems})
+    return ("-v lists every case with its file",) if hidden else ()
+
+
+def every_problem(problems: Sequence[DatasetProblem]) -> tuple[str, ...]:
+    """Return a line for each distinct problem."""
+    return tuple(dict.fromkeys(f"{problem.place}: {problem.reason}" for problem in problems))
+
+
+def _summary_line(kind: str, count: int, first: DatasetProblem) -> str:
+    meaning = PROBLEM_KINDS.get(kind, kind)
+    if count == 1 and kind in _NOTICES:
+        return f"{meaning}; {first.place}: {first.reason}"
+    named = "first: " if count > 1 else ""
+    return f"{count} x {meaning}; {named}{first.place}: {first.reason}"

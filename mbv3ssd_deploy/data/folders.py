@@ -41,7 +41,7 @@ class LabelledImage:
 
     Attributes:
         image_path: the file.
-        label: index into the class names, from 0: there is no background here.
+        label: index into the class names, from 0, without a background.
         window: the part that counts, in pixels; None for the whole picture.
     """
 
@@ -82,16 +82,14 @@ def read_image_folder(
         root: the folder.
         split: which part; trainval is train and val.
         seed: of the split that is made.
-        progress: told how far it is.
+        progress: called after every step.
 
     Raises:
-        DatasetError: no such folder, fewer than two classes, names that cannot be told apart, or
+        DatasetError: no such folder, fewer than two classes, duplicate names, or
             the split has no image that can be read.
     """
     if not root.is_dir():
-        raise DatasetError(
-            "there is no such folder", where=str(root), hint="it holds train/CLASS/*.jpg"
-        )
+        raise DatasetError("no such folder", where=str(root), hint="it holds train/CLASS/*.jpg")
     problems: list[DatasetProblem] = []
     parts = part_folders(root)
     class_names = _class_names(parts.values() or (root,), root, problems)
@@ -112,7 +110,7 @@ def read_image_folder(
     name = f"folder:{root}"
     if not images:
         reasons = "".join(f"\n  {line}" for line in summary_of_problems(problems))
-        raise DatasetError(f"not one image of {str(split)!r} can be used{reasons}", where=name)
+        raise DatasetError(f"no image of {str(split)!r} can be used{reasons}", where=name)
     return ClassificationSet(name, class_names, tuple(images), tuple(problems))
 
 
@@ -143,7 +141,7 @@ def crops_of_objects(
         ]
     if not images:
         raise DatasetError(
-            "not one object can be cut out: those below "
+            "no object can be cut out: those below "
             f"{least_side_px} x {least_side_px} pixels, difficult ones and crowds are left out",
             where=dataset.name,
         )
@@ -159,7 +157,7 @@ def _class_names(
     folders = [folder for parent in parents for folder in _class_folders(parent)]
     names = sorted({folder.name for folder in folders if _images_in(folder)})
     problems += [
-        DatasetProblem(str(folder), "there is no image in it", "empty-class")
+        DatasetProblem(str(folder), "it has no image", "empty-class")
         for folder in folders
         if folder.name not in names
     ]
@@ -199,7 +197,7 @@ def _files_of_split(
     if split is Split.TEST or Split.VAL in parts:
         if split not in parts:
             raise DatasetError(
-                f"there is no folder {str(split)!r}", where=str(root), hint=f"make ROOT/{split}"
+                f"no folder {str(split)!r}", where=str(root), hint=f"make ROOT/{split}"
             )
         return _files_in(parts[split])
     reason = (
@@ -303,7 +301,7 @@ class ClassSamples:
 
         Raises:
             DatasetError: the image cannot be read; `where` is its file.
-            IndexError: there is no such index.
+            IndexError: no such index.
         """
         epoch, index = at
         if not 0 <= index < len(self):

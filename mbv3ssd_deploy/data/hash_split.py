@@ -1,7 +1,7 @@
 """A split that folders make, or one for data that came without: by a hash of each name.
 
-An image stays in its part when others are added or taken away, on every machine; a random shuffle
-would move it, and a test image would become a training image with the next picture taken.
+An image stays in its split when others are added or removed, on every machine; a random shuffle
+would move it, and a test image could become a training image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from mbv3ssd_deploy.data.dataset import Split
 
 SPLIT_SEED = 0
-"""Of every split that is made, unless somebody says otherwise.
+"""The default seed of splits.
 
 It is never that of a training run: another run's test images would be this one's training images.
 """
@@ -26,7 +26,7 @@ _PART_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
 
 
 def part_folders(root: Path) -> dict[Split, Path]:
-    """Return the folders in `root` that stand for train, val and test; none without train."""
+    """Return the folders train, val and test in `root`; none without train."""
     found: dict[Split, Path] = {}
     for part, names in _PART_FOLDERS:
         for name in names:
@@ -36,7 +36,7 @@ def part_folders(root: Path) -> dict[Split, Path]:
 
 
 def made_split(name: str, seed: int) -> Split:
-    """Return the part that `name` falls into: 70 % train, 15 % val, 15 % test on the average."""
+    """Return the part that `name` falls into: 70 % train, 15 % val, 15 % test on average."""
     place = _place(name, seed)
     if place < _TEST_SHARE:
         return Split.TEST
@@ -44,12 +44,12 @@ def made_split(name: str, seed: int) -> Split:
 
 
 def belongs_to(part: Split, split: Split) -> bool:
-    """Tell whether an image of `part` (train, val or test) is in `split`; trainval holds two."""
+    """Return whether an image of `part` (train, val or test) is in `split`; trainval has two."""
     return part is split or (split is Split.TRAINVAL and part in (Split.TRAIN, Split.VAL))
 
 
 def made_half(name: str, seed: int) -> Split:
-    """Return train or val: 85 % and 15 % on the average, for data whose test lies elsewhere."""
+    """Return train or val: 85 % and 15 % on average, for data with a test set elsewhere."""
     return Split.VAL if _place(name, seed) < _VAL_SHARE else Split.TRAIN
 
 

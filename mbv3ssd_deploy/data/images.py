@@ -33,20 +33,20 @@ _QUARTER_TURNS = frozenset({5, 6, 7, 8})
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) in pixels of the picture as `read_image` gives it (EXIF applied).
+    """Return (width, height) in pixels of the picture as `read_image` returns it (EXIF applied).
 
     PNG, JPEG and BMP are not decoded: their header is read, and of a JPEG the end is looked at,
     so that one cut short by a broken copy is found here and not in the middle of a training.
     Other formats are decoded.
 
     Raises:
-        DatasetError: the file is missing, ends early, or is no image.
+        DatasetError: the file is missing, ends early, or is not an image.
     """
     try:
         with path.open("rb") as file:
             size = _size_from_header(file)
     except FileNotFoundError:
-        raise DatasetError("there is no such image", where=str(path)) from None
+        raise DatasetError("no such image", where=str(path)) from None
     except OSError as error:
         raise DatasetError(f"the image cannot be read: {error.strerror}", where=str(path)) from (
             error
@@ -58,7 +58,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def _size_from_header(file: BinaryIO) -> tuple[int, int] | None:
-    """Return the size, or None where only decoding can tell."""
+    """Return the size, or None if only decoding shows it."""
     start = file.read(26)
     if start.startswith(_PNG_START) and len(start) == 26:
         return struct.unpack(">II", start[16:24])
@@ -78,11 +78,11 @@ def _has_jpeg_end(file: BinaryIO) -> bool:
 
 
 def _size_from_jpeg(file: BinaryIO) -> tuple[int, int] | None:
-    """Walk the segments up to the frame header; `file` stands behind the start marker."""
+    """Read the segments up to the frame header; `file` is behind the start marker."""
     turned = False
     while True:
         marker = file.read(2)
-        while marker.endswith(b"\xff"):  # fill bytes may stand before a marker
+        while marker.endswith(b"\xff"):  # fill bytes may precede a marker
             marker = b"\xff" + file.read(1)
             if len(marker) < 2:
                 return None
@@ -104,7 +104,7 @@ def _size_from_jpeg(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _exif_orientation(tiff: bytes) -> int:
-    """Return the orientation (1..8) that a TIFF header's first directory gives; 1 by default."""
+    """Return the orientation (1..8) in a TIFF header's first directory; 1 by default."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None or len(tiff) < 8:
         return 1
@@ -160,7 +160,7 @@ def list_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DatasetError(
-            "there is no such file or folder of images",
+            "no such file or folder of images",
             where=str(path),
             hint="give one image, or a folder with images",
         )
@@ -183,12 +183,12 @@ def read_image(path: Path) -> U8:
     orientation is applied.
 
     Raises:
-        DatasetError: the file is missing, cannot be opened, ends early, or is no image.
+        DatasetError: the file is missing, cannot be opened, ends early, or is not an image.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise DatasetError("there is no such image", where=str(path)) from None
+        raise DatasetError("no such image", where=str(path)) from None
     except OSError as error:
         raise DatasetError(f"the image cannot be read: {error.strerror}", where=str(path)) from (
             error
@@ -207,7 +207,7 @@ def read_images(paths: Iterable[Path]) -> ImageSet:
     """Read many pictures; broken ones among good ones are left out and accounted for.
 
     Raises:
-        DatasetError: not one of them could be read (each is named), or there were none.
+        DatasetError: none of them could be read (each is named), or there were none.
     """
     images, skipped = [], []
     for path in paths:
@@ -218,7 +218,7 @@ def read_images(paths: Iterable[Path]) -> ImageSet:
     if not images:
         raise DatasetError(
             "\n  ".join(
-                [f"not one of {len(skipped)} images can be read"]
+                [f"none of the {len(skipped)} images could be read"]
                 + [f"{path}: {reason}" for path, reason in skipped]
             ),
             hint="give images that open in a picture viewer",

@@ -1,4 +1,4 @@
-"""From a data set to what a training step eats, the same whoever makes it and in what order.
+"""From a data set to training samples, the same for any worker and order.
 
 A sample is a pure function of (data set, input spec, options, seed, epoch, index): it does not
 matter how many worker processes there are, nor which of them makes it.
@@ -22,7 +22,7 @@ from mbv3ssd_deploy.errors import DatasetError
 
 
 class TrainingSample(NamedTuple):
-    """One image as the network and the loss want it.
+    """One image as input of the network and the loss.
 
     Attributes:
         input: float32 (3, height, width), normalised by the input spec.
@@ -56,7 +56,7 @@ class TrainingSamples:
 
         Args:
             dataset: which images and objects; crowds are never trained on, and objects that are
-                flagged as difficult only where the options say so.
+                flagged as difficult only if the options include them.
             input_spec: the network's input.
             seed: the source of every choice.
             options: the augmentation.
@@ -76,7 +76,7 @@ class TrainingSamples:
 
         Raises:
             DatasetError: the image cannot be read; `where` is its file.
-            IndexError: there is no such index.
+            IndexError: no such index.
         """
         epoch, index = at
         if not 0 <= index < len(self):

@@ -29,15 +29,15 @@ def read_dataset(
     (`data.summary.summary_of_problems` puts it in words).
 
     Args:
-        source: the format, a colon, and where the data lies.
+        source: the format, a colon, and the place of the data.
         split: which part.
         class_names: by label, background first; by default what the data set lists or holds.
         seed: of the split that is made where the data set has none; never that of a training run.
-        progress: told how far it is.
+        progress: called after every step.
 
     Raises:
         DatasetError: the source cannot be understood or found, the split is unknown or empty, class
-            names cannot be told apart, or nothing usable is left.
+            names cannot be told apart, or no usable image.
         ValueError: `class_names` does not begin with "background".
     """
     if class_names is not None:
@@ -56,11 +56,11 @@ def read_dataset(
 
 def _unknown_source(source: str) -> DatasetError:
     folder = Path(source)
-    hint = f"say {_FORMS}"
+    hint = f"write {_FORMS}"
     if folder.is_dir():
         hint = f"a folder in VOC layout, or from LabelImg, is voc:{source}"
     elif folder.suffix in (".yaml", ".yml"):
         hint = f"YOLO's description of a data set is yolo:{source}"
     elif folder.suffix == ".json":
         hint = f"COCO's annotations are coco:{source},IMAGES with the folder of the images"
-    return DatasetError("this does not say which format the data set has", where=source, hint=hint)
+    return DatasetError("the format of the data set is missing", where=source, hint=hint)

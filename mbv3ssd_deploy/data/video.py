@@ -50,7 +50,7 @@ class VideoSource:
         rate, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.frames_per_second = rate if 0 < rate < 1000 else _USUAL_RATE
         self.frame_count = int(count) if count > 0 and not is_camera else None
-        """As the file says; None where nobody knows."""
+        """The number of frames in the header; None if it is unknown."""
         self.grabbed = 0
         """How many frames have passed so far, those left out counted."""
 
@@ -62,7 +62,7 @@ class VideoSource:
                 return
             index, self.grabbed = self.grabbed, self.grabbed + 1
             if index % every:
-                continue  # a frame that nobody wants is not even decoded
+                continue  # a skipped frame is not decoded
             found, image_bgr = self._capture.retrieve()
             if not found:
                 continue
@@ -71,8 +71,8 @@ class VideoSource:
             yield Frame(index, self._seconds(index), image)
 
     def _seconds(self, index: int) -> float:
-        told = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
-        return told if told > 0 and not self.is_camera else index / self.frames_per_second
+        stamp = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        return stamp if stamp > 0 and not self.is_camera else index / self.frames_per_second
 
     def close(self) -> None:
         """Let go of the file or the device."""
@@ -92,7 +92,7 @@ def opened_video(path: Path) -> Iterator[VideoSource]:
         DatasetError: it is not there, or not a video that OpenCV can read.
     """
     if not path.is_file():
-        raise DatasetError("there is no such video", where=str(path))
+        raise DatasetError("no such video", where=str(path))
     with _quiet():
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened():
@@ -110,13 +110,13 @@ def opened_camera(number: int) -> Iterator[VideoSource]:
     """Yield the camera that the system counts as `number`, from 0.
 
     Raises:
-        RuntimeUnavailableError: there is no such camera, or it may not be used.
+        RuntimeUnavailableError: no such camera, or no permission.
     """
     with _quiet():
         capture = cv2.VideoCapture(number)
         if not capture.isOpened():
             raise RuntimeUnavailableError(
-                f"there is no camera {number}, or it may not be used",
+                f"no camera {number}, or no permission to use it",
                 hint="--camera 0 is the first one; on Linux it is /dev/video0, and your user must "
                 "be allowed to read it",
             )
@@ -127,14 +127,14 @@ def opened_camera(number: int) -> Iterator[VideoSource]:
 class VideoFile:
     """An MP4 file that appears whole when the `with` block ends well, and not at all otherwise.
 
-    The frames that were written before Ctrl-C are kept: whoever stops a camera wants its video.
+    The frames that were written before Ctrl-C are kept.
     """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         """Take note of where to; nothing is written before the first frame.
 
         Raises:
-            OutputError: the extension is not .mp4, or a folder stands there.
+            OutputError: the extension is not .mp4, or a folder has that name.
         """
         if path.suffix.lower() != ".mp4":
             raise OutputError(
@@ -143,7 +143,7 @@ class VideoFile:
                 hint="let its name end in .mp4",
             )
         if path.is_dir():
-            raise OutputError("a folder stands there", where=str(path))
+            raise OutputError("a folder has that name", where=str(path))
         self._path, self._rate = path, frames_per_second
         self._partial: Path | None = None
         self._writer: cv2.VideoWriter | None = None

@@ -45,19 +45,19 @@ def read_voc(
     seed: int = SPLIT_SEED,
     progress: Progress = silent,
 ) -> Dataset:
-    """Read one split of one or several VOC folders, joined in the order given.
+    """Read one split of one or more VOC folders, joined in the given order.
 
     Args:
         roots: folders in VOC layout, or with `.xml` files beside the images.
-        split: which list; trainval is made of train and val where it is missing.
+        split: which list; if trainval is missing, train and val.
         class_names: by label, background first. By default those of `labels.txt` in a root, else
-            every class that is found in any annotation of the roots, sorted.
-        seed: of the split that is made where the folder has no lists.
-        progress: told how far it is.
+            the classes of all annotations, sorted.
+        seed: of the split that is made for a folder without lists.
+        progress: called after every file.
 
     Raises:
-        DatasetError: no such folder, an unknown or empty split, class names that cannot be told
-            apart, or nothing usable is left.
+        DatasetError: no such folder, an unknown or empty split, duplicate class names, or no usable
+            image.
     """
     name = "voc:" + ",".join(map(str, roots))
     folders = [folder for root in roots for folder in list_voc_folders(root)]
@@ -72,10 +72,10 @@ def read_voc(
         raise _no_such_split(folders, split)
     if not images and {problem.kind for problem in problems} == {"split-made"}:
         raise DatasetError(
-            f"{str(split)!r} is empty: too few images to make a split of by their names",
+            f"{str(split)!r} is empty: there are too few images to make a split",
             where=name,
-            hint="write ImageSets/Main/train.txt, val.txt and test.txt, a file name without "
-            "extension a line",
+            hint="write ImageSets/Main/train.txt, val.txt and test.txt, one file name without "
+            "extension per line",
         )
     names = class_names or _listed_classes(folders)
     if names is None:
@@ -85,7 +85,7 @@ def read_voc(
 
 
 def _distinct_names(roots: Sequence[Path]) -> dict[Path, str]:
-    """Return the folders' own names, or whole paths where two have the same name."""
+    """Return the name of each folder, or its path if another has the same name."""
     names = [root.name for root in roots]
     return {root: root.name if names.count(root.name) == 1 else str(root) for root in roots}
 
@@ -93,7 +93,7 @@ def _distinct_names(roots: Sequence[Path]) -> dict[Path, str]:
 def _stems_of_split(
     folder: VocFolder, split: Split, seed: int, problems: list[DatasetProblem]
 ) -> list[str]:
-    """Return the names in the split, in the list's order; a folder without lists is split here."""
+    """Return the names in the split, in order; make a split for a folder without lists."""
     every = sorted({*folder.images, *folder.annotations})
     if folder.part is not None:
         return every if belongs_to(folder.part, split) else []
@@ -117,13 +117,13 @@ def _stems_of_split(
         path = folder.lists[part]
         for place, stem in _lines_of_list(path, known):
             if stem in stems:
-                reason = f"{stem} stands at {stems[stem]} too"
+                reason = f"{stem} is also at {stems[stem]}"
                 problems.append(DatasetProblem(place, reason, "duplicate-image"))
             else:
                 stems[stem] = place
     if not stems:
         raise DatasetError(
-            "the split is empty: its list names no image",
+            "the split is empty: its list has no image",
             where=", ".join(str(folder.lists[part]) for part in parts),
         )
     return list(stems)
@@ -144,7 +144,7 @@ def _lines_of_list(path: Path, known: Iterable[str]) -> Iterable[tuple[str, str]
 
 
 def _bare_stem(entry: str) -> str:
-    """Return an entry without a flag (1, 0, -1) behind it, its folder, and an image's extension."""
+    """Return an entry without a flag (1, 0, -1), its folder and an image's extension."""
     flagged = _LINE_WITH_FLAG.fullmatch(entry)
     path = Path(flagged.group(1) if flagged else entry)
     return path.stem if path.suffix.lower() in IMAGE_EXTENSIONS else path.name
@@ -157,14 +157,14 @@ def _annotated(
     problems: list[DatasetProblem],
     progress: Progress,
 ) -> list[AnnotatedImage]:
-    """Return the images of the split that have both files, with what their annotation says."""
+    """Return the images of the split that have both files, with their annotations."""
     step = f"reading annotations of {folder.root.name}"
     progress(step, 0, len(stems))
     found = []
     for done, stem in enumerate(stems, start=1):
-        if stem in folder.twins:
-            reason = f"{folder.images[stem].name} has the same name and is taken"
-            problems.append(DatasetProblem(str(folder.twins[stem]), reason, "duplicate-image"))
+        if stem in folder.duplicates:
+            reason = f"{folder.images[stem].name} has the same name and is used"
+            problems.append(DatasetProblem(str(folder.duplicates[stem]), reason, "duplicate-image"))
         annotation = _annotation_of(folder, stem, problems)
         if annotation is not None:
             image = folder.images[stem]
@@ -179,15 +179,15 @@ def _annotated(
 def _annotation_of(
     folder: VocFolder, stem: str, problems: list[DatasetProblem]
 ) -> VocAnnotation | None:
-    """Return what is said of an image, or None and a problem where one of the two is missing."""
+    """Return the annotation of an image, or None and a problem if a file is missing."""
     path, image = folder.annotations.get(stem), folder.images.get(stem)
     if path is None:
-        reason = f"there is no {stem}.xml for it"
+        reason = f"{stem}.xml is missing"
         place = str(image or folder.root / "JPEGImages" / f"{stem}.jpg")
         problems.append(DatasetProblem(place, reason, "missing-annotation"))
         return None
     if image is None:
-        problems.append(DatasetProblem(str(path), f"there is no image {stem}", "missing-image"))
+        problems.append(DatasetProblem(str(path), f"the image {stem} is missing", "missing-image"))
         return None
     try:
         return read_voc_annotation(path, problems)
@@ -197,7 +197,7 @@ def _annotation_of(
 
 
 def _listed_classes(folders: Sequence[VocFolder]) -> tuple[str, ...] | None:
-    """Return the classes of the roots' `labels.txt`, None where there is no such file."""
+    """Return the classes in the folders' `labels.txt`; None without such a file."""
     lists = {
         folder.root / CLASS_LIST: read_class_list(folder.root / CLASS_LIST)
         for folder in folders
@@ -207,7 +207,7 @@ def _listed_classes(folders: Sequence[VocFolder]) -> tuple[str, ...] | None:
         raise DatasetError(
             "the folders list different classes",
             where=", ".join(map(str, lists)),
-            hint="make the lists equal, or give the class names",
+            hint="make the lists equal, or pass the class names",
         )
     return next(iter(lists.values()), None)
 
@@ -215,27 +215,24 @@ def _listed_classes(folders: Sequence[VocFolder]) -> tuple[str, ...] | None:
 def _classes_in(
     folders: Sequence[VocFolder], images: Sequence[AnnotatedImage], progress: Progress
 ) -> dict[str, str]:
-    """Return every class that any annotation names, and where; all splits get the same labels."""
+    """Return the classes of all annotations with their places, so that all splits share labels."""
     places: dict[str, str] = {}
     for image in images:
-        for thing in image.objects:
-            places.setdefault(thing.class_name, thing.place)
-    read_already = {image.place for image in images}
+        for obj in image.objects:
+            places.setdefault(obj.class_name, obj.place)
+    known = {image.place for image in images}
     others = [
-        path
-        for folder in folders
-        for path in folder.annotations.values()
-        if str(path) not in read_already
+        path for folder in folders for path in folder.annotations.values() if str(path) not in known
     ]
     step = "looking for classes"
     progress(step, 0, len(others))
     for done, path in enumerate(others, start=1):
         try:
             objects = read_voc_annotation(path, []).objects
-        except FormatError:  # another split's problem
+        except FormatError:  # of another split
             objects = ()
-        for thing in objects:
-            places.setdefault(thing.class_name, thing.place)
+        for obj in objects:
+            places.setdefault(obj.class_name, obj.place)
         progress(step, done, len(others))
     return places
 
@@ -243,9 +240,9 @@ def _classes_in(
 def _no_such_split(folders: Sequence[VocFolder], split: Split) -> DatasetError:
     there = sorted({str(part) for folder in folders for part in folder.splits})
     return DatasetError(
-        f"there is no split {str(split)!r}, only {', '.join(there)}",
+        f"no split {str(split)!r}, only {', '.join(there)}",
         where=", ".join(str(folder.root) for folder in folders),
-        hint=f"write ImageSets/Main/{split}.txt, one file name without extension a line",
+        hint=f"write ImageSets/Main/{split}.txt, one file name without extension per line",
     )
 
 
@@ -256,30 +253,30 @@ class VocFolder:
     Attributes:
         root: the folder.
         images: by file name without extension.
-        twins: images left out, because another one has their name with another extension.
+        duplicates: images left out because another has their name with another extension.
         annotations: by file name without extension.
-        lists: likewise, those of `ImageSets/Main`; empty where it came without.
-        part: set where the whole folder is one part of a data set.
+        lists: those of `ImageSets/Main`, by file name without extension.
+        part: the split, if the whole folder is one.
     """
 
     root: Path
     images: Mapping[str, Path]
-    twins: Mapping[str, Path]
+    duplicates: Mapping[str, Path]
     annotations: Mapping[str, Path]
     lists: Mapping[str, Path]
     part: Split | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that its lists name, or the one that it is."""
+        """The splits that the folder has."""
         return (self.part,) if self.part else tuple(s for s in Split if s in self.lists)
 
 
 def list_voc_folders(root: Path) -> list[VocFolder]:
-    """Return the folder, or its train, val and test where each holds its own files.
+    """Return the folder, or its folders train, val and test if it has these.
 
     Raises:
-        DatasetError: there is no such folder, or no image or no annotation in it.
+        DatasetError: no such folder, or one without images or annotations.
     """
     parts = part_folders(root)
     if not parts or (root / "JPEGImages").is_dir():
@@ -290,13 +287,13 @@ def list_voc_folders(root: Path) -> list[VocFolder]:
 def _list_folder(root: Path, part: Split | None = None) -> VocFolder:
     if not root.is_dir():
         raise DatasetError(
-            "there is no such folder",
+            "no such folder",
             where=str(root),
-            hint="name the folder that holds JPEGImages, Annotations and ImageSets, or one with "
+            hint="give the folder with JPEGImages, Annotations and ImageSets, or one with "
             "images and .xml files side by side",
         )
     image_folder, annotation_folder = root / "JPEGImages", root / "Annotations"
-    images, twins = _files_by_stem(
+    images, duplicates = _files_by_stem(
         image_folder if image_folder.is_dir() else root, IMAGE_EXTENSIONS
     )
     annotations, _ = _files_by_stem(
@@ -305,18 +302,18 @@ def _list_folder(root: Path, part: Split | None = None) -> VocFolder:
     if not images or not annotations:
         missing = "image" if not images else "annotation (.xml)"
         raise DatasetError(
-            f"there is no {missing} in JPEGImages and Annotations, nor in the folder itself",
+            f"no {missing} in JPEGImages and Annotations, nor in the folder itself",
             where=str(root),
             hint="other layouts are read as coco:ANNOTATIONS.json,IMAGES and yolo:data.yaml",
         )
     lists, _ = _files_by_stem(root / "ImageSets" / "Main", (".txt",))
-    return VocFolder(root, images, twins, annotations, lists, part)
+    return VocFolder(root, images, duplicates, annotations, lists, part)
 
 
 def _files_by_stem(
     folder: Path, extensions: tuple[str, ...]
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return the first file of each name, and a second one where there is any."""
+    """Return the first file of each name, and the second if there is one."""
     first: dict[str, Path] = {}
     second: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -327,21 +324,21 @@ def _files_by_stem(
 
 @dataclass(frozen=True, slots=True)
 class VocAnnotation:
-    """What an annotation file says: the objects, and the image's size where it gives one."""
+    """The content of an annotation file: objects, and the image's size if it is given."""
 
     objects: tuple[AnnotatedObject, ...]
     size: tuple[int, int] | None
 
 
 def read_voc_annotation(path: Path, problems: list[DatasetProblem]) -> VocAnnotation:
-    """Read one annotation file; parts of objects (a person's head) are not objects here.
+    """Read one annotation file; the parts of an object (a person's head) are ignored.
 
     Args:
         path: the `.xml` file.
-        problems: gets a line for each object that has no name or no complete box.
+        problems: receives each object without a name or a complete box.
 
     Raises:
-        FormatError: the file cannot be read, is no XML, or is no annotation.
+        FormatError: the file cannot be read, or is not an annotation in XML.
     """
     try:
         data = path.read_bytes()
@@ -357,9 +354,9 @@ def read_voc_annotation(path: Path, problems: list[DatasetProblem]) -> VocAnnota
     objects = []
     for element in root.children:
         if element.tag == "object":
-            thing = _object_from(element, path, problems)
-            if thing is not None:
-                objects.append(thing)
+            obj = _object_from(element, path, problems)
+            if obj is not None:
+                objects.append(obj)
     return VocAnnotation(tuple(objects), _size_from(root))
 
 
@@ -369,7 +366,7 @@ def _size_from(root: XmlElement) -> tuple[int, int] | None:
         return None
     try:
         return int(float(size.text_of("width"))), int(float(size.text_of("height")))
-    except (ValueError, OverflowError):  # left empty by some tools: the image knows better
+    except (ValueError, OverflowError):  # some tools leave it empty
         return None
 
 
@@ -390,7 +387,7 @@ def _object_from(
     try:
         box = _box_from(box_element)
     except ValueError:
-        reason = f"{name}: <bndbox> lacks xmin, ymin, xmax or ymax, or one is no number"
+        reason = f"{name}: xmin, ymin, xmax or ymax of <bndbox> is missing or not a number"
         problems.append(DatasetProblem(place, reason, "broken-object"))
         return None
     return AnnotatedObject(name, box, place, difficult=element.text_of("difficult") == "1")
@@ -399,7 +396,7 @@ def _object_from(
 def _check_blanks(
     element: XmlElement, name: str, place: str, problems: list[DatasetProblem]
 ) -> None:
-    """Count a name with blanks around it; line breaks come from indentation and mean nothing."""
+    """Note a name with blanks around it; line breaks come from indentation."""
     written = element.child("name")
     if written is not None and written.text != name and "\n" not in written.text:
         reason = f"{written.text!r} is read as {name!r}"
@@ -407,11 +404,11 @@ def _check_blanks(
 
 
 def _box_from(element: XmlElement) -> Box:
-    """Return the continuous corners of inclusive ones; ValueError where a number is missing."""
+    """Return continuous corners from inclusive ones; ValueError if a number is missing."""
     xmin, ymin, xmax, ymax = (
         float(element.text_of(name)) for name in ("xmin", "ymin", "xmax", "ymax")
     )
-    # one pixel is as thin as this convention can say; whoever wrote xmin = xmax meant nothing
+    # xmin = xmax would be one pixel wide; tools write it for an empty box
     x1 = xmin if xmin == xmax else xmin - 1
     y1 = ymin if ymin == ymax else ymin - 1
     # an inverted box must stay one: 10..9 would otherwise become 9..9
@@ -420,7 +417,7 @@ def _box_from(element: XmlElement) -> Box:
 
 @dataclass(slots=True)
 class XmlElement:
-    """One element: its tag, the line it starts in, its own text, and the elements inside it."""
+    """An XML element with the number of its line."""
 
     tag: str
     line: int
@@ -428,11 +425,11 @@ class XmlElement:
     children: list[XmlElement] = field(default_factory=list)
 
     def child(self, tag: str) -> XmlElement | None:
-        """Return the first element inside this one that has the tag, or None."""
+        """Return the first child with the tag, or None."""
         return next((child for child in self.children if child.tag == tag), None)
 
     def text_of(self, tag: str) -> str:
-        """Return the text of the first element inside that has the tag, stripped; "" if none."""
+        """Return the stripped text of the first child with the tag; "" if there is none."""
         child = self.child(tag)
         return child.text.strip() if child else ""
 
@@ -441,7 +438,7 @@ def parse_xml(data: bytes) -> XmlElement:
     """Return the root element of the document.
 
     Raises:
-        FormatError: it is no XML, or it has a DOCTYPE; `where` is "line N".
+        FormatError: not XML, or with a DOCTYPE; `where` is "line N".
     """
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -458,7 +455,7 @@ def parse_xml(data: bytes) -> XmlElement:
 
     def doctype(*_facts: object) -> None:
         raise FormatError(
-            "the file has a DOCTYPE, which no annotation needs",
+            "the file has a DOCTYPE, which annotations do not need",
             where=f"line {parser.CurrentLineNumber}",
         )
 
@@ -470,6 +467,10 @@ def parse_xml(data: bytes) -> XmlElement:
         parser.Parse(data, True)  # noqa: FBT003 -- expat's own signature
     except expat.ExpatError as error:
         raise FormatError(
-            f"the file is no XML: {expat.ErrorString(error.code)}", where=f"line {error.lineno}"
+            f"not valid XML: {expat.ErrorString(error.code)}", where=f"line {error.lineno}"
+        ) from None
+    except (ValueError, LookupError) as error:
+        raise FormatError(
+            f"the encoding that the XML declares cannot be read: {error}", where="line 1"
         ) from None
     return top.children[0]

@@ -1,8 +1,8 @@
 """Data sets described by YOLO's `data.yaml`: images, and a text file of boxes for each.
 
 A label line is `class x_centre y_centre width height`, each a share of the image's width or
-height, classes from 0; a longer line is a polygon `class x1 y1 x2 y2 ...`, whose box is taken.
-Labels of `.../images/NAME.jpg` stand in `.../labels/NAME.txt`. Source: Ultralytics' description of
+height, classes from 0; a longer line is a polygon `class x1 y1 x2 y2 ...`, whose box is used.
+Labels of `.../images/NAME.jpg` are in `.../labels/NAME.txt`. Source: Ultralytics' description of
 the format.
 """
 
@@ -59,7 +59,7 @@ def read_yolo(
         path: the `data.yaml`.
         split: which part; trainval joins train and val.
         class_names: by label, background first; by default `names` in its order.
-        progress: told how far it is.
+        progress: called after every step.
 
     Raises:
         DatasetError: the file cannot be understood, the split is missing or empty, or nothing
@@ -87,14 +87,14 @@ def _read_description(path: Path) -> _Description:
     try:
         content = yaml.safe_load(path.read_bytes())
     except FileNotFoundError:
-        raise DatasetError("there is no such file", where=str(path)) from None
+        raise DatasetError("no such file", where=str(path)) from None
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}", where=str(path)) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no such day
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = getattr(error, "problem", None) or str(error)
-        raise DatasetError(f"the file is no YAML: {reason}", where=where) from None
+        raise DatasetError(f"not valid YAML: {reason}", where=where) from None
     if not isinstance(content, dict) or "names" not in content:
         raise DatasetError(
             "the file has no 'names'",
@@ -131,7 +131,7 @@ def _places(value: Any, root: Path) -> list[Path]:  # noqa: ANN401 -- any YAML v
 
 def _place(entry: str, root: Path) -> Path:
     inside = entry.removeprefix("../")
-    # Roboflow writes ../train/images into a data.yaml that lies beside train
+    # Roboflow writes ../train/images into a data.yaml beside train
     return root / (entry if (root / entry).exists() or not (root / inside).exists() else inside)
 
 
@@ -142,8 +142,7 @@ def _images_of_split(
     places = [place for part in wanted for place in described.parts.get(part, ())]
     if not places:
         raise DatasetError(
-            f"there is no split {str(split)!r}; the file names "
-            f"{', '.join(described.parts) or 'none'}",
+            f"no split {str(split)!r}; the file names {', '.join(described.parts) or 'none'}",
             where=str(described.path),
             hint=f"add a line '{split}: FOLDER' to it",
         )
@@ -157,9 +156,7 @@ def _images_of_split(
         if place.is_dir():
             problems += _labels_without_image(place, there)
     if not images:
-        raise DatasetError(
-            "the split is empty: there is no image", where=", ".join(map(str, places))
-        )
+        raise DatasetError("the split is empty: it has no image", where=", ".join(map(str, places)))
     return list(images)
 
 
@@ -178,7 +175,7 @@ def _images_at(place: Path, description: Path) -> Sequence[Path]:
             raise DatasetError(f"the list cannot be read: {error}", where=str(place)) from error
         return [place.parent / line.strip() for line in lines if line.strip()]
     raise DatasetError(
-        f"there is no such folder or list, which {description.name} names",
+        f"no such folder or list, but {description.name} names it",
         where=str(place),
         hint="'path' counts from the folder of data.yaml, and train, val and test from 'path'",
     )
@@ -189,7 +186,7 @@ def _labels_without_image(place: Path, images: Sequence[Path]) -> Iterator[Datas
     known = {_label_file(image) for image in images}
     for file in sorted(_label_file(place / "any").parent.rglob("*.txt")):
         if file not in known and _holds_labels(file):
-            yield DatasetProblem(str(file), f"there is no image {file.stem}", "missing-image")
+            yield DatasetProblem(str(file), f"the image {file.stem} is missing", "missing-image")
 
 
 def _holds_labels(file: Path) -> bool:
@@ -208,7 +205,7 @@ def _annotated(
     """Return an image with what its label file says; None where that cannot be read."""
     labels = _label_file(image)
     if not labels.is_file():
-        problems.append(DatasetProblem(str(image), f"there is no {labels}", "no-label-file"))
+        problems.append(DatasetProblem(str(image), f"{labels} is missing", "no-label-file"))
         return AnnotatedImage(image.stem, image, str(labels), (), relative=True)
     try:
         lines = labels.read_text(encoding="utf-8-sig").splitlines()
@@ -220,14 +217,14 @@ def _annotated(
     objects = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            thing = _object_from(line, f"{labels}:{number}", names, problems)
-            if thing is not None:
-                objects.append(thing)
+            obj = _object_from(line, f"{labels}:{number}", names, problems)
+            if obj is not None:
+                objects.append(obj)
     return AnnotatedImage(image.stem, image, str(labels), tuple(objects), relative=True)
 
 
 def _label_file(image: Path) -> Path:
-    """Return where the labels of an image stand: the last folder `images` becomes `labels`."""
+    """Return the label file of an image: its last folder `images` becomes `labels`."""
     parts = list(image.parts)
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[-2::-1].index("images")

@@ -109,9 +109,9 @@ def run_child(
         finally:
             timer.cancel()
         stderr.seek(0)
-        said = stderr.read().decode(errors="replace")
+        log = stderr.read().decode(errors="replace")
     seconds = time.perf_counter() - began
-    return ChildResult(child.returncode, timed_out.is_set(), tuple(lines), said, seconds)
+    return ChildResult(child.returncode, timed_out.is_set(), tuple(lines), log, seconds)
 
 
 class ChildEndedError(Exception):

@@ -34,7 +34,7 @@ def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all; folders on the way are made.
 
     Raises:
-        OutputError: no space, no permission, or a folder stands at `path`.
+        OutputError: no space, no permission, or `path` is a folder.
     """
     publish_files(path.parent, {path.name: data})
 
@@ -47,8 +47,8 @@ def publish_files(
     The last file of `files` is renamed last: let it be the one that vouches for the others.
 
     Raises:
-        OutputError: no space, no permission, or a name is taken by a folder. Nothing has changed,
-            unless the disk fails between two renames; the message tells which of the two it was.
+        OutputError: no space, no permission, or a name is that of a folder. Nothing has changed,
+            unless the disk fails between two renames; then the message says so.
     """
     staged: dict[Path, Path] = {}
     published: list[str] = []
@@ -74,7 +74,7 @@ def publish_files(
             where=str(directory),
             hint=f"already replaced: {', '.join(published)}; run the command again"
             if published
-            else "what was there before is untouched; free some space or choose another folder",
+            else "the previous files are untouched; free some space or choose another folder",
         ) from error
     finally:
         for partial in staged.values():

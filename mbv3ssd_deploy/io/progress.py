@@ -1,4 +1,4 @@
-"""How a long step tells how far it is. The library calls; the command line draws."""
+"""Progress of long steps: the library reports, the command line draws."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(step: str, done: int, total: int) -> None:
-    """Say nothing; what a library call does unless told otherwise."""
+    """Report nothing: the default of library calls."""
     del step, done, total

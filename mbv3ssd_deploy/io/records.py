@@ -1,6 +1,6 @@
 """Frozen dataclasses as plain JSON, both ways.
 
-The JSON mirrors the dataclasses: one key a field, enums by value, tuples as lists. Reading is
+The JSON mirrors the dataclasses: one key per field, enums by value, tuples as lists. Reading is
 strict: a missing, unknown or ill-typed key is an error, and all of them are reported at once. Only
 a field with a default may be missing: what an older version wrote did not know it yet.
 """
@@ -48,7 +48,7 @@ def parse_json(text: str | bytes, *, where: str, error: type[DeployError], hint:
     """Return the value of a JSON text.
 
     Raises:
-        DeployError: of class `error`, where it is no JSON, or nested too deeply to be read.
+        DeployError: of class `error`, not JSON, or nested too deep.
     """
     try:
         return json.loads(text)

@@ -86,7 +86,7 @@ def test_a_camera_that_is_not_there_is_exit_4(place):
     result = place.run("detect", "deploy", "--camera", 97)
 
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[0] == ("Error: there is no camera 97, or it may not be used")
+    assert result.stderr.splitlines()[0] == ("Error: no camera 97, or no permission to use it")
 
 
 def test_a_video_that_ends_early_is_told(place, film):
@@ -110,7 +110,7 @@ def test_a_video_that_ends_early_is_told(place, film):
         (("images", "--video-out", "a.mp4"), 2, "are for videos and cameras"),
         (("film.mp4", "--video-out", "./film.mp4"), 2, "would overwrite the input video"),
         (("film.mp4", "--video-out", "a.avi"), 3, "videos are written as MP4"),
-        (("gone.mp4",), 3, "gone.mp4: there is no such video"),
+        (("gone.mp4",), 3, "gone.mp4: no such video"),
         (("broken.mp4",), 3, "broken.mp4: the file is broken"),
     ],
 )

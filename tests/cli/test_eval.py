@@ -102,7 +102,7 @@ def test_every_slip_in_the_data_is_named_with_v_and_in_json(ready):
 
     usual, verbose, plain = (eval_(ready, "tiny.pth", *w) for w in ((), ("-v",), ("--json",)))
 
-    assert "-v names every case" in usual.stderr
+    assert "-v lists every case" in usual.stderr
     assert "960, 720" not in usual.stderr
     named = [line for line in verbose.stderr.splitlines() if line.startswith("  ")]
     assert len(named) == 2

@@ -70,7 +70,7 @@ def test_an_empty_part_is_named(tmp_path, add):
     add("train/cat", "train/dog")
     (tmp_path / "val" / "cat").mkdir(parents=True)
 
-    with pytest.raises(DatasetError, match="not one image of 'val' can be used"):
+    with pytest.raises(DatasetError, match="no image of 'val' can be used"):
         read_image_folder(tmp_path, Split.VAL)
 
 

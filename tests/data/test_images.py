@@ -229,7 +229,7 @@ def test_nothing_but_broken_images_is_an_error_that_names_them_all(tmp_path):
     with pytest.raises(DatasetError) as caught:
         read_images(list_images(tmp_path))
 
-    assert "not one of 2 images" in caught.value.message
+    assert "none of the 2 images" in caught.value.message
     assert "a.jpg" in caught.value.message
     assert "b.png" in caught.value.message
 

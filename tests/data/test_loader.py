@@ -107,7 +107,7 @@ def test_an_image_that_vanishes_is_named_even_from_a_worker(folder):
     gone, broken = (pickle.loads(pickle.dumps(samples.attempt((0, at)))) for at in (1, 2))  # noqa: S301
 
     assert caught.value.where == str(folder.images / "b.jpg")
-    assert (gone.where, gone.message) == (caught.value.where, "there is no such image")
+    assert (gone.where, gone.message) == (caught.value.where, "no such image")
     assert isinstance(broken, DatasetError)
     assert broken.where == str(folder.images / "c.jpg")
 

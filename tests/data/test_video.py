@@ -117,7 +117,7 @@ def test_videos_that_cannot_be_written(tmp_path):
 
     with pytest.raises(OutputError, match=r"MP4, not as \.avi"):
         VideoFile(tmp_path / "out.avi", 5.0)
-    with pytest.raises(OutputError, match="a folder stands there"):
+    with pytest.raises(OutputError, match="a folder has that name"):
         VideoFile(tmp_path / "folder.mp4", 5.0)
     with (
         pytest.raises(OutputError, match="cannot write the video"),

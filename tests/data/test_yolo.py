@@ -203,8 +203,8 @@ def test_images_that_are_missing_or_broken_are_left_out(tmp_path, add):
         ("names: cat\ntrain: images\n", "neither a list"),
         ("names: {a: cat}\ntrain: images\n", "neither a list"),
         ("names: [cat, CAT]\ntrain: images\n", "case or blank"),
-        ("names: [cat\ntrain: images\n", "no YAML"),
-        ("names: !!python/object:os.system []\n", "no YAML"),
+        ("names: [cat\ntrain: images\n", "not valid YAML"),
+        ("names: !!python/object:os.system []\n", "not valid YAML"),
     ],
 )
 def test_a_description_that_cannot_be_used_is_refused(tmp_path, text, words):

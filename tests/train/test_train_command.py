@@ -130,10 +130,10 @@ def test_v_names_every_problem_of_the_data(voc, tmp_path):
 
     usual, verbose = run(*words), run(*words, "-v")
 
-    assert "-v names every case" in usual.stderr
+    assert "-v lists every case" in usual.stderr
     assert "training data: 2 x images without an annotation" in usual.stderr
     for stem in ("scene_1", "scene_9"):
-        line = f"  {voc / 'JPEGImages' / stem}.png: there is no {stem}.xml for it"
+        line = f"  {voc / 'JPEGImages' / stem}.png: {stem}.xml is missing"
         assert line in verbose.stderr.splitlines()
     assert "scene_1.png" not in usual.stderr
 
