@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, Stranger
+from mbv3ssd_deploy.checkpoint.families.family import Family, Signature, UnsupportedModel
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
-from mbv3ssd_deploy.checkpoint.families.unsupported import OTHERS
+from mbv3ssd_deploy.checkpoint.families.unsupported import UNSUPPORTED
 from mbv3ssd_deploy.checkpoint.keymap import Shape, counted, listed
 from mbv3ssd_deploy.checkpoint.state_dict import MIXED_PREFIX, RawCheckpoint, partial_prefix
 from mbv3ssd_deploy.errors import CheckpointError
@@ -92,26 +92,28 @@ def _asked_for(contents: RawCheckpoint, name: str) -> tuple[Family, tuple[str, .
 
 def _refusal(contents: RawCheckpoint) -> CheckpointError:
     shapes = contents.shapes
-    stranger_found = next((s for s in OTHERS if s.signature.fits(shapes)), None)
+    model = next((s for s in UNSUPPORTED if s.signature.fits(shapes)), None)
     nearest = _nearest(shapes)
     mixed = partial_prefix(shapes)
     reasons = (
         mixed,
-        f"it looks like {stranger_found.title}" if stranger_found else "",
+        f"it looks like {model.title}" if model else "",
         _nearness_in_words(nearest.signature, nearest.name, shapes),
     )
     return CheckpointError(
         f"this is no MobileNetV3-SSD that can be loaded: {'; '.join(filter(None, reasons))}",
-        hint=MIXED_PREFIX if mixed else _what_to_do(stranger_found, nearest, shapes),
+        hint=MIXED_PREFIX if mixed else _what_to_do(model, nearest, shapes),
     )
 
 
-def _what_to_do(stranger: Stranger | None, nearest: Family, shapes: Mapping[str, Shape]) -> str:
-    if stranger is not None and stranger.hint and not stranger.is_rest:
-        return stranger.hint
+def _what_to_do(
+    model: UnsupportedModel | None, nearest: Family, shapes: Mapping[str, Shape]
+) -> str:
+    if model is not None and model.hint and not model.is_rest:
+        return model.hint
     if not nearest.signature.unlike(shapes):
         return f"part of a {nearest.name} file? Every key is like its own: save the whole network"
-    what = stranger.hint if stranger is not None and stranger.hint else _LOADS
+    what = model.hint if model is not None and model.hint else _LOADS
     return f"{what}; docs/adding.md shows how to write a family file"
 
 

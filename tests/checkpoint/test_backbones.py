@@ -18,11 +18,11 @@ from mbv3ssd_deploy.checkpoint.backbones.load import (
     describe_backbone,
     load_backbone,
 )
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import CUT_TAPS
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import QFGAOHAO_TAPS as PLAIN_TAPS
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import TONGYU_TAPS
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import QFGAOHAO_TAPS as PLAIN_TAPS
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import TONGYU_TAPS
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.families.torchvision import ssdlite_arch
+from mbv3ssd_deploy.checkpoint.families.xiaolai import CUT_TAPS
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, ClassifierSpec, Tap, TapPlace

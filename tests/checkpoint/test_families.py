@@ -295,7 +295,7 @@ def test_statistics_that_tell_nothing_ask_for_the_family(tmp_path, variances):
     with pytest.raises(CheckpointError, match="keys are those of tongyu and of shaosh") as info:
         load_detector(saved(tmp_path / "w.pth", weights))
 
-    assert "does not tell whether it was trained on pixel - 127 (tongyu)" in info.value.message
+    assert "does not show whether it was trained on pixel - 127 (tongyu)" in info.value.message
     assert info.value.hint == "--family tongyu or --family shaoshengsong"
 
 

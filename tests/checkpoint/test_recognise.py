@@ -6,7 +6,7 @@ import zoo
 from checkpoint_files import INVENTORIES, inventory, saved
 
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
-from mbv3ssd_deploy.checkpoint.families.unsupported import OTHERS
+from mbv3ssd_deploy.checkpoint.families.unsupported import UNSUPPORTED
 from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.errors import CheckpointError
 
@@ -127,6 +127,6 @@ def test_every_key_list_of_the_zoo_is_recognised_for_what_it_is():
         owner = folder.name.split("_")[0]
         if owner == "init":
             assert not families, folder.name
-            assert any(s.signature.fits(shapes) for s in OTHERS), folder.name
+            assert any(s.signature.fits(shapes) for s in UNSUPPORTED), folder.name
         else:
             assert families == SHARED.get(owner, [owner]), folder.name

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mbv3ssd_deploy.checkpoint.families.family import Signature
-from mbv3ssd_deploy.checkpoint.families.lufficc import lufficc_block_rules
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import POOLED_GATE, backbone_rules
-from mbv3ssd_deploy.checkpoint.families.pytorch_ssd_forks import (
+from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     gate_rules,
     jungin500_base_rules,
+    lufficc_block_rules,
     qfgaohao_base_rules,
     tongyu_base_rules,
     tongyu_block_rules,
 )
+from mbv3ssd_deploy.checkpoint.families.xiaolai import POOLED_GATE, backbone_rules
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
 from mbv3ssd_deploy.nets.plan import BlockNames, NetNames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,22 @@ from mbv3ssd_deploy.checkpoint.keymap import KeyMap, Shape
 from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
 from mbv3ssd_deploy.core.spec import (
     ArchSpec,
+    Backbone,
     BoxCoder,
+    ChannelOrder,
+    ClipRule,
     DecodeSpec,
     DetectorSpec,
     InputSpec,
+    PriorLevel,
+    PriorRounding,
     PriorSpec,
+    ResizeRule,
+    ResultOrder,
+    Tap,
 )
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
+from mbv3ssd_deploy.nets.plan import feature_map_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +113,12 @@ class Family:
     Attributes:
         name: what `--family` calls it.
         title: for people.
-        signature: how its files are told from others.
+        signature: how its files are recognised.
         draft: makes the spec from a file. Raises CheckpointError or SpecError.
         keymap: the renaming of its keys for that spec.
-        carries_spec: its files are told by the spec in them, not by their keys.
-        tell: for a family whose keys are another's too: whether the values of a file are this
-            family's, and the sentence that says what told it.
+        carries_spec: its files are recognised by the spec in them, not by their keys.
+        tell: for a family that shares its keys with another: whether the values of a file are this
+            family's, and the evidence.
         arranged: for a family whose tensors hold our numbers in another order: returns the tensor
             of a key of the file in our order.
     """
@@ -126,11 +134,11 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class UnsupportedModel:
     """A kind of file that is recognised only to be refused by name.
 
-    `is_rest`: what is left of a code base when its known networks are told; half a file of a
-    family, or a changed one, looks the same.
+    `is_rest`: any other network of a code base; an incomplete or changed file of a family looks
+    the same.
     """
 
     title: str
@@ -226,7 +234,7 @@ def check_boxes(levels: Sequence[HeadLevel], priors: PriorSpec) -> None:
 
 
 def head_evidence(levels: Sequence[HeadLevel], classes: int) -> str:
-    """Return, in words, what the head channels told."""
+    """Return the evidence of the head channels as a sentence."""
     boxes = [level.boxes_per_cell for level in levels]
     return (
         f"{len(levels)} levels with {_dashed(boxes)} boxes per cell (regression channels / 4) and "
@@ -238,50 +246,7 @@ def _dashed(numbers: Sequence[int]) -> str:
     return "-".join(map(str, numbers))
 
 
-def input_variance(contents: RawCheckpoint, convolution: str, variance: str) -> float | None:
-    """Return roughly the variance of the input that the first BatchNorm's statistics saw.
-
-    The median over the channels of running variance / sum of the squared weights: what a
-    convolution does to the variance of uncorrelated inputs. About 0.3 for (pixel - 127) / 128, 1.6
-    for inputs normalised as for ImageNet, and 5000 for pixels less their mean.
-
-    Args:
-        contents: the file.
-        convolution: key of the first convolution's weight.
-        variance: key of the first BatchNorm's running variance.
-
-    Returns:
-        None where the tensors are missing, do not fit each other, or are not finite.
-    """
-    weight, running = contents.tensors.get(convolution), contents.tensors.get(variance)
-    if weight is None or running is None or weight.dim() < 2 or running.dim() != 1:
-        return None
-    if len(weight) != len(running) or not len(running):
-        return None
-    gains = weight.to(torch.float64).square().flatten(1).sum(1)
-    ratio = float((running.to(torch.float64) / gains).median())
-    return ratio if math.isfinite(ratio) and ratio > 0 else None
-
-
 BACKGROUND = "background"
-
-# torchvision's list: the index is the COCO category id. COCO left eleven ids unused; their names
-# must differ from each other all the same.
-COCO_91 = (
-    "background person bicycle car motorcycle airplane bus train truck boat traffic_light "
-    "fire_hydrant N/A_12 stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear "
-    "zebra giraffe N/A_26 backpack umbrella N/A_29 N/A_30 handbag tie suitcase frisbee skis "
-    "snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket "
-    "bottle N/A_45 wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli "
-    "carrot hot_dog pizza donut cake chair couch potted_plant bed N/A_66 dining_table N/A_68 "
-    "N/A_69 toilet N/A_71 tv laptop mouse remote keyboard cell_phone microwave oven toaster sink "
-    "refrigerator N/A_83 book clock vase scissors teddy_bear hair_drier toothbrush"
-)
-
-
-def coco_names() -> tuple[str, ...]:
-    """Return the 91 names of torchvision's COCO detectors; unused ids are "N/A 12" and so on."""
-    return tuple(name.replace("_", " ") for name in COCO_91.split())
 
 
 def numbered_names(num_classes: int) -> tuple[str, ...]:
@@ -290,40 +255,147 @@ def numbered_names(num_classes: int) -> tuple[str, ...]:
 
 
 SSD_CODER = BoxCoder(0.1, 0.2)
+RATIOS = (2.0, 1 / 2, 3.0, 1 / 3)
+"""A wide and a tall box for 2, and for 3."""
+SSD_DECODE = DecodeSpec(
+    score_threshold=0.01,
+    iou_threshold=0.45,
+    candidates_per_class=None,
+    keep_per_class=None,
+    keep_total=200,
+    clip_before_nms=False,
+    iou_epsilon=0.0,
+    order=ResultOrder.CLASS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorTable:
+    """The priors of a family for feature maps of any size.
+
+    Attributes:
+        size: width and height of the frame that boxes and steps are given in.
+        boxes: smallest and largest box, level by level.
+        ratios: of each level.
+        steps: distance of the cells, level by level; None where the cells divide the image evenly.
+        clip: what is clamped.
+        rounding: what is rounded.
+    """
+
+    size: float
+    boxes: tuple[tuple[float, float], ...]
+    ratios: tuple[tuple[float, ...], ...] = (RATIOS,) * 6
+    steps: tuple[float, ...] | None = None
+    clip: ClipRule = ClipRule.CENTRE_FORM
+    rounding: PriorRounding = PriorRounding.NONE
+
+    def on_maps(self, maps: Sequence[tuple[int, int]]) -> PriorSpec:
+        """Return the priors on feature maps of these (rows, columns)."""
+        levels = []
+        rows_of_table = zip(maps, self.boxes, self.ratios, strict=True)
+        for number, ((rows, cols), (small, large), ratios) in enumerate(rows_of_table):
+            step_x, step_y = self.size / cols, self.size / rows
+            if self.steps is not None:
+                step_x = step_y = float(self.steps[number])
+            level = PriorLevel(rows, cols, step_x, step_y, float(small), float(large), ratios)
+            levels.append(level)
+        size = float(self.size)
+        return PriorSpec(size, size, tuple(levels), self.clip, self.rounding)
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a family knows about its detectors that no file of it says."""
+    """One network of a family: what no file of it says.
+
+    Attributes:
+        family: the name of the family.
+        name: of the detector.
+        arch: which network.
+        input: at the size that it was trained at.
+        priors: its prior table.
+        decode: the family's evaluation settings.
+        heads: the keys of the predictors.
+        key: a tensor that only this network of the family has; empty where shapes decide.
+        key_role: what layer `key` is.
+        coder: how a regression becomes a box.
+        any_size: the priors hold for every image size.
+        names_in_file: a file may name its classes.
+        notices: what a user should know.
+    """
 
     family: str
     name: str
     arch: ArchSpec
     input: InputSpec
-    priors: PriorSpec
+    priors: PriorTable
     decode: DecodeSpec
+    heads: tuple[HeadKeys, ...]
+    key: str = ""
+    key_role: str = "last convolution"
     coder: BoxCoder = SSD_CODER
+    any_size: bool = False
+    names_in_file: bool = False
+    notices: tuple[str, ...] = ()
 
 
-def preset_draft(preset: Preset, heads: tuple[HeadLevel, ...], *evidence: str) -> Draft:
-    """Return the draft of `preset` for as many classes as `heads` predict; nobody names them.
+def full_arch(
+    layout: str, backbone: Backbone, taps: tuple[Tap, ...], extras: tuple[int, ...]
+) -> ArchSpec:
+    """Return the arch of width 1.0 with the full tail."""
+    return ArchSpec(layout, backbone, 1.0, reduced_tail=False, taps=taps, extras=extras)
+
+
+def rgb_input(
+    size: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    resize: ResizeRule = ResizeRule.CV2_U8,
+) -> InputSpec:
+    """Return a square RGB input of (pixel - mean) / std."""
+    return InputSpec(size, size, ChannelOrder.RGB, mean, std, resize)
+
+
+def draft_by_key(presets: Sequence[Preset], contents: RawCheckpoint, request: SpecRequest) -> Draft:
+    """Return the draft of the one of `presets` whose key the file has.
 
     Raises:
-        CheckpointError: the heads do not agree on a class count.
+        CheckpointError: it has none of the keys, or the heads agree on no class count.
+        SpecError: the image size has no priors.
     """
+    preset = next((preset for preset in presets if preset.key in contents.tensors), None)
+    if preset is None and len(presets) > 1:
+        role = f"the {presets[0].key_role}s of the Large and the Small backbone"
+        keys = " nor ".join(preset.key for preset in presets)
+        raise CheckpointError(f"neither {keys} exists: {role}")
+    if preset is None:
+        raise CheckpointError(f"{presets[0].key} is missing, which decides the network")
+    backbone = f"MobileNetV3-{preset.arch.backbone.capitalize()}"
+    found = f"{preset.key} is {list(contents.shapes[preset.key])}: {backbone}"
+    return preset_draft(preset, contents, request, (found,))
+
+
+def preset_draft(
+    preset: Preset, contents: RawCheckpoint, request: SpecRequest, evidence: tuple[str, ...]
+) -> Draft:
+    """Return the draft of `preset` for as many classes as the heads of the file predict.
+
+    Raises:
+        CheckpointError: the heads agree on no class count. SpecError: the image size has no priors.
+    """
+    height, width = _image_size(preset, request)
+    heads = read_heads(contents, preset.heads)
     classes = class_count(heads)
-    spec = DetectorSpec(
-        name=preset.name,
-        family=preset.family,
-        arch=preset.arch,
-        input=preset.input,
-        class_names=numbered_names(classes),
-        priors=preset.priors,
-        coder=preset.coder,
-        decode=preset.decode,
-    )
-    return Draft(
-        spec=spec,
+    draft = Draft(
+        spec=DetectorSpec(
+            name=preset.name,
+            family=preset.family,
+            arch=preset.arch,
+            input=dataclasses.replace(preset.input, height=height, width=width),
+            class_names=numbered_names(classes),
+            priors=preset.priors.on_maps(feature_map_sizes(preset.arch, height, width)),
+            coder=preset.coder,
+            decode=preset.decode,
+        ),
         heads=heads,
         evidence=(*evidence, head_evidence(heads, classes)),
         provenance={
@@ -335,16 +407,25 @@ def preset_draft(preset: Preset, heads: tuple[HeadLevel, ...], *evidence: str) -
             "decode": "family preset",
         },
         names_given=False,
+        notices=preset.notices,
     )
+    return _with_names(draft, contents.class_names) if preset.names_in_file else draft
 
 
-def with_names(draft: Draft, names: tuple[str, ...]) -> Draft:
-    """Return `draft` with the class names that the file carries, if they fit its heads.
+def _image_size(preset: Preset, request: SpecRequest) -> tuple[int, int]:
+    """Return height and width of the input; a table of fixed steps holds for one size only."""
+    size = (preset.input.height, preset.input.width)
+    height, width = request.image_size or size
+    if (height, width) != size and not (preset.any_size or request.priors_given):
+        raise SpecError(
+            f"this family's prior table is for {size[0]} x {size[1]} only, not {height} x {width}",
+            hint="leave --imgsz out, or bring the priors that it was trained with: --spec",
+        )
+    return height, width
 
-    Args:
-        draft: with numbered names.
-        names: with or without the background first; empty where the file names none.
-    """
+
+def _with_names(draft: Draft, names: tuple[str, ...]) -> Draft:
+    """Return `draft` with the file's own class names, if they fit its heads."""
     if not names:
         return draft
     classes = draft.spec.num_classes
@@ -356,7 +437,7 @@ def with_names(draft: Draft, names: tuple[str, ...]) -> Draft:
             f"{classes - 1} and the background"
         )
         if len(full) == classes:
-            left = "the class names in the file were left: one is blank or stands twice"
+            left = "the class names in the file were left: one is blank or a duplicate"
         return dataclasses.replace(draft, notices=(*draft.notices, left))
     return dataclasses.replace(
         draft,
@@ -364,29 +445,3 @@ def with_names(draft: Draft, names: tuple[str, ...]) -> Draft:
         provenance={**draft.provenance, "class_names": "file"},
         names_given=True,
     )
-
-
-def table_size(request: SpecRequest, size: int) -> tuple[int, int]:
-    """Return height and width of the input; a prior table binds them to `size` x `size`.
-
-    Raises:
-        SpecError: another image size is asked for, and no priors for it.
-    """
-    height, width = request.image_size or (size, size)
-    if (height, width) != (size, size) and not request.priors_given:
-        raise SpecError(
-            f"this family's prior table is for {size} x {size} only, not {height} x {width}",
-            hint="leave --imgsz out, or bring the priors that it was trained with: --spec",
-        )
-    return height, width
-
-
-def shape_evidence(contents: RawCheckpoint, key: str, tells: str) -> str:
-    """Return the sentence that the shape of `key` tells the network.
-
-    Raises:
-        CheckpointError: there is no such tensor.
-    """
-    if key not in contents.tensors:
-        raise CheckpointError(f"{key} is missing, which tells the network")
-    return f"{key} is {list(contents.shapes[key])}: {tells}"

@@ -1,4 +1,16 @@
-"""Which MobileNetV3 a mmdetection file holds: read from its keys and shapes alone.
+"""mmdetection 2.x and 3.x: SSDNeck and SSDHead with `use_depthwise`, on a MobileNetV3 at 320 x 320.
+
+Facts from mmdetection's `ssd_head.py`, `ssd_neck.py` and `anchor_generator.py`, its configuration
+`ssdlite_mobilenetv2_scratch_600e_coco.py` (neck, heads, priors, input, test settings), and its
+MobileNetV3 with the configuration for it (724845a), which no release has; and mmclassification's
+`mobilenet_v3.py`, which a configuration can name as `mmcls.MobileNetV3`. No published weights are
+known, and nothing here was run against the original.
+
+Priors (`SSDAnchorGenerator` with `min_sizes` and `max_sizes`): cell centres at (i + 0.5) * stride;
+in each cell the squares min and sqrt(min * max), then for each ratio a wide and a tall box of the
+area of min; nothing is rounded or clipped. The coder (`DeltaXYWHBBoxCoder`) limits log sizes to
++-ln(1000 / 16) and clips boxes to the image. The background is the LAST class (`SSDHead`, class
+index num_classes); its channel is moved to the front when a file is loaded.
 
 mmclassification and mmdetection changed their MobileNetV3 several times under nearly the same keys
 (`nets/layouts.py`, the rows `mmdet*`); each of these differences shows in a shape.
@@ -14,17 +26,18 @@ from collections.abc import Sequence
 import torch
 
 from mbv3ssd_deploy.checkpoint.families.family import (
+    RATIOS,
+    SSD_DECODE,
     Draft,
     Family,
     HeadKeys,
-    HeadLevel,
     Preset,
+    PriorTable,
     Signature,
     SpecRequest,
     preset_draft,
     read_heads,
-    table_size,
-    with_names,
+    rgb_input,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
 from mbv3ssd_deploy.checkpoint.state_dict import HOOKS_COPY, RawCheckpoint
@@ -32,21 +45,15 @@ from mbv3ssd_deploy.core.spec import (
     ArchSpec,
     Backbone,
     BoxCoder,
-    ChannelOrder,
     ClipRule,
-    DecodeSpec,
     DetectorSpec,
-    InputSpec,
-    PriorLevel,
-    PriorSpec,
-    ResizeRule,
     ResultOrder,
     Tap,
     TapPlace,
 )
 from mbv3ssd_deploy.errors import CheckpointError
 from mbv3ssd_deploy.nets.layouts import LAST_CONV_FACTOR, MMDET_LAYOUTS, BlockRow, Layout
-from mbv3ssd_deploy.nets.plan import BlockNames, Part, feature_map_sizes, name_modules, plan_net
+from mbv3ssd_deploy.nets.plan import BlockNames, Part, name_modules, plan_net
 
 CLASS_STEM = "backbone.conv1"
 """What early mmclassification calls the stem; later it is layer0."""
@@ -66,10 +73,10 @@ def extra_key(level: int, part: int) -> str:
 
 
 def arch_from_shapes(contents: RawCheckpoint) -> tuple[ArchSpec, tuple[str, ...]]:
-    """Return the architecture that keys and shapes tell, with the evidence.
+    """Return the architecture that keys and shapes decide, with the evidence.
 
     Raises:
-        CheckpointError: a telling tensor is missing, or the shapes are those of no known network.
+        CheckpointError: a tensor is missing, or the shapes are those of no known network.
     """
     numbers = _block_numbers(contents)
     expansions = contents.channels(*map(DEPTHWISE.format, numbers))
@@ -174,23 +181,18 @@ def _in_words(tap: Tap) -> str:
     return f"{inside}layer{tap.feature}"
 
 
-SIZE = 320
-# Stride, smallest and largest box of each level, in pixels.
-LEVELS = (
-    (16, 48, 100),
-    (32, 100, 150),
-    (64, 150, 202),
-    (107, 202, 253),
-    (160, 253, 304),
-    (320, 304, 320),
+_MAX_LOG_SIZE = math.log(1000 / 16)
+_PRIORS = PriorTable(
+    size=320,
+    boxes=((48, 100), (100, 150), (150, 202), (202, 253), (253, 304), (304, 320)),
+    steps=(16, 32, 64, 107, 160, 320),
+    clip=ClipRule.NONE,
 )
-RATIOS = (2.0, 1 / 2, 3.0, 1 / 3)
-FOUR_BOXES = 4
-MAX_LOG_SIZE = math.log(1000 / 16)
-HEADS = tuple(
+_HEADS = tuple(
     HeadKeys(f"bbox_head.cls_convs.{level}.1.weight", f"bbox_head.reg_convs.{level}.1.weight")
-    for level in range(len(LEVELS))
+    for level in range(6)
 )
+_FOUR_BOXES = 4
 UNPROVEN = (
     "the mmdet family was built from mmdetection's documented layout and never run against the "
     "original: compare a few images with mmdetection before you rely on it"
@@ -203,56 +205,30 @@ EXCHANGED = (
 ITEMS = (("conv", "0"), ("bn", "1"))
 
 
-def _priors(maps: Sequence[tuple[int, int]], heads: Sequence[HeadLevel]) -> PriorSpec:
-    levels = tuple(
-        PriorLevel(
-            *cells,
-            float(step),
-            float(step),
-            float(small),
-            float(large),
-            RATIOS[:2] if head.boxes_per_cell == FOUR_BOXES else RATIOS,
-        )
-        for cells, (step, small, large), head in zip(maps, LEVELS, heads, strict=True)
-    )
-    return PriorSpec(float(SIZE), float(SIZE), levels, ClipRule.NONE)
-
-
 def _draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
-    height, width = table_size(request, SIZE)
-    heads = read_heads(contents, HEADS)
+    ratios = tuple(
+        RATIOS[:2] if head.boxes_per_cell == _FOUR_BOXES else RATIOS
+        for head in read_heads(contents, _HEADS)
+    )
     arch, evidence = arch_from_shapes(contents)
+    copies = any(key.startswith(HOOKS_COPY) for key in contents.tensors)
     preset = Preset(
         family="mmdet",
         name=f"ssdlite_mobilenetv3_{arch.backbone}",
         arch=arch,
-        input=InputSpec(
-            height,
-            width,
-            ChannelOrder.RGB,
-            mean=(123.675, 116.28, 103.53),
-            std=(58.395, 57.12, 57.375),
-            resize=ResizeRule.CV2_U8,
+        input=rgb_input(320, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        priors=dataclasses.replace(_PRIORS, ratios=ratios),
+        coder=BoxCoder(0.1, 0.2, max_log_size=_MAX_LOG_SIZE, min_log_size=-_MAX_LOG_SIZE),
+        # batched_nms shifts the classes apart and the boxes are clipped before: one NMS per class
+        decode=dataclasses.replace(
+            SSD_DECODE, score_threshold=0.02, clip_before_nms=True, order=ResultOrder.SCORE
         ),
-        priors=_priors(feature_map_sizes(arch, height, width), heads),
-        coder=BoxCoder(0.1, 0.2, max_log_size=MAX_LOG_SIZE, min_log_size=-MAX_LOG_SIZE),
-        # batched_nms shifts the classes apart and the boxes are clipped before: one NMS a class
-        decode=DecodeSpec(
-            score_threshold=0.02,
-            iou_threshold=0.45,
-            candidates_per_class=None,
-            keep_per_class=None,
-            keep_total=200,
-            clip_before_nms=True,
-            iou_epsilon=0.0,
-            order=ResultOrder.SCORE,
-        ),
+        heads=_HEADS,
+        names_in_file=True,
+        notices=(UNPROVEN, EXCHANGED) if copies else (UNPROVEN,),
     )
     last = "the background is the last class of the file; its channels were moved to the front"
-    copies = any(key.startswith(HOOKS_COPY) for key in contents.tensors)
-    draft = preset_draft(preset, heads, *evidence, last)
-    notices = (UNPROVEN, EXCHANGED) if copies else (UNPROVEN,)
-    return with_names(dataclasses.replace(draft, notices=notices), contents.class_names)
+    return preset_draft(preset, contents, request, (*evidence, last))
 
 
 def _keymap(spec: DetectorSpec) -> KeyMap:

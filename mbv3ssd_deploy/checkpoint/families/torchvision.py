@@ -1,11 +1,15 @@
-"""What `native` and `torchvision` share: the ssdlite320 architecture and its prior sizes.
+"""torchvision's ssdlite320_mobilenet_v3_large, the same on Small, and this project's own files.
 
-Facts from torchvision 0.28's `ssdlite320_mobilenet_v3_large` and `DefaultBoxGenerator`.
+Facts from torchvision 0.28: `ssdlite320_mobilenet_v3_large`, `SSD`, `DefaultBoxGenerator` and
+`BoxCoder`. The published COCO_V1 weights have the reduced tail; fine-tuning from an ImageNet
+backbone gives the full one. A native file has torchvision's network, priors that ncnn expresses,
+and its spec inside (`checkpoint/native_file.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,13 +17,16 @@ from mbv3ssd_deploy.checkpoint.families.family import (
     Draft,
     Family,
     HeadKeys,
+    Preset,
+    PriorTable,
     Signature,
     SpecRequest,
     class_count,
-    coco_names,
     head_evidence,
     numbered_names,
+    preset_draft,
     read_heads,
+    rgb_input,
 )
 from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule
 from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint
@@ -33,7 +40,6 @@ from mbv3ssd_deploy.core.spec import (
     DetectorSpec,
     InputSpec,
     PriorLevel,
-    PriorSpec,
     ResizeRule,
     ResultOrder,
     Tap,
@@ -44,11 +50,16 @@ from mbv3ssd_deploy.errors import CheckpointError, SpecError
 from mbv3ssd_deploy.nets.layouts import layout_of
 from mbv3ssd_deploy.nets.plan import feature_map_sizes, plan_net
 
-SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
+_SCALES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
 """Box sizes level by level, as shares of the image's sides; the last closes the sixth level."""
-RATIOS = (2.0, 1 / 2, 3.0, 1 / 3)
-FRAME = 320.0
-"""Sizes are shares of each side, so the prior frame is square whatever the image is."""
+SSDLITE_PRIORS = PriorTable(
+    # sizes are shares of each side, so the frame is square whatever the image is
+    size=320.0,
+    boxes=tuple((small * 320.0, large * 320.0) for small, large in itertools.pairwise(_SCALES)),
+    clip=ClipRule.NONE,
+)
+"""Cells divide the image evenly. Each level holds the squares s_k and sqrt(s_k * s_(k+1)), then a
+wide and a tall box for 2 and for 3."""
 EXTRAS = (512, 256, 256, 128)
 MIN_EXTRA = 16
 
@@ -78,28 +89,7 @@ def ssdlite_arch(
     )
 
 
-def ssdlite_levels(sizes: Sequence[tuple[int, int]]) -> tuple[PriorLevel, ...]:
-    """Return the six prior levels for feature maps of `sizes` (rows, columns) in `FRAME`.
-
-    Cells divide the image evenly. Each level holds the squares s_k and sqrt(s_k * s_(k+1)), then a
-    wide and a tall box for 2 and for 3.
-    """
-    return tuple(
-        PriorLevel(
-            rows=rows,
-            cols=cols,
-            step_x=FRAME / cols,
-            step_y=FRAME / rows,
-            min_size=small * FRAME,
-            max_size=large * FRAME,
-            ratios=RATIOS,
-        )
-        for (rows, cols), small, large in zip(sizes, SCALES[:-1], SCALES[1:], strict=True)
-    )
-
-
 GREY = (127.5, 127.5, 127.5)
-DEFAULT_SIZE = (320, 320)
 STEM = "backbone.features.0.0.0.weight"
 LAST_CONV = "backbone.features.1.3.0.weight"
 EXPANSION = {
@@ -107,29 +97,55 @@ EXPANSION = {
     Backbone.SMALL: "backbone.features.0.9.0.weight",
 }
 EXTRA_OUT = tuple(f"backbone.extra.{number}.2.0.weight" for number in range(len(EXTRAS)))
-HEADS = tuple(
-    HeadKeys(
-        f"head.classification_head.module_list.{level}.1.weight",
-        f"head.regression_head.module_list.{level}.1.weight",
-    )
+HEAD_KINDS = ("classification", "regression")
+_HEADS = tuple(
+    HeadKeys(*(f"head.{kind}_head.module_list.{level}.1.weight" for kind in HEAD_KINDS))
     for level in range(6)
+)
+_DECODE = DecodeSpec(
+    score_threshold=0.01,
+    iou_threshold=0.55,
+    candidates_per_class=300,
+    keep_per_class=None,
+    keep_total=300,
+    clip_before_nms=False,
+    iou_epsilon=0.0,
+    order=ResultOrder.SCORE,
+)
+
+# torchvision's list: the index is the COCO category id. COCO left eleven ids unused; their names
+# must differ from each other all the same.
+COCO_91 = (
+    "background person bicycle car motorcycle airplane bus train truck boat traffic_light "
+    "fire_hydrant N/A_12 stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear "
+    "zebra giraffe N/A_26 backpack umbrella N/A_29 N/A_30 handbag tie suitcase frisbee skis "
+    "snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket "
+    "bottle N/A_45 wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli "
+    "carrot hot_dog pizza donut cake chair couch potted_plant bed N/A_66 dining_table N/A_68 "
+    "N/A_69 toilet N/A_71 tv laptop mouse remote keyboard cell_phone microwave oven toaster sink "
+    "refrigerator N/A_83 book clock vase scissors teddy_bear hair_drier toothbrush"
 )
 
 
-def _torchvision_keymap(_spec: DetectorSpec) -> KeyMap:
+def coco_names() -> tuple[str, ...]:
+    """Return the 91 names of torchvision's COCO detectors; unused ids are "N/A 12" and so on."""
+    return tuple(name.replace("_", " ") for name in COCO_91.split())
+
+
+def _keymap(_spec: DetectorSpec) -> KeyMap:
     return KeyMap((KeyRule(r".+", r"\g<0>"),))
 
 
 def _arch_from_shapes(contents: RawCheckpoint) -> tuple[ArchSpec, tuple[str, ...]]:
-    """Return the architecture that torchvision's keys and shapes tell, with the evidence.
+    """Return the architecture that torchvision's keys and shapes decide, with the evidence.
 
     Raises:
-        CheckpointError: a telling tensor is missing, or the last convolution fits no tail.
+        CheckpointError: a tensor that decides is missing, or the last convolution fits no tail.
     """
     backbone = next((b for b, key in EXPANSION.items() if key in contents.tensors), None)
     if backbone is None:
         raise CheckpointError(
-            f"neither {' nor '.join(EXPANSION.values())} is there: this is the ssdlite head on a "
+            f"neither {' nor '.join(EXPANSION.values())} exists: this is the ssdlite head on a "
             "backbone other than MobileNetV3"
         )
     stem, last, *extras = contents.channels(STEM, LAST_CONV, *EXTRA_OUT)
@@ -143,7 +159,7 @@ def _arch_from_shapes(contents: RawCheckpoint) -> tuple[ArchSpec, tuple[str, ...
     arch = archs[stem, last]
     tail = "reduced" if arch.reduced_tail else "full"
     evidence = (
-        f"{EXPANSION[backbone]} is there: MobileNetV3-{backbone.capitalize()}",
+        f"{EXPANSION[backbone]} exists: MobileNetV3-{backbone.capitalize()}",
         f"{LAST_CONV} has {last} channels: the {tail} tail at width {arch.width_mult:g}",
     )
     return arch, evidence
@@ -163,45 +179,26 @@ def _candidates(backbone: Backbone, extras: tuple[int, ...]) -> dict[tuple[int, 
 
 def _torchvision_draft(contents: RawCheckpoint, request: SpecRequest) -> Draft:
     arch, evidence = _arch_from_shapes(contents)
-    height, width = request.image_size or DEFAULT_SIZE
-    levels = ssdlite_levels(feature_map_sizes(arch, height, width))
-    heads = read_heads(contents, HEADS)
-    classes = class_count(heads)
-    coco = classes == len(coco_names())
-    spec = DetectorSpec(
-        name=f"ssdlite{height}_mobilenet_v3_{arch.backbone}",
+    height = request.image_size[0] if request.image_size else 320
+    preset = Preset(
         family="torchvision",
+        name=_name(height, arch.backbone),
         arch=arch,
-        input=InputSpec(
-            height, width, ChannelOrder.RGB, GREY, GREY, ResizeRule.FLOAT_AFTER_NORMALISE
-        ),
-        class_names=coco_names() if coco else numbered_names(classes),
-        priors=PriorSpec(FRAME, FRAME, levels, ClipRule.SIZES),
+        input=rgb_input(320, GREY, GREY, ResizeRule.FLOAT_AFTER_NORMALISE),
+        priors=dataclasses.replace(SSDLITE_PRIORS, clip=ClipRule.SIZES),
         coder=BoxCoder(0.1, 0.2, max_log_size=math.log(1000 / 16)),
-        decode=DecodeSpec(
-            score_threshold=0.001,
-            iou_threshold=0.55,
-            candidates_per_class=300,
-            keep_per_class=None,
-            keep_total=300,
-            clip_before_nms=True,
-            iou_epsilon=0.0,
-            order=ResultOrder.SCORE,
-        ),
+        decode=dataclasses.replace(_DECODE, score_threshold=0.001, clip_before_nms=True),
+        heads=_HEADS,
+        any_size=True,
     )
-    return Draft(
-        spec=spec,
-        heads=heads,
-        evidence=(*evidence, head_evidence(heads, classes)),
-        provenance={
-            "arch": "weight shapes",
-            "input": "family preset",
-            "class_names": "family preset" if coco else "head channels",
-            "priors": "family preset",
-            "coder": "family preset",
-            "decode": "family preset",
-        },
-        names_given=coco,
+    draft = preset_draft(preset, contents, request, evidence)
+    if draft.spec.num_classes != len(coco_names()):
+        return draft
+    return dataclasses.replace(
+        draft,
+        spec=dataclasses.replace(draft.spec, class_names=coco_names()),
+        provenance={**draft.provenance, "class_names": "family preset"},
+        names_given=True,
     )
 
 
@@ -214,7 +211,7 @@ TORCHVISION = Family(
         r"|head\.(classification|regression)_head\.module_list)\..+",
     ),
     draft=_torchvision_draft,
-    keymap=_torchvision_keymap,
+    keymap=_keymap,
 )
 
 
@@ -245,25 +242,15 @@ def native_spec(  # noqa: PLR0913 -- one argument a decision of who makes a dete
     """
     height, width = image_size
     arch = ssdlite_arch(backbone, width_mult=width_mult, reduced_tail=reduced_tail)
-    levels = ssdlite_levels(feature_map_sizes(arch, height, width))
     return DetectorSpec(
         name=name or _name(height, backbone),
         family="native",
         arch=arch,
         input=InputSpec(height, width, ChannelOrder.RGB, GREY, GREY, ResizeRule.CV2_U8),
         class_names=tuple(class_names),
-        priors=PriorSpec(FRAME, FRAME, levels, ClipRule.NONE),
+        priors=SSDLITE_PRIORS.on_maps(feature_map_sizes(arch, height, width)),
         coder=BoxCoder(centre_variance=0.1, size_variance=0.2),
-        decode=DecodeSpec(
-            score_threshold=0.01,
-            iou_threshold=0.55,
-            candidates_per_class=300,
-            keep_per_class=None,
-            keep_total=300,
-            clip_before_nms=False,
-            iou_epsilon=0.0,
-            order=ResultOrder.SCORE,
-        ),
+        decode=_DECODE,
     )
 
 
@@ -301,10 +288,7 @@ def _head_keys(spec: DetectorSpec) -> list[HeadKeys]:
     bare = layout_of(spec.arch).bare_last_level
     items = ["" if bare and level == last else ".1" for level in range(last + 1)]
     return [
-        HeadKeys(
-            f"head.classification_head.module_list.{level}{item}.weight",
-            f"head.regression_head.module_list.{level}{item}.weight",
-        )
+        HeadKeys(*(f"head.{kind}_head.module_list.{level}{item}.weight" for kind in HEAD_KINDS))
         for level, item in enumerate(items)
     ]
 
@@ -344,15 +328,11 @@ def _with_cells(level: PriorLevel, rows: int, cols: int, frame: tuple[float, flo
     )
 
 
-def _native_keymap(_spec: DetectorSpec) -> KeyMap:
-    return KeyMap((KeyRule(r".+", r"\g<0>"),))
-
-
 NATIVE = Family(
     name="native",
     title="this project's own checkpoint, with its spec",
     signature=Signature(like=r"(backbone|head)\..+"),
     draft=_native_draft,
-    keymap=_native_keymap,
+    keymap=_keymap,
     carries_spec=True,
 )
