@@ -1,4 +1,4 @@
-"""CPU seconds of `convert` in this tree and in another checkout, in turns; seconds of `detect` by runtime.
+"""CPU seconds of `convert` here and in another checkout, in turns; seconds of `detect`.
 
 git worktree add ../before COMMIT   # with an environment of its own in ../before/.venv
 python benchmarks/against_commit.py --before ../before/.venv/bin/python
