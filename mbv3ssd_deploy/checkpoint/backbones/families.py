@@ -1,11 +1,10 @@
-"""What a family of backbone weights is: how to recognise it, what it is wired like, its keys."""
+"""The families of backbone weights: how each is recognised, its wiring and its keys."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from mbv3ssd_deploy.checkpoint.families.family import Signature
 from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
@@ -17,7 +16,7 @@ from mbv3ssd_deploy.checkpoint.families.pytorch_ssd import (
     tongyu_block_rules,
 )
 from mbv3ssd_deploy.checkpoint.families.xiaolai import POOLED_GATE, backbone_rules
-from mbv3ssd_deploy.checkpoint.keymap import KeyMap, KeyRule, move_leaves
+from mbv3ssd_deploy.checkpoint.keymap import KeyRule, move_leaves
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone
 from mbv3ssd_deploy.nets.plan import BlockNames, NetNames
 
@@ -33,33 +32,33 @@ class BackboneFamily:
     Attributes:
         name: for people and for `--json`.
         title: where the files come from.
-        signature: how its files are told from all others.
+        signature: how its files are recognised.
         large_key: a key that only the Large network has; None where there is no Large.
-        layouts: the layout of `nets/layouts.py` whose backbone each network is, number by number.
-            A network that stands in `why_not` instead is no layout's.
+        key_rules: the renaming of its keys. The classifier's layers go to `classifier.0` and
+            `classifier.3` where they compute what ours do, and are dropped elsewhere.
+        layouts: the layout of `nets/layouts.py` that has the same backbone, number by number.
         why_not: why the other networks feed no detector.
         bn_eps: of every BatchNorm.
-        keymap: the renaming of its keys. The classifier's layers go to `classifier.0` and
-            `classifier.3` where they compute what ours do, and are dropped elsewhere.
         trained_on: the input that published files were trained on.
         notes: what a user should know of every file.
-        dense: keys of 1x1 convolutions that stand behind the pooling: dense layers, to us.
+        dense: keys of 1x1 convolutions behind the pooling, which are dense layers here.
     """
 
     name: str
     title: str
     signature: Signature
     large_key: str | None
-    layouts: Mapping[Backbone, str]
-    why_not: Mapping[Backbone, str]
-    bn_eps: float
-    keymap: Callable[[ArchSpec, NetNames], KeyMap]
-    trained_on: str
+    key_rules: Callable[[ArchSpec, NetNames], list[KeyRule]]
+    layouts: Mapping[Backbone, str] = field(default_factory=dict)
+    why_not: Mapping[Backbone, str] = field(default_factory=dict)
+    bn_eps: float = 1e-5
+    trained_on: str = "ImageNet's mean and deviation"
     notes: tuple[str, ...] = ()
-    dense: tuple[str, ...] = field(default=())
+    dense: tuple[str, ...] = ()
 
 
-def _dli14(_arch: ArchSpec, names: NetNames) -> KeyMap:
+# d-li14/mobilenetv3.pytorch: lufficc's backbone, the last convolution outside the list.
+def _dli14(_arch: ArchSpec, names: NetNames) -> list[KeyRule]:
     rules = [
         move_leaves("features.0.0", f"{names.stem}.0"),
         move_leaves("features.0.1", f"{names.stem}.1"),
@@ -72,7 +71,7 @@ def _dli14(_arch: ArchSpec, names: NetNames) -> KeyMap:
     for number, block in enumerate(names.blocks, start=1):
         parts = [part for part in (block.expand, block.depthwise, block.project) if part]
         rules += lufficc_block_rules(f"features.{number}", parts, block.squeeze)
-    return KeyMap(tuple(rules))
+    return rules
 
 
 DLI14 = BackboneFamily(
@@ -82,29 +81,21 @@ DLI14 = BackboneFamily(
         present=("features.0.0.weight", "features.1.conv.0.weight", "conv.0.weight")
     ),
     large_key="features.15.conv.0.weight",
-    layouts=MappingProxyType({Backbone.LARGE: "lufficc"}),
-    why_not=MappingProxyType(
-        {
-            Backbone.SMALL: "its gates stand before the activation (in the first block behind "
-            "it), and every Small detector's behind it or behind the projection"
-        }
-    ),
-    bn_eps=1e-5,
-    keymap=_dli14,
-    trained_on="ImageNet's mean and deviation",
+    layouts={Backbone.LARGE: "lufficc"},
+    why_not={
+        Backbone.SMALL: "its gates stand before the activation (in the first block behind "
+        "it), and every Small detector's behind it or behind the projection"
+    },
+    key_rules=_dli14,
 )
 
 
-def _jungin500(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    rules = (
+def _jungin500(_arch: ArchSpec, names: NetNames) -> list[KeyRule]:
+    return [
+        *jungin500_base_rules("features.", names),
         KeyRule(r"conv_\d+_\d+\..+", None, "the same tensor as under `features`"),
         KeyRule(r"classifiers\..+", None, CLASSIFIER_DROPPED),
-    )
-    return KeyMap((*jungin500_base_rules("features.", names), *rules))
-
-
-def _jungin500_base(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    return KeyMap(tuple(jungin500_base_rules("", names)))
+    ]
 
 
 JUNGIN500_V1 = BackboneFamily(
@@ -112,10 +103,8 @@ JUNGIN500_V1 = BackboneFamily(
     title="jungin500/mobilenetv3-ssd-torch, its first classifier",
     signature=Signature(present=("features.3.bottleneck_0_0.weight", "conv_0_0.weight")),
     large_key=None,
-    layouts=MappingProxyType({Backbone.SMALL: "jungin500"}),
-    why_not=MappingProxyType({}),
-    bn_eps=1e-5,
-    keymap=_jungin500,
+    layouts={Backbone.SMALL: "jungin500"},
+    key_rules=_jungin500,
     trained_on="VOC crops, ImageNet's mean and deviation",
 )
 JUNGIN500_V2 = dataclasses.replace(
@@ -131,11 +120,15 @@ JUNGIN500_BASE = dataclasses.replace(
     name="jungin500-base",
     title="the bare base net of jungin500/mobilenetv3-ssd-torch",
     signature=Signature(present=("0.weight", "3.bottleneck_0_0.weight")),
-    keymap=_jungin500_base,
+    key_rules=lambda _, names: jungin500_base_rules("", names),
     trained_on="not known",
 )
 
 
+# leaderj1001/MobileNetV3-Pytorch, and tongyuhome's classifier that holds the same network twice:
+# `init_conv`, `block`, `out_conv1` and `out_conv2` are what its forward runs and trains. `features`
+# is a second network, which only its SSD reads and which keeps its random values: the original SSD
+# starts from noise. We take the trained one.
 _OLD_GATE = (
     "files of this repository from before 10 May 2019 were trained with another gate, "
     "clip(0.2 x + 0.5), under the same keys: such a file is a rough start only"
@@ -143,7 +136,7 @@ _OLD_GATE = (
 _UNTRAINED = "a second backbone that the classifier's forward never runs: it was not trained"
 
 
-def _leaderj1001(_arch: ArchSpec, names: NetNames) -> KeyMap:
+def _leaderj1001(_arch: ArchSpec, names: NetNames) -> list[KeyRule]:
     norm = 1 + (names.last_squeeze is not None)
     rules = [
         move_leaves("init_conv.0", f"{names.stem}.0"),
@@ -158,11 +151,7 @@ def _leaderj1001(_arch: ArchSpec, names: NetNames) -> KeyMap:
         rules += gate_rules("out_conv1.1", names.last_squeeze)
     for number, block in enumerate(names.blocks):
         rules += tongyu_block_rules(f"block.{number}", block)
-    return KeyMap(tuple(rules))
-
-
-def _tongyu_base(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    return KeyMap(tuple(tongyu_base_rules("", names)))
+    return rules
 
 
 LEADERJ1001 = BackboneFamily(
@@ -172,10 +161,8 @@ LEADERJ1001 = BackboneFamily(
         present=("init_conv.0.weight", "block.0.conv.0.weight"), absent=("features.0.weight",)
     ),
     large_key="block.14.conv.0.weight",
-    layouts=MappingProxyType({Backbone.LARGE: "tongyu_large", Backbone.SMALL: "tongyu_small"}),
-    why_not=MappingProxyType({}),
-    bn_eps=1e-5,
-    keymap=_leaderj1001,
+    layouts={Backbone.LARGE: "tongyu_large", Backbone.SMALL: "tongyu_small"},
+    key_rules=_leaderj1001,
     trained_on="CIFAR-100 (100 classes)",
     notes=(_OLD_GATE,),
 )
@@ -193,18 +180,21 @@ TONGYU_BASE = dataclasses.replace(
     title="the bare base net of tongyuhome/MobileNetV3-SSD, as its --base_net takes it",
     signature=Signature(present=("0.weight", "3.depth_conv.0.weight")),
     large_key="17.conv.0.weight",
-    keymap=_tongyu_base,
+    key_rules=lambda _, names: tongyu_base_rules("", names),
     trained_on="not known",
     notes=("tongyuhome's own scripts never train this network: see where yours comes from",),
 )
 
 
-BOTH = MappingProxyType({Backbone.LARGE: "torchvision", Backbone.SMALL: "torchvision"})
+# torchvision's classifiers (V1 and V2 weights have the same keys), and timm's of the same graph.
+# timm divides by sqrt(variance + 1e-5), torchvision and its detectors by sqrt(variance + 1e-3):
+# load.py multiplies the BatchNorm's factors by the quotient, so that the numbers stay.
+BOTH = {Backbone.LARGE: "torchvision", Backbone.SMALL: "torchvision"}
 TIMM_STAGES = {Backbone.LARGE: (1, 2, 3, 4, 2, 3), Backbone.SMALL: (1, 2, 3, 2, 3)}
 """Blocks of each stage; the last convolution is a stage of its own behind them."""
 
 
-def _torchvision(_arch: ArchSpec, names: NetNames) -> KeyMap:
+def _torchvision(_arch: ArchSpec, names: NetNames) -> list[KeyRule]:
     last = len(names.blocks) + 1
     rules = [
         move_leaves("features.0.0", f"{names.stem}.0"),
@@ -214,20 +204,15 @@ def _torchvision(_arch: ArchSpec, names: NetNames) -> KeyMap:
         *(move_leaves(f"classifier.{item}", f"{CLASSIFIER}.{item}") for item in (0, 3)),
     ]
     for number, block in enumerate(names.blocks, start=1):
-        rules += _torchvision_block(f"features.{number}.block", block)
-    return KeyMap(tuple(rules))
-
-
-def _torchvision_block(source: str, block: BlockNames) -> list[KeyRule]:
-    parts = (block.expand, block.depthwise, block.squeeze, block.project)
-    rules: list[KeyRule] = []
-    for item, part in enumerate(part for part in parts if part is not None):
-        inner = ("fc1", "fc2") if part == block.squeeze else ("0", "1")
-        rules += [move_leaves(f"{source}.{item}.{leaf}", f"{part}.{leaf}") for leaf in inner]
+        parts = (block.expand, block.depthwise, block.squeeze, block.project)
+        for item, part in enumerate(part for part in parts if part is not None):
+            source = f"features.{number}.block.{item}"
+            leaves = ("fc1", "fc2") if part == block.squeeze else ("0", "1")
+            rules += [move_leaves(f"{source}.{leaf}", f"{part}.{leaf}") for leaf in leaves]
     return rules
 
 
-def _timm(arch: ArchSpec, names: NetNames) -> KeyMap:
+def _timm(arch: ArchSpec, names: NetNames) -> list[KeyRule]:
     stages = TIMM_STAGES[arch.backbone]
     places = [(stage, item) for stage, count in enumerate(stages) for item in range(count)]
     rules = [
@@ -240,7 +225,7 @@ def _timm(arch: ArchSpec, names: NetNames) -> KeyMap:
     ]
     for (stage, item), block in zip(places, names.blocks, strict=True):
         rules += _timm_block(f"blocks.{stage}.{item}", block)
-    return KeyMap(tuple(rules))
+    return rules
 
 
 def _timm_block(source: str, block: BlockNames) -> list[KeyRule]:
@@ -262,10 +247,8 @@ TORCHVISION_CLASSIFIER = BackboneFamily(
     signature=Signature(present=("features.0.0.weight", "features.1.block.0.0.weight")),
     large_key="features.15.block.0.0.weight",
     layouts=BOTH,
-    why_not=MappingProxyType({}),
     bn_eps=1e-3,
-    keymap=_torchvision,
-    trained_on="ImageNet's mean and deviation",
+    key_rules=_torchvision,
 )
 TIMM = BackboneFamily(
     name="timm",
@@ -276,36 +259,19 @@ TIMM = BackboneFamily(
     ),
     large_key="blocks.6.0.conv.weight",
     layouts=BOTH,
-    why_not=MappingProxyType({}),
-    bn_eps=1e-5,
-    keymap=_timm,
-    trained_on="ImageNet's mean and deviation",
+    key_rules=_timm,
     dense=("conv_head.weight",),
 )
 
 
+# xiaolai518/mobilenetv3 (once xiaolai-sqlai), three generations of files with three blocks: the
+# oldest gates have no pooling; the next have it; the ones of 300 and 450 epochs ("act3") are
+# another network. Compact, ujsyehao and qfgaohao copied the first and the second.
 LARGE_KEY = "bneck.14.conv1.weight"
-_IMAGENET = "ImageNet's mean and deviation"
 _ACT3 = (
-    "its blocks activate after the addition and lead their input around through convolutions of "
+    "its blocks activate after the addition and add their input through convolutions of "
     "their own, which no detector does"
 )
-
-
-def _old(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    return KeyMap(tuple(backbone_rules("", names)))
-
-
-def _pooled(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    return KeyMap(tuple(backbone_rules("", names, POOLED_GATE)))
-
-
-def _qfgaohao_base(_arch: ArchSpec, names: NetNames) -> KeyMap:
-    return KeyMap(tuple(qfgaohao_base_rules("", names)))
-
-
-def _nothing(_arch: ArchSpec, _names: NetNames) -> KeyMap:
-    return KeyMap((KeyRule(r".+", None, CLASSIFIER_DROPPED),))
 
 
 XIAOLAI_OLD = BackboneFamily(
@@ -313,13 +279,9 @@ XIAOLAI_OLD = BackboneFamily(
     title="xiaolai518/mobilenetv3, mbv3_large.old and mbv3_small.old",
     signature=Signature(present=("linear4.weight",), ranks=(("bneck.3.se.se.0.weight", 4),)),
     large_key=LARGE_KEY,
-    layouts=MappingProxyType({Backbone.LARGE: "ujsyehao"}),
-    why_not=MappingProxyType(
-        {Backbone.SMALL: "its gates do not pool, and every Small detector's do"}
-    ),
-    bn_eps=1e-5,
-    keymap=_old,
-    trained_on=_IMAGENET,
+    layouts={Backbone.LARGE: "ujsyehao"},
+    why_not={Backbone.SMALL: "its gates do not pool, and every Small detector's do"},
+    key_rules=lambda _, names: backbone_rules("", names),
 )
 XIAOLAI_POOLED = BackboneFamily(
     name="xiaolai-pooled",
@@ -330,22 +292,16 @@ XIAOLAI_POOLED = BackboneFamily(
         ranks=(("bneck.3.se.se.1.weight", 4),),
     ),
     large_key=LARGE_KEY,
-    layouts=MappingProxyType({Backbone.LARGE: "qfgaohao", Backbone.SMALL: "qfgaohao"}),
-    why_not=MappingProxyType({}),
-    bn_eps=1e-5,
-    keymap=_pooled,
-    trained_on=_IMAGENET,
+    layouts={Backbone.LARGE: "qfgaohao", Backbone.SMALL: "qfgaohao"},
+    key_rules=lambda _, names: backbone_rules("", names, POOLED_GATE),
 )
 XIAOLAI_ACT3 = BackboneFamily(
     name="xiaolai-act3",
     title="xiaolai518/mobilenetv3, 300_act3 and 450_act3",
     signature=Signature(present=("linear4.weight", "bneck.1.skip.0.weight")),
     large_key=LARGE_KEY,
-    layouts=MappingProxyType({}),
-    why_not=MappingProxyType({Backbone.LARGE: _ACT3, Backbone.SMALL: _ACT3}),
-    bn_eps=1e-5,
-    keymap=_nothing,
-    trained_on=_IMAGENET,
+    why_not={Backbone.LARGE: _ACT3, Backbone.SMALL: _ACT3},
+    key_rules=lambda *_: [KeyRule(r".+", None, CLASSIFIER_DROPPED)],
 )
 QFGAOHAO_BASE = BackboneFamily(
     name="qfgaohao-base",
@@ -353,9 +309,7 @@ QFGAOHAO_BASE = BackboneFamily(
     signature=Signature(present=("0.weight", "3.conv1.weight", "3.bn3.weight")),
     large_key="17.conv1.weight",
     layouts=XIAOLAI_POOLED.layouts,
-    why_not=MappingProxyType({}),
-    bn_eps=1e-5,
-    keymap=_qfgaohao_base,
+    key_rules=lambda _, names: qfgaohao_base_rules("", names),
     trained_on="not known",
 )
 

@@ -1,6 +1,6 @@
-"""A file becomes the weights of a detector's backbone, all of them, or is refused with the reason.
+"""Backbone weights: a file gives all weights of a detector's backbone or is refused.
 
-    read_checkpoint -> whose backbone it is -> is it wired alike -> rename and check keys -> check
+    read_checkpoint -> find its family -> compare the wiring -> rename and check keys -> check
     values -> convert BatchNorm's eps -> tensors under our names
 
 Nothing is loaded in part: a backbone that lacks one tensor, or computes anything else than the
@@ -97,7 +97,7 @@ def load_backbone(
     Raises:
         CheckpointError: the file is missing, broken, of no known family, or its backbone is not the
             detector's: then the hint names what feeds it.
-        UnsafeCheckpointError: it wants to run code; nothing was run.
+        UnsafeCheckpointError: it contains code to run; nothing was run.
         SpecError: the arch contradicts itself, or a spec in the file is broken.
     """
     arch = spec.arch if isinstance(spec, DetectorSpec) else spec
@@ -143,10 +143,11 @@ def _load(path: Path, arch: ArchSpec, num_classes: int | None) -> LoadedBackbone
     source = find_source(contents)
     found = differences(source.network, target)
     if found:
+        own = f"a detector or train-backbone's result of layout {arch.layout}"
         raise CheckpointError(
             f"the backbone of {source.family} does not feed this detector "
             f"({arch.layout}, MobileNetV3-{arch.backbone.capitalize()}): {'; '.join(found)}",
-            hint=_what_feeds(arch),
+            hint=f"this detector takes {' or '.join((*feeding_families(target), own))}",
         )
     report = account_for(source, arch, num_classes)
     if not report.is_clean:
@@ -158,23 +159,22 @@ def _load(path: Path, arch: ArchSpec, num_classes: int | None) -> LoadedBackbone
     weights, notices = checked_weights({key: source.tensors[key] for key in report.renamed})
     eps = layout_of(arch).bn_eps
     tensors = _converted(_renamed(weights, report, arch, num_classes), source.bn_eps, eps)
-    moved = _eps_notice(source.bn_eps, eps)
+    if source.bn_eps != eps:
+        rescaled = (
+            f"the file's BatchNorms add {source.bn_eps:g} to the variance, the detector's {eps:g}: "
+            "their factors were rescaled, so that the numbers stay"
+        )
+        notices = (*notices, rescaled)
     return LoadedBackbone(
         path=path,
         sha256=contents.sha256,
         family=source.family,
         evidence=source.evidence,
         tensors=tensors,
-        report=_in_the_files_words(report, source),
+        report=_with_file_keys(report, source),
         has_classifier=any(key.startswith(f"{CLASSIFIER}.") for key in tensors),
-        notices=(*source.notes, *notices, *moved),
+        notices=(*source.notes, *notices),
     )
-
-
-def _what_feeds(arch: ArchSpec) -> str:
-    families = feeding_families(network_of(arch))
-    own = f"a detector or train-backbone's result of layout {arch.layout}"
-    return f"this detector takes {' or '.join((*families, own))}"
 
 
 def _wanted(arch: ArchSpec, num_classes: int | None) -> dict[str, Shape]:
@@ -186,8 +186,8 @@ def _wanted(arch: ArchSpec, num_classes: int | None) -> dict[str, Shape]:
 def account_for(source: Source, arch: ArchSpec, num_classes: int | None = None) -> KeyReport:
     """Return where each tensor of a file goes in the backbone of `arch`.
 
-    The classifier's layers come too if `num_classes` is given and they predict as many; otherwise
-    they are dropped, all of them.
+    The classifier's layers are included if `num_classes` is given and they predict as many;
+    otherwise all of them are dropped.
     """
     wanted = _wanted(arch, num_classes)
     backbone = {key: shape for key, shape in wanted.items() if key.startswith(FEATURES)}
@@ -195,14 +195,13 @@ def account_for(source: Source, arch: ArchSpec, num_classes: int | None = None) 
     shapes = {key: tuple(tensor.shape) for key, tensor in source.tensors.items()}
     keymap = source.keymap(arch)
     report = keymap.account(shapes, wanted)
-    led = {key: new for key, new in report.renamed.items() if new in classifier}
-    if num_classes is not None and {new: shapes[key] for key, new in led.items()} == classifier:
+    dense = {key: new for key, new in report.renamed.items() if new in classifier}
+    if num_classes is not None and {new: shapes[key] for key, new in dense.items()} == classifier:
         return report
-    # no part of a classifier is any use: it is dropped whole
     why = _NOT_ASKED if num_classes is None else _OWN_CLASSES
-    rest = {key: shape for key, shape in shapes.items() if key not in led}
+    rest = {key: shape for key, shape in shapes.items() if key not in dense}
     report = keymap.account(rest, backbone)
-    return dataclasses.replace(report, dropped={**report.dropped, **dict.fromkeys(led, why)})
+    return dataclasses.replace(report, dropped={**report.dropped, **dict.fromkeys(dense, why)})
 
 
 def _renamed(
@@ -229,7 +228,7 @@ def _converted(
     A BatchNorm computes factor * (x - mean) / sqrt(variance + eps) + bias, so that
     factor * sqrt((variance + wanted) / (variance + eps)) with `wanted` gives the same numbers. The
     variance could be moved instead, but would fall below 0 where it is small, and would be wrong
-    again as soon as training measures it anew.
+    again as soon as training updates it.
     """
     if eps == wanted:
         return tensors
@@ -243,19 +242,9 @@ def _converted(
     return converted
 
 
-def _eps_notice(eps: float, wanted: float) -> tuple[str, ...]:
-    if eps == wanted:
-        return ()
-    said = (
-        f"the file's BatchNorms add {eps:g} to the variance, the detector's {wanted:g}: their "
-        "factors were rescaled, so that the numbers stay"
-    )
-    return (said,)
-
-
-def _in_the_files_words(report: KeyReport, source: Source) -> KeyReport:
+def _with_file_keys(report: KeyReport, source: Source) -> KeyReport:
     names = source.file_keys
-    # a counter that the file lacks was made for the detector: nothing of it lies in the file
+    # a counter that the file lacks was created for the detector
     lacking = {key for key in source.tensors if names and key not in names}
     renamed = {names.get(k, k): new for k, new in report.renamed.items() if k not in lacking}
     dropped = {names.get(k, k): why for k, why in report.dropped.items() if k not in lacking}
@@ -263,7 +252,7 @@ def _in_the_files_words(report: KeyReport, source: Source) -> KeyReport:
 
 
 WIDTHS = (1.0, 0.75, 0.5, 0.35, 0.25)
-"""Widths that files are tried at; a native classifier says its own."""
+"""Widths that are tried; a native classifier contains its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +266,7 @@ class FoundBackbone:
         title: where such files come from.
         evidence: what decided, in sentences for people.
         network: "large" or "small".
-        width: of the network; None where its shapes are those of none of `WIDTHS`.
+        width: of the network; None where its shapes match none of `WIDTHS`.
         feeds: the layouts of the detectors of that width that take its backbone exactly.
         why_not: why it feeds none; empty where it feeds some.
         bn_eps: what its BatchNorms add to the variance.
@@ -302,11 +291,11 @@ class FoundBackbone:
 
 
 def describe_backbone(path: Path) -> FoundBackbone | None:
-    """Return what is known of the backbone weights at `path`; None if it is no such file.
+    """Return what is known of the backbone weights at `path`; None for any other file.
 
     Raises:
         CheckpointError: the file is missing or broken; SpecError: the spec in it is.
-        UnsafeCheckpointError: it wants to run code; nothing was run.
+        UnsafeCheckpointError: it contains code to run; nothing was run.
     """
     contents = read_checkpoint(path)
     family = find_backbone(contents)
@@ -323,7 +312,7 @@ def _described(contents: RawCheckpoint, source: Source, trained_on: str) -> Foun
     why_not = source.network.why_not
     if layouts and width is None:
         tried = ", ".join(f"{width:g}" for width in WIDTHS)
-        why_not = f"its shapes are those of no detector of width {tried}"
+        why_not = f"its shapes match no detector of width {tried}"
     return FoundBackbone(
         path=contents.path,
         sha256=contents.sha256,

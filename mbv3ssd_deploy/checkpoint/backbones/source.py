@@ -108,7 +108,7 @@ def _classifier(contents: RawCheckpoint, family: BackboneFamily) -> Source:
             key: tensor.flatten(1) if key in family.dense and tensor.dim() > 1 else tensor
             for key, tensor in contents.tensors.items()
         },
-        keymap=lambda arch: family.keymap(arch, name_modules(arch)),
+        keymap=lambda arch: KeyMap(tuple(family.key_rules(arch, name_modules(arch)))),
         notes=(*contents.notices, *family.notes),
     )
 
