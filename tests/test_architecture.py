@@ -16,12 +16,13 @@ FLOORS = (
     ("checkpoint", "ncnn_graph"),
     ("bundle", "train"),
     ("runtimes",),
-    ("quant", "device"),
+    ("device",),
     ("verification", "detect", "evaluate", "bench"),
     ("pipeline",),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+LONGEST_FILE = 450
 # Which rooms may import a heavy package; every other room gets its results as arrays.
 HEAVY = {
     "torch": {"nets", "checkpoint", "onnx_body", "runtimes", "train"},
@@ -92,6 +93,16 @@ def test_heavy_packages_are_imported_only_where_they_run():
     }
 
     assert strays == set()
+
+
+def test_no_file_is_too_long_to_read():
+    longest = {
+        f"{path.relative_to(PACKAGE)}: {count}"
+        for path in modules()
+        if (count := len(path.read_text().splitlines())) > LONGEST_FILE
+    }
+
+    assert longest == set()
 
 
 def test_only_the_command_line_prints():
