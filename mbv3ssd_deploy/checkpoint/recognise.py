@@ -30,14 +30,14 @@ def recognise(
     fitting = fitting_families(contents)
     if not fitting:
         raise _refusal(contents)
-    told = fitting if len(fitting) == 1 else [f for f in fitting if _is_told(f, contents)]
-    if len(told) != 1 or _are_mixed(fitting):
+    decided = fitting if len(fitting) == 1 else [f for f in fitting if _is_decided(f, contents)]
+    if len(decided) != 1 or _are_mixed(fitting):
         raise _undecided(fitting, contents)
-    return told[0], _evidence(told[0], contents)
+    return decided[0], _evidence(decided[0], contents)
 
 
 def fitting_families(contents: RawCheckpoint) -> list[Family]:
-    """Return the families whose signature the keys of a file have, whatever its values tell."""
+    """Return the families whose signature the keys of a file have, whatever its values are."""
     shapes = contents.shapes
     return [f for f in FAMILIES if not f.carries_spec and f.signature.fits(shapes)]
 
@@ -46,13 +46,13 @@ def _are_mixed(fitting: list[Family]) -> bool:
     return len({family.signature for family in fitting}) > 1
 
 
-def _is_told(family: Family, contents: RawCheckpoint) -> bool:
-    return family.tell is not None and family.tell(contents)[0]
+def _is_decided(family: Family, contents: RawCheckpoint) -> bool:
+    return family.decide is not None and family.decide(contents)[0]
 
 
 def _evidence(family: Family, contents: RawCheckpoint) -> tuple[str, ...]:
-    keys = f"has {listed(family.signature.telling)}: {family.title}"
-    return (keys,) if family.tell is None else (keys, family.tell(contents)[1])
+    keys = f"has {listed(family.signature.required)}: {family.title}"
+    return (keys,) if family.decide is None else (keys, family.decide(contents)[1])
 
 
 def _undecided(fitting: list[Family], contents: RawCheckpoint) -> CheckpointError:
@@ -64,7 +64,7 @@ def _undecided(fitting: list[Family], contents: RawCheckpoint) -> CheckpointErro
             "network has both",
             hint="save the state_dict of one network by itself",
         )
-    reasons = {family.tell(contents)[1] for family in fitting if family.tell is not None}
+    reasons = {family.decide(contents)[1] for family in fitting if family.decide is not None}
     return CheckpointError(
         f"the keys are those of {' and of '.join(names)}, and nothing decides between them"
         + "".join(f"; {reason}" for reason in sorted(reasons)),
@@ -77,16 +77,16 @@ def _asked_for(contents: RawCheckpoint, name: str) -> tuple[Family, tuple[str, .
     if family is None:
         raise CheckpointError(
             f"there is no family {name!r}; this version loads {LOADABLE}",
-            hint="leave --family out, and the keys of the file tell it",
+            hint="leave --family out, and the keys of the file decide it",
         )
     if not family.signature.fits(contents.shapes):
         missing = family.signature.missing(contents.shapes)
         lacking = f"{counted(missing, 'key')} missing: {listed(missing)}"
         raise CheckpointError(
-            f"this is not a {name} checkpoint: {lacking if missing else 'its telling keys differ'}",
+            f"this is not a {name} checkpoint: {lacking if missing else 'its keys differ'}",
             hint="leave --family out to see what the file looks like",
         )
-    evidence = _evidence(family, contents) if family.signature.telling else ()
+    evidence = _evidence(family, contents) if family.signature.required else ()
     return family, (f"--family {name}", *evidence) if evidence else ()
 
 
@@ -101,7 +101,7 @@ def _refusal(contents: RawCheckpoint) -> CheckpointError:
         _nearness_in_words(nearest.signature, nearest.name, shapes),
     )
     return CheckpointError(
-        f"this is no MobileNetV3-SSD that can be loaded: {'; '.join(filter(None, reasons))}",
+        f"this is not a loadable MobileNetV3-SSD: {'; '.join(filter(None, reasons))}",
         hint=MIXED_PREFIX if mixed else _what_to_do(model, nearest, shapes),
     )
 
@@ -122,7 +122,7 @@ def _nearest(shapes: Mapping[str, Shape]) -> Family:
 
     def nearness(family: Family) -> tuple[float, float]:
         signature = family.signature
-        lacking = len(signature.missing(shapes)) / len(signature.telling)
+        lacking = len(signature.missing(shapes)) / len(signature.required)
         return 1 - len(signature.unlike(shapes)) / len(shapes), 1 - lacking
 
     return max(candidates, key=nearness)
@@ -131,9 +131,9 @@ def _nearest(shapes: Mapping[str, Shape]) -> Family:
 def _nearness_in_words(signature: Signature, name: str, shapes: Mapping[str, Shape]) -> str:
     missing, unknown = signature.missing(shapes), signature.unlike(shapes)
     text = (
-        f"the nearest family is {name}: {len(signature.telling) - len(missing)} of its "
-        f"{len(signature.telling)} telling keys are here, and {len(shapes) - len(unknown)} of the "
-        f"file's {len(shapes)} keys are like its own"
+        f"the nearest family is {name}: {len(signature.required) - len(missing)} of its "
+        f"{len(signature.required)} required keys are here, and {len(shapes) - len(unknown)} of "
+        f"the file's {len(shapes)} keys are like its own"
     )
     text += f"; first missing {listed(missing, 3)}" if missing else ""
     return text + (f"; first unknown {listed(unknown, 3)}" if unknown else "")

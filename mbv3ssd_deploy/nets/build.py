@@ -161,7 +161,7 @@ class SsdNet(nn.Module):
 
     Args:
         arch: which network.
-        boxes_per_cell: how many priors stand in a cell, level by level.
+        boxes_per_cell: the number of priors per cell, level by level.
         num_classes: C, the background counted.
     """
 

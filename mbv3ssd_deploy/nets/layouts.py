@@ -29,7 +29,7 @@ class Activation(enum.StrEnum):
 
 
 class SqueezePlace(enum.StrEnum):
-    """Where in a block the squeeze-excite gate stands."""
+    """The place of the squeeze-excite gate in a block."""
 
     BEFORE_ACTIVATION = "before_activation"
     """On the expanded channels, between the depthwise convolution's BatchNorm and activation."""
@@ -105,7 +105,7 @@ class Layout:
         activates_projection: an activation after the projection of a block.
         shortcut: which blocks add their input.
         squares_ungated: a block without a gate multiplies its map with itself instead.
-        gate_place: where in a block the gate stands.
+        gate_place: the place of the gate in a block.
         gate_hidden: how wide the gate's hidden layer is.
         gate_norm: the convolutions of the gate have a BatchNorm each and no bias.
         gate_pools: the gate reads the mean over the map; otherwise there is one gate per pixel.
@@ -378,7 +378,7 @@ def layout_of(arch: ArchSpec) -> Layout:
     """Return the row of `LAYOUTS` that `arch` names.
 
     Raises:
-        SpecError: there is none of that name.
+        SpecError: the name is unknown.
     """
     for layout in LAYOUTS:
         if layout.name == arch.layout:

@@ -83,7 +83,7 @@ class Part(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """One inverted residual, all widths settled.
+    """One inverted residual in numbers.
 
     `parts` are its items in the order in which they run; `squeeze_hidden` is None without a gate.
     A gate before the depthwise activation is an item of the depthwise part, not one of its own.

@@ -196,7 +196,7 @@ def test_a_detector_is_fed_whole(tmp_path, folder, name):
     [
         ("init_xiaolai_act3_small", "qfgaohao small", "activate after the addition", "pooled"),
         ("init_xiaolai_old_large", "qfgaohao large", "the gate pools (no in the file, yes", "pool"),
-        ("init_dli14_large", "torchvision large", "where the gate stands", "torchvision-class"),
+        ("init_dli14_large", "torchvision large", "where the gate is", "torchvision-class"),
         ("init_dli14_small", "torchvision small", "before the activation", "timm"),
         ("init_timm_large", "torchvision reduced", "the tail (full in the file, red", "detector"),
         ("init_timm_large", "torchvision small", "MobileNetV3-Large, the detector's is Small", ""),

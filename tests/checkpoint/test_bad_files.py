@@ -26,7 +26,7 @@ def test_half_a_checkpoint_is_called_part_of_one(tmp_path, name, half):
     error = refusal(tmp_path, {k: weights[k] for k in (keys[:middle], keys[middle:])[half]})
 
     family = name.split("_")[0]
-    if "does not fill" not in error.message:  # its telling keys may all stand in one half
+    if "does not fill" not in error.message:  # its required keys may all be in one half
         assert f"the nearest family is {family}: " in error.message
         assert "first missing " in error.message
         assert error.hint.startswith(f"part of a {family} file?")

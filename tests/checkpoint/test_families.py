@@ -266,7 +266,7 @@ def test_all_that_a_file_lacks_is_said_at_once(tmp_path):
     assert "base_net.6.conv2.weight is [96, 1, 3, 3], the network wants [96, 1, 5, 5]" in message
 
 
-def test_the_first_statistics_tell_tongyu_from_shaoshengsong(tmp_path):
+def test_the_first_statistics_distinguish_tongyu_and_shaoshengsong(tmp_path):
     """The keys are the same; a network fed whole pixels saw a variance some 16000 times larger."""
     weights = state_dict("tongyu_small")
     small = load_detector(saved(tmp_path / "small.pth", weights))
@@ -289,7 +289,7 @@ def test_the_first_statistics_tell_tongyu_from_shaoshengsong(tmp_path):
 @pytest.mark.parametrize(
     "variances", [torch.full((16,), float("nan")), torch.zeros(16), torch.ones(4)]
 )
-def test_statistics_that_tell_nothing_ask_for_the_family(tmp_path, variances):
+def test_statistics_that_decide_nothing_ask_for_the_family(tmp_path, variances):
     weights = state_dict("tongyu_small") | {"base_net.1.running_var": variances}
 
     with pytest.raises(CheckpointError, match="keys are those of tongyu and of shaosh") as info:
@@ -333,7 +333,7 @@ def with_boxes(weights, boxes, classes=21):
 
 
 @pytest.mark.parametrize(("last", "count"), [(4, 2268), (6, 2278)])
-def test_both_prior_tables_of_ujsyehao_are_told_by_their_heads(tmp_path, last, count):
+def test_both_prior_tables_of_ujsyehao_are_chosen_by_their_heads(tmp_path, last, count):
     boxes = (4, 6, 6, 6, last, last)
     weights = with_boxes(state_dict("ujsyehao_released"), boxes)
 

@@ -28,7 +28,7 @@ def test_a_resnet_is_called_one_with_what_is_missing_and_unknown(tmp_path):
     error = refused(tmp_path, *RESNET)
 
     assert "it looks like a torchvision ResNet classifier" in error.message
-    assert "the nearest family is torchvision: 0 of its 2 telling keys are here" in error.message
+    assert "the nearest family is torchvision: 0 of its 2 required keys are here" in error.message
     assert "0 of the file's 7 keys are like its own" in error.message
     assert "missing backbone.features.0.0.0.weight" in error.message
     assert "unknown conv1.weight, bn1.weight, layer1.0.conv1.weight and 4 more" in error.message
@@ -87,12 +87,12 @@ def test_something_without_any_likeness_names_the_nearest_family(tmp_path):
     assert "1 of the file's 2 keys" in error.message
 
 
-def test_a_file_that_lost_a_telling_key_names_it(tmp_path):
+def test_a_file_that_lost_a_required_key_names_it(tmp_path):
     keys = [key for key in inventory("qfgaohao_small") if key != "base_net.3.bn3.weight"]
 
     error = refused(tmp_path, *keys)
 
-    assert "nearest family is qfgaohao: 2 of its 3 telling keys" in error.message
+    assert "nearest family is qfgaohao: 2 of its 3 required keys" in error.message
     assert "missing base_net.3.bn3.weight" in error.message
 
 

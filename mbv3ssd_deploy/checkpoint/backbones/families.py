@@ -83,7 +83,7 @@ DLI14 = BackboneFamily(
     large_key="features.15.conv.0.weight",
     layouts={Backbone.LARGE: "lufficc"},
     why_not={
-        Backbone.SMALL: "its gates stand before the activation (in the first block behind "
+        Backbone.SMALL: "its gates are before the activation (in the first block behind "
         "it), and every Small detector's behind it or behind the projection"
     },
     key_rules=_dli14,

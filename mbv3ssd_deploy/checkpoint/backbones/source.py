@@ -25,7 +25,7 @@ _REST_OF_A_DETECTOR = (
     KeyRule(
         r"backbone\.(extra|first_norm)\..+",
         None,
-        "a level behind the backbone: it starts anew with the heads",
+        "a level behind the backbone: it is trained again with the heads",
     ),
 )
 
@@ -45,7 +45,7 @@ class Source:
         notes: what a user should know.
         file_keys: what the file calls those of `tensors` that have our names already.
         dropped: keys of the file that are not among `tensors`, and why.
-        arch: where the file tells it whole.
+        arch: of a native classifier, whose file describes it.
     """
 
     family: str
@@ -74,7 +74,7 @@ def find_source(contents: RawCheckpoint) -> Source:
 
 
 def find_backbone(contents: RawCheckpoint) -> BackboneFamily | None:
-    """Return the family whose backbone weights a file holds; None if it is none of theirs."""
+    """Return the family whose backbone weights a file holds; None for any other file."""
     if contents.spec_json is not None or contents.classifier_json is not None:
         return None
     shapes = contents.shapes
@@ -101,7 +101,7 @@ def _classifier(contents: RawCheckpoint, family: BackboneFamily) -> Source:
     return Source(
         family=family.name,
         title=family.title,
-        evidence=(*contents.wrapping, *told_by(contents, family)),
+        evidence=(*contents.wrapping, *_evidence(contents, family)),
         network=network_of_family(family, backbone),
         bn_eps=family.bn_eps,
         tensors={
@@ -113,13 +113,15 @@ def _classifier(contents: RawCheckpoint, family: BackboneFamily) -> Source:
     )
 
 
-def told_by(contents: RawCheckpoint, family: BackboneFamily) -> tuple[str, ...]:
+def _evidence(contents: RawCheckpoint, family: BackboneFamily) -> tuple[str, ...]:
     """Return the evidence, in sentences, that a file is of `family`, and which network it is."""
-    telling = (*family.signature.present, *(key for key, _ in family.signature.ranks))
+    keys = (*family.signature.present, *(key for key, _ in family.signature.ranks))
     backbone = backbone_in(contents, family)
-    seen = "is there" if backbone is Backbone.LARGE else "is not there"
-    told = f"{family.large_key} {seen}: MobileNetV3-{backbone.capitalize()}"
-    return (f"has {listed(telling)}: {family.title}", *([told] if family.large_key else []))
+    found = f"has {listed(keys)}: {family.title}"
+    if family.large_key is None:
+        return (found,)
+    exists = "exists" if backbone is Backbone.LARGE else "does not exist"
+    return (found, f"{family.large_key} {exists}: MobileNetV3-{backbone.capitalize()}")
 
 
 def _own_classifier(contents: RawCheckpoint) -> Source:
@@ -199,7 +201,7 @@ def _moved_rules(source: ArchSpec, target: ArchSpec) -> list[KeyRule]:
 
 
 def _moved_parts(before: BlockNames, after: BlockNames) -> list[tuple[str, str]]:
-    # a gate may lie inside the depthwise part: it is named first
+    # the gate first: it may be inside the depthwise part
     pairs = (
         (before.squeeze, after.squeeze),
         (before.expand, after.expand),
@@ -223,22 +225,23 @@ class Network:
     why_not: str = ""
 
 
-FACTS: tuple[tuple[str, Callable[[Layout], object]], ...] = (
-    ("where the gate stands", lambda layout: layout.gate_place),
-    ("how wide the gate is", lambda layout: layout.gate_hidden),
-    ("whether the gate has BatchNorms", lambda layout: layout.gate_norm),
-    ("whether the gate pools", lambda layout: layout.gate_pools),
-    ("whether each block expands", lambda layout: layout.always_expands),
-    ("activation after the depthwise part", lambda layout: layout.activates_depthwise),
-    ("activation after the projection", lambda layout: layout.activates_projection),
-    ("which blocks add their input", lambda layout: layout.shortcut),
-    ("whether blocks without a gate square", lambda layout: layout.squares_ungated),
-    ("activation of the first convolution", lambda layout: layout.stem_activation),
-    ("biases", lambda layout: layout.base_bias),
-    ("what follows the last convolution", lambda layout: ", ".join(layout.last)),
-    ("a wide convolution behind it", lambda layout: layout.wide_channels),
+FACTS = (
+    ("where the gate is", "gate_place"),
+    ("how wide the gate is", "gate_hidden"),
+    ("whether the gate has BatchNorms", "gate_norm"),
+    ("whether the gate pools", "gate_pools"),
+    ("whether each block expands", "always_expands"),
+    ("activation after the depthwise part", "activates_depthwise"),
+    ("activation after the projection", "activates_projection"),
+    ("which blocks add their input", "shortcut"),
+    ("whether blocks without a gate square", "squares_ungated"),
+    ("activation of the first convolution", "stem_activation"),
+    ("biases", "base_bias"),
+    ("what follows the last convolution", "last"),
+    ("a wide convolution behind it", "wide_channels"),
 )
-"""What decides what a backbone computes, besides its block table. BatchNorm's eps is converted."""
+"""What decides what a backbone computes, besides its block table: fields of `Layout`. BatchNorm's
+eps is converted."""
 
 
 def network_of(arch: ArchSpec) -> Network:
@@ -260,19 +263,19 @@ def network_of_family(family: BackboneFamily, backbone: Backbone) -> Network:
 def differences(source: Network, target: Network) -> tuple[str, ...]:
     """Return in words what keeps `source`'s weights from computing the same in `target`.
 
-    Widths are not looked at: the shapes of the tensors tell them.
+    Widths are not compared: the shapes of the tensors show them.
     """
     if source.backbone is not target.backbone:
         mine, theirs = source.backbone.capitalize(), target.backbone.capitalize()
         return (f"it is MobileNetV3-{mine}, the detector's is {theirs}",)
     if source.layout is None or target.layout is None:
         return (source.why_not or target.why_not,)
-    found = [
-        f"{words} ({_said(fact(source.layout))} in the file, {_said(fact(target.layout))} in the "
-        "detector)"
-        for words, fact in FACTS
-        if fact(source.layout) != fact(target.layout)
-    ]
+    found = []
+    for words, field_name in FACTS:
+        mine, theirs = getattr(source.layout, field_name), getattr(target.layout, field_name)
+        if mine != theirs:
+            pair = f"{_in_words(mine)} in the file, {_in_words(theirs)} in the detector"
+            found.append(f"{words} ({pair})")
     if _table(source) != _table(target):
         found.append(_other_table(source, target))
     return tuple(found)
@@ -291,11 +294,12 @@ def _table(network: Network) -> object:
     return None if layout is None else layout.tables.get(key)
 
 
-def _said(value: object) -> str:
-    words = {True: "yes", False: "no", None: "none"}
-    if isinstance(value, bool) or value is None:
-        return words[value]
-    return str(value).replace("_", " ")
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return "none" if value is None else str(value).replace("_", " ")
 
 
 def fed_layouts(source: Network) -> tuple[str, ...]:

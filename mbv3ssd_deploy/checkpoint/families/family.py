@@ -50,7 +50,7 @@ class Signature:
     like: str = ""
 
     def fits(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether a file with tensors of these shapes has this signature."""
+        """Return whether a file with tensors of these shapes has this signature."""
         return (
             all(key in shapes for key in self.present)
             and not any(key in shapes for key in self.absent)
@@ -59,15 +59,15 @@ class Signature:
         )
 
     @property
-    def telling(self) -> tuple[str, ...]:
+    def required(self) -> tuple[str, ...]:
         """The keys that must be there, for people: a beginning ends in `*`."""
         return (*self.present, *(f"{start}*" for start in self.starts))
 
     def missing(self, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
-        """Return those of `telling` that are not among `shapes`."""
+        """Return those of `required` that are not among `shapes`."""
         begun = (any(key.startswith(start) for key in shapes) for start in self.starts)
         found = (*(key in shapes for key in self.present), *begun)
-        return tuple(key for key, there in zip(self.telling, found, strict=True) if not there)
+        return tuple(key for key, there in zip(self.required, found, strict=True) if not there)
 
     def unlike(self, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
         """Return the keys that no file of the family has."""
@@ -117,8 +117,8 @@ class Family:
         draft: makes the spec from a file. Raises CheckpointError or SpecError.
         keymap: the renaming of its keys for that spec.
         carries_spec: its files are recognised by the spec in them, not by their keys.
-        tell: for a family that shares its keys with another: whether the values of a file are this
-            family's, and the evidence.
+        decide: for a family that shares its keys with another: whether the values of a file are
+            this family's, and the evidence.
         arranged: for a family whose tensors hold our numbers in another order: returns the tensor
             of a key of the file in our order.
     """
@@ -129,7 +129,7 @@ class Family:
     draft: Callable[[RawCheckpoint, SpecRequest], Draft]
     keymap: Callable[[DetectorSpec], KeyMap]
     carries_spec: bool = False
-    tell: Callable[[RawCheckpoint], tuple[bool, str]] | None = None
+    decide: Callable[[RawCheckpoint], tuple[bool, str]] | None = None
     arranged: Callable[[str, torch.Tensor, DetectorSpec], torch.Tensor] | None = None
 
 
@@ -169,7 +169,7 @@ class HeadLevel:
 
     @property
     def boxes_per_cell(self) -> int:
-        """How many boxes stand in a cell: a box is four regressions."""
+        """The number of boxes per cell: a box is four regressions."""
         return self.regression // 4
 
 

@@ -79,7 +79,7 @@ _QFGAOHAO_LARGE = Preset(
         )
         for level, item in enumerate((*[".3"] * LAST_LEVEL, ""))
     ),
-    # each backbone's last convolution stands where the other has a block or nothing
+    # each backbone's last convolution is at an item where the other has a block or nothing
     key="base_net.18.weight",
 )
 _QFGAOHAO_SMALL = dataclasses.replace(
@@ -382,7 +382,7 @@ TONGYU = Family(
     signature=_TONGYU_SIGNATURE,
     draft=functools.partial(draft_by_key, (_TONGYU_LARGE, _TONGYU_SMALL)),
     keymap=_tongyu_keymap,
-    tell=functools.partial(_decide_by_scale, divided=False),
+    decide=functools.partial(_decide_by_scale, divided=False),
 )
 SHAOSHENGSONG = Family(
     name="shaoshengsong",
@@ -390,7 +390,7 @@ SHAOSHENGSONG = Family(
     signature=_TONGYU_SIGNATURE,
     draft=functools.partial(draft_by_key, (_SHAOSHENGSONG_LARGE, _SHAOSHENGSONG_SMALL)),
     keymap=_tongyu_keymap,
-    tell=functools.partial(_decide_by_scale, divided=True),
+    decide=functools.partial(_decide_by_scale, divided=True),
 )
 JUNGIN500 = Family(
     name="jungin500",

@@ -58,7 +58,7 @@ BARE_GATE = (("0", "fc1"), ("1", "norm1"), ("3", "fc2"), ("4", "norm2"))
 def triple_block_rules(
     source: str, block: BlockNames, gate: Sequence[tuple[str, str]] = BARE_GATE
 ) -> list[KeyRule]:
-    """Return the rules of the block `source`; `gate` tells the items of its Sequential."""
+    """Return the rules of the block `source`; `gate` names the items of its Sequential."""
     rules = triple_rules(source, (str(block.expand), block.depthwise, block.project))
     if block.squeeze is not None:
         rules += [
