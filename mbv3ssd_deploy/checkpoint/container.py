@@ -41,7 +41,7 @@ def container_of(path: Path) -> Container:
     """Return the container of the file at `path`.
 
     Raises:
-        CheckpointError: there is no file, or it holds no checkpoint; the message says what it is.
+        CheckpointError: no such file, or it is not a checkpoint; the message names what it is.
     """
     head = _read_head(path)
     if head.startswith(b"PK\x03\x04"):
@@ -69,7 +69,7 @@ def _read_head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError as error:
-        raise CheckpointError("there is no such file", where=where) from error
+        raise CheckpointError("no such file", where=where) from error
     except OSError as error:
         raise CheckpointError(f"cannot be read: {error.strerror or error}", where=where) from error
     if not head:
@@ -111,7 +111,7 @@ def _describe(head: bytes) -> tuple[str, str]:
     if head[257:262] == b"ustar":
         return "a tar archive", "unpack it and give the checkpoint inside"
     if _is_onnx(head):
-        return "an ONNX model", "give the PyTorch checkpoint; to-ncnn is what reads ONNX"
+        return "an ONNX model", "give the PyTorch checkpoint; to-ncnn reads ONNX"
     if head.lstrip()[:1] == b"<":
         return "a web page or XML text", "the download went wrong; fetch the file itself"
     if _is_text(head):

@@ -42,8 +42,8 @@ def write_native(
     Args:
         path: the file to make or replace.
         net: the network; its state_dict is written, moved to the CPU.
-        spec: what `net` was built from; a classifier's makes a file that says so.
-        extra: more entries of the torch container (an optimiser's state, say); readers ignore them.
+        spec: of `net`; a classifier's spec makes a classifier's file.
+        extra: more entries of the torch container, such as optimiser state; readers ignore them.
 
     Raises:
         OutputError: no space or no permission; an older file is untouched.

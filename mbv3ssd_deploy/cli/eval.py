@@ -77,7 +77,7 @@ def command(
 
     All runtimes are measured by the family's own rules on their raw heads, from a score of 0.01 on;
     boxes that ncnn's DetectionOutput gave are measured beside. A checkpoint runs in PyTorch only;
-    the flags from --family to --spec say how it is read.
+    the options from --family to --spec are for reading it.
 
     \b
         mbv3ssd-deploy eval --data voc:my-photos
@@ -110,7 +110,7 @@ def command(
         gate = {"max_drop": max_drop, "verdict": _verdict(report, max_drop)[0]}
     out.json(json_from_report(report) | gate)
     show_evaluated(report, out)
-    if curves is not None:  # last: what took long to measure has been told by now
+    if curves is not None:  # last: the results are already printed
         write_file(curves, render_report_curves(report))
         out.written([curves])
     if max_drop is not None:
@@ -126,11 +126,13 @@ def _runtime_names(typed: str | None, *, gate: bool) -> tuple[str, ...]:
     strange = [name for name in names if name not in MODELS]
     if strange or (typed is not None and not names):
         raise click.UsageError(
-            f"--runtimes {typed!r}: {', '.join(map(repr, strange)) or 'nothing'} is none of "
+            f"--runtimes {typed!r}: {', '.join(map(repr, strange)) or 'nothing'} is not one of "
             f"{', '.join(MODELS)}"
         )
     if gate and names and ("torch" not in names or len(names) == 1):
-        raise click.UsageError("--max-drop compares with PyTorch: --runtimes wants torch and more")
+        raise click.UsageError(
+            "--max-drop compares with PyTorch: --runtimes needs torch and another one"
+        )
     return names
 
 
@@ -140,8 +142,8 @@ def _check_flags(source: Path, curves: Path | None, options: LoadOptions) -> Non
 
     if not is_checkpoint(source) and options != LoadOptions():
         raise click.UsageError(
-            "a bundle knows how its checkpoint is read: the flags from --family to --spec are for "
-            "a checkpoint file"
+            "a bundle records how its checkpoint is read: the options from --family to --spec are "
+            "for a checkpoint file"
         )
     if curves is not None and curves.suffix.lower() != ".png":
         raise click.UsageError(f"--curves writes a PNG: {curves} does not end in .png")
@@ -152,11 +154,11 @@ def _verdict(report: EvaluationReport, max_drop: float) -> tuple[str, str]:
     from mbv3ssd_deploy.evaluate.diagnosis import NEAR_ZERO
 
     if not _has_both(report):
-        return "UNPROVEN", "PyTorch and another runtime are not both there"
+        return "UNPROVEN", "PyTorch and another runtime are needed"
     if report.reference.ap.mean < NEAR_ZERO:
         return "UNPROVEN", (
-            f"PyTorch's own mAP is {report.reference.ap.mean:.4f}; where nothing is "
-            "found, nothing can be lost"
+            f"PyTorch's own mAP is {report.reference.ap.mean:.4f}; without detections, none can be "
+            "lost"
         )
     drop, row = report.worst_drop()
     verdict = "PASS" if drop <= max_drop else "FAIL"
@@ -172,7 +174,7 @@ def _has_both(report: EvaluationReport) -> bool:
 
 
 def _judge(report: EvaluationReport, max_drop: float, out: Output) -> None:
-    """Say whether the runtimes keep to the limit.
+    """Print whether the runtimes are within the limit.
 
     Raises:
         BundleError: PyTorch is not among them.
@@ -182,8 +184,8 @@ def _judge(report: EvaluationReport, max_drop: float, out: Output) -> None:
 
     if not _has_both(report):
         raise BundleError(
-            "--max-drop compares other runtimes with PyTorch, and not both are there",
-            hint="see above why; --checkpoint FILE names a checkpoint that moved",
+            "--max-drop compares other runtimes with PyTorch; one of both is missing",
+            hint="see the reason above; --checkpoint FILE names a checkpoint that was moved",
         )
     verdict, why = _verdict(report, max_drop)
     out.result(f"{verdict}: {why}")

@@ -26,15 +26,15 @@ from mbv3ssd_deploy.runtimes.open_model import OpenedModel
 NEAR_ZERO = 0.05
 """Below this mAP something is wrong, not just weak."""
 LOW = 0.15
-"""Below this the mistakes are tried; with few classes, and by VOC's 11 points, which give a class
+"""Below this the mistakes are tried; with few classes, and by VOC's 11 points, which credit a class
 0.09 for one lucky hit, labels that are one off come to 0.1."""
 SAMPLE = 64
 """How many images with objects the mistakes are tried on."""
 MENDED = 0.1
-"""The least mAP that counts as mended; it must also be `TIMES` what it was."""
+"""The least mAP that counts as fixed; it must also be `TIMES` the original."""
 TIMES = 5.0
 AS_GOOD = 0.5
-"""A cure that reaches this share of the best one's mAP is named beside it."""
+"""A fix that reaches this share of the best one's mAP is named with it."""
 
 Undo = Callable[[F32], F32]
 
@@ -44,14 +44,14 @@ class Mistake:
     """A usual mistake.
 
     Attributes:
-        sentence: what mends it, behind "it rises to .. when".
-        cure: what to do.
+        sentence: what fixes it, after "it rises to .. when".
+        fix: what to do.
         swaps_colours: undone by looking again, red and blue exchanged.
         undo: the logits (N, P, C) without the mistake, background first.
     """
 
     sentence: str
-    cure: str
+    fix: str
     swaps_colours: bool = False
     undo: Undo = lambda conf: conf
 
@@ -70,18 +70,18 @@ def _background_last(conf: F32) -> F32:
 
 
 _NAMES = "the class names are one off: export the checkpoint again with the right `--labels`"
-# Read from the top; of equally good cures the first is named first.
+# Of equally good fixes the first is named first.
 MISTAKES: tuple[Mistake, ...] = (
     Mistake("every label is moved up by one", _NAMES, undo=_one_up),
     Mistake("every label is moved down by one", _NAMES, undo=_one_down),
     Mistake(
-        "the last class is taken as the background instead of the first",
+        "the last class is read as the background instead of the first",
         "the checkpoint has its background last: move that class to the front of its heads",
         undo=_background_last,
     ),
     Mistake(
         "red and blue are exchanged",
-        "the checkpoint wants the other channel order: export it again with (or without) `--bgr`",
+        "the checkpoint expects the other channel order: export it again with (or without) `--bgr`",
         swaps_colours=True,
     ),
 )
@@ -90,22 +90,23 @@ MISTAKES: tuple[Mistake, ...] = (
 def with_diagnosis(
     report: EvaluationReport, dataset: Dataset, spec: DetectorSpec, models: Sequence[OpenedModel]
 ) -> EvaluationReport:
-    """Return the report with a sentence for each runtime whose mAP is low and can be mended.
+    """Return the report with a sentence for each runtime whose mAP is low and can be fixed.
 
-    Near zero there is a sentence even where nothing helps. Where the reference is low, the others
-    share its fate and only it is looked at.
+    Near zero there is a sentence even if nothing helps. If the reference is low, only it is tried.
 
     Args:
         report: of `evaluate` on the same three.
-        dataset: gives the sample.
-        spec: how images are fed and heads are read.
+        dataset: where the sample is from.
+        spec: how images are prepared and heads are decoded.
         models: in the order of the report's rows.
     """
     reference = report.reference
     rows = [reference] if reference.ap.mean < LOW else report.rows
     by_name = {model.name: model for model in models}
-    said = [_sentence(row, by_name[row.name], dataset, spec) for row in rows if row.ap.mean < LOW]
-    return replace(report, diagnosis=tuple(filter(None, said)))
+    sentences = [
+        _sentence(row, by_name[row.name], dataset, spec) for row in rows if row.ap.mean < LOW
+    ]
+    return replace(report, diagnosis=tuple(filter(None, sentences)))
 
 
 def _sentence(row: RuntimeRow, model: OpenedModel, dataset: Dataset, spec: DetectorSpec) -> str:
@@ -117,17 +118,17 @@ def _sentence(row: RuntimeRow, model: OpenedModel, dataset: Dataset, spec: Detec
     before = trial.mean(output)
     means = [trial.mean(swapped if one.swaps_colours else output, one.undo) for one in MISTAKES]
     wanted = max(MENDED, TIMES * before, AS_GOOD * max(means))
-    cures = sorted((-mean, index) for index, mean in enumerate(means) if mean >= wanted)
-    if not cures and not is_near_zero:
+    fixes = sorted((-mean, index) for index, mean in enumerate(means) if mean >= wanted)
+    if not fixes and not is_near_zero:
         return ""
-    if not cures:
+    if not fixes:
         return (
             f"{low}; neither labels moved by one, nor the background at the other end, nor "
-            f"exchanged colours would mend it"
+            f"exchanged colours would fix it"
         )
     rises = [
-        f"to {means[index]:.3f} when {MISTAKES[index].sentence} ({MISTAKES[index].cure})"
-        for _, index in cures
+        f"to {means[index]:.3f} when {MISTAKES[index].sentence} ({MISTAKES[index].fix})"
+        for _, index in fixes
     ]
     return f"{low}; on {len(trial.samples)} images it rises from {before:.3f} {', or '.join(rises)}"
 
@@ -144,7 +145,7 @@ def _sample(dataset: Dataset) -> tuple[list[Sample], list[U8]]:
             images.append(read_image(sample.image_path))
             samples.append(sample)
         except DatasetError:
-            continue  # the evaluation has told already
+            continue  # the evaluation has reported it
     return samples, images
 
 

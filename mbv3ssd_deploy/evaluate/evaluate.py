@@ -45,19 +45,17 @@ class ClassMatch:
 
     def notices(self) -> tuple[str, ...]:
         """Return what a user should know, in sentences."""
-        said = []
+        notices = []
         if self.unknown:
-            said.append(
+            notices.append(
                 f"the model does not know {listed(self.unknown)}: such objects count as missed"
             )
         if self.unused:
-            said.append(
-                f"the data has no {listed(self.unused)}: what the model finds of it does not count"
-            )
+            notices.append(f"the data has no {listed(self.unused)}: its detections do not count")
         if self.respelled:
             pairs = [f"{ours!r} is {theirs!r}" for ours, theirs in self.respelled]
-            said.append(f"spelled in two ways: {', '.join(pairs)}")
-        return tuple(said)
+            notices.append(f"different spellings: {', '.join(pairs)}")
+        return tuple(notices)
 
     def of_data(self, detections: Detections) -> Detections:
         """Return the detections with the data's labels, those of its classes only."""
@@ -73,7 +71,7 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
     underscores.
 
     Raises:
-        DatasetError: not one class of the data is one of the model's.
+        DatasetError: no class of the data is a class of the model.
     """
     exact = {name: label for label, name in enumerate(data) if label}
     loose = {class_key(name): label for name, label in exact.items() if name not in model[1:]}
@@ -85,11 +83,11 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
             label = loose.get(class_key(name), 0)
             respelled += [(name, data[label])] if label else []
         labels[index] = label
-    taken = set(labels.tolist())
-    unknown = tuple(name for name, label in exact.items() if label not in taken)
+    used = set(labels.tolist())
+    unknown = tuple(name for name, label in exact.items() if label not in used)
     if len(unknown) == len(exact):
         raise DatasetError(
-            f"no class of the data is one of the model's: the data has {listed(data[1:])}; "
+            f"no class of the data is a class of the model: the data has {listed(data[1:])}; "
             f"the model has {listed(model[1:])}",
             hint="where the model's names are made up, export its checkpoint again with "
             "`--labels FILE`, the names one a line in the order of training",
@@ -106,7 +104,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 SCORE_THRESHOLD = 0.01
-"""A curve wants the unsure boxes, too; a family whose own threshold is lower keeps that."""
+"""A curve needs the unsure boxes, too; a family with a lower threshold keeps it."""
 CHUNK = 32
 """How many images are in memory at once."""
 
@@ -126,7 +124,7 @@ class Reading:
     classes: ClassMatch
 
     def detections(self, loc: F32, conf: F32, sample: Sample) -> Detections:
-        """Return what one image's heads say, in pixels of the annotation, by the data's labels."""
+        """Return one image's detections in pixels of the annotation, by the data's labels."""
         try:
             found = detections_from_heads(loc, conf, self.spec, self.priors)
         except ValueError as error:
@@ -193,41 +191,41 @@ def evaluate(
 
     Args:
         dataset: one split.
-        spec: how images are fed and heads are read; the same for all models.
+        spec: how images are prepared and heads are decoded; the same for all models.
         models: the first is the reference of all drops, unless one is called "torch".
         protocol: whose rules.
-        progress: told how many images all runtimes have seen.
+        progress: called after every chunk of images.
 
     Raises:
-        DatasetError: no class of the data is one of the model's, no image can be read, or the
+        DatasetError: no class of the data is a class of the model, no image can be read, or the
             images hold no object that counts.
         RuntimeFailedError: a runtime refused the model or crashed.
         FormatError: a runtime's heads are not what the spec promises.
         ValueError: no models.
     """
     if not models:
-        raise ValueError("there is no runtime to evaluate")
+        raise ValueError("no runtime to evaluate")
     began = time.perf_counter()
     reading = reading_of(spec, dataset)
     samples = dataset.samples
     tallies = [_Tally(opened) for opened in models]
-    seen: list[Sample] = []
+    used: list[Sample] = []
     left_out: list[LeftOutImage] = []
     progress("evaluate", 0, len(samples))
     for chunk, images in _chunks(samples, left_out):
         inputs = np.stack([input_from_image(image, spec.input) for image in images])
         for tally in tallies:
             tally.add(tally.opened.model.run(inputs), chunk, reading)
-        seen += chunk
-        progress("evaluate", len(seen) + len(left_out), len(samples))
-    truths = [sample.truth for sample in seen]
+        used += chunk
+        progress("evaluate", len(used) + len(left_out), len(samples))
+    truths = [sample.truth for sample in used]
     _check_truths(dataset, truths, left_out)
     progress("evaluate", len(samples), len(samples))
     return EvaluationReport(
         data=dataset.name,
         model=spec.name,
         class_names=dataset.class_names,
-        images=len(seen),
+        images=len(used),
         left_out=tuple(left_out),
         protocol=protocol,
         score_threshold=reading.spec.decode.score_threshold,
@@ -241,7 +239,7 @@ def reading_of(spec: DetectorSpec, dataset: Dataset) -> Reading:
     """Return how the heads of `spec` are read for the metric on `dataset`.
 
     Raises:
-        DatasetError: no class of the data is one of the model's.
+        DatasetError: no class of the data is a class of the model.
     """
     threshold = min(spec.decode.score_threshold, SCORE_THRESHOLD)
     low = replace(spec, decode=replace(spec.decode, score_threshold=threshold))
@@ -270,7 +268,9 @@ def _check_truths(
 ) -> None:
     if not truths:
         reasons = [f"{one.image}: {one.reason}" for one in left_out[:5]]
-        raise DatasetError("\n  ".join(["not one image can be read", *reasons]), where=dataset.name)
+        raise DatasetError(
+            "\n  ".join(["none of the images could be read", *reasons]), where=dataset.name
+        )
     if not any((~one.difficult & ~one.crowd).any() for one in truths):
         raise DatasetError(
             f"the {len(truths)} images hold no object that counts", where=dataset.name

@@ -11,9 +11,9 @@ from mbv3ssd_deploy.charts import Line, Panel, render_curves
 from mbv3ssd_deploy.core.average_precision import ApReport, ClassAp, Protocol
 
 REFERENCE = "torch"
-"""The runtime that the others are held against, where it is among them."""
+"""The runtime that the others are compared with, if it is among them."""
 _LINES = 10
-"""How many classes a panel shows; more cannot be told apart."""
+"""Number of classes per panel; more cannot be distinguished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class EvaluationReport:
         data: what was read, as the user wrote it.
         model: the detector's name.
         class_names: the data's, background first; the labels of all reports.
-        images: how many were seen.
+        images: how many were used.
         left_out: those that could not be.
         protocol: whose rules.
         score_threshold: from which on boxes were judged.
         rows: in the order asked for.
         notices: what a user should know of the classes.
         seconds: for everything.
-        diagnosis: what would mend a low mAP; empty where nothing is to be said.
+        diagnosis: what would fix a low mAP; may be empty.
         problems: what was left out of the data, a line each.
     """
 

@@ -142,13 +142,13 @@ def evaluate_files(  # noqa: PLR0913 -- one argument a decision of the user
     Args:
         source: a bundle folder or a checkpoint file.
         data: as `data.sources.read_dataset` takes it.
-        split: which part of it.
+        split: which part.
         runtimes: keys of `runtimes.open_model.MODELS`; by default the usual ones that exist.
         protocol: whose rules; by default those of the data's format (`USUAL_PROTOCOL`).
         checkpoint: of the bundle, if it moved.
         options: how a checkpoint file is read.
-        limit: look at the first so many images only.
-        progress: told how far it is.
+        limit: use the first so many images only.
+        progress: called after every step.
 
     Raises:
         DeployError: as `read_dataset`, `opened` and `evaluate` do.

@@ -135,19 +135,19 @@ def test_names_that_do_not_fit_are_refused(ready):
     result = eval_(ready, *FAST)
 
     assert result.exit_code == 3
-    assert "no class of the data is one of the model's" in result.stderr
+    assert "no class of the data is a class of the model" in result.stderr
     assert "--labels" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--runtimes", "torch,tensorrt"), 2, "'tensorrt' is none of torch"),
-        (("--runtimes", ","), 2, "nothing is none of"),
-        (("--runtimes", "onnx,ncnn", "--max-drop", "1"), 2, "wants torch and more"),
+        (("--runtimes", "torch,tensorrt"), 2, "'tensorrt' is not one of torch"),
+        (("--runtimes", ","), 2, "nothing is not one of"),
+        (("--runtimes", "onnx,ncnn", "--max-drop", "1"), 2, "needs torch and another one"),
         (("--bgr",), 2, "are for a checkpoint file"),
         (("--curves", "curves.pdf"), 2, "does not end in .png"),
-        (("tiny.pth", "--max-drop", "1"), 3, "not both are there"),
+        (("tiny.pth", "--max-drop", "1"), 3, "one of both is missing"),
         (("tiny.pth", "--runtimes", "onnx"), 3, "a checkpoint runs in PyTorch only"),
         (("nowhere",), 3, "nowhere: no such bundle folder"),
         (("nowhere.pth",), 3, "nowhere.pth: "),

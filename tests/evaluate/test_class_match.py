@@ -33,7 +33,7 @@ def test_spelling_is_forgiven_and_said():
     match = match_classes(MODEL, ("background", "Dining_Table", "cat", "dog"))
 
     assert match.labels.tolist() == [0, 2, 3, 1]
-    assert match.notices() == ("spelled in two ways: 'dining table' is 'Dining_Table'",)
+    assert match.notices() == ("different spellings: 'dining table' is 'Dining_Table'",)
 
 
 def test_an_exact_name_is_never_taken_by_a_similar_one():

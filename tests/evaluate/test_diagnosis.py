@@ -35,7 +35,7 @@ def rolled(first, step):
     [
         (rolled(1, 1), "when every label is moved down by one"),
         (rolled(1, -1), "when every label is moved up by one"),
-        (rolled(0, -1), "when the last class is taken as the background"),
+        (rolled(0, -1), "when the last class is read as the background"),
     ],
 )
 def test_labels_that_are_off_are_named(scenes, change, words):

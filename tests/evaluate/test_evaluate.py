@@ -161,7 +161,7 @@ def test_nothing_to_judge_is_refused(scenes, tmp_path):
     gone = replace(scenes.samples[0], image_path=tmp_path / "gone.png")
     empty = replace(scenes.samples[0], truth=truth_from_boxes([], []))
 
-    with pytest.raises(DatasetError, match="not one image can be read"):
+    with pytest.raises(DatasetError, match="none of the images could be read"):
         judged(replace(scenes, samples=(gone,)), twin)
     with pytest.raises(DatasetError, match="1 images hold no object that counts"):
         judged(replace(scenes, samples=(empty,)), twin)
