@@ -144,11 +144,11 @@ _TAIL = """
 A detector feeds every detector with the same backbone, whatever its classes, priors and heads are,
 and what `train-backbone` makes feeds those of its own layout. The widths must be the same; no
 weights are cut or stretched. jungin500's files of width 0.5 narrow other parts than a detector of
-that width does, and feed none; d-li14's of 0.75 were not at hand, and their shapes decide.
+that width does, and feed none; d-li14's of 0.75 were not available, and their shapes decide.
 
 ## What is taken
 
-Everything but the classifier: pooling and dense layers stand behind the backbone, and no detector
+Everything but the classifier: pooling and dense layers follow the backbone, and no detector
 runs them. A `train-backbone` run takes the classifier too where it computes what ours does (that
 of torchvision, timm, d-li14 and our own) and predicts as many classes; otherwise it is dropped
 whole. Every key that is dropped is listed with its reason.
@@ -178,7 +178,7 @@ the outputs of the original code within 1e-5 (of numbers up to 5; equal to the l
 torchvision's and jungin500's), and the pairs that are not in the table are refused. For `mmdet`
 and `mmdet_l2norm` that means torchvision's and timm's numbers in our network of that layout;
 mmdetection itself was not run.
-Published files themselves were not at hand, and trained weights were not seen.
+Published files were not available, and trained weights were not tested.
 """
 
 
