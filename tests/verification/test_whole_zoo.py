@@ -19,7 +19,14 @@ def images(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("folder", ZOO_SPECS)
+FAST = ("qfgaohao_small", "torchvision_small", "ujsyehao_released")
+FOLDERS = [
+    folder if folder in FAST else pytest.param(folder, marks=pytest.mark.slow)
+    for folder in ZOO_SPECS
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_the_whole_chain(folder, images, tmp_path):
     about, _ = reduced(folder)
     checkpoint = saved(tmp_path / "model.pth", state_dict(about["keys"], **about["weights"]))
