@@ -1,4 +1,4 @@
-"""Whether what the deployed files say about themselves is what the checkpoint says.
+"""Compare what the deployed files declare with the checkpoint.
 
 The reference sees an image through the checkpoint's own spec; every deployed runtime sees it
 through the bundle's. Where the two disagree, this names the field in words.
@@ -11,9 +11,9 @@ from typing import Any
 
 from mbv3ssd_deploy.core.spec import DetectorSpec
 from mbv3ssd_deploy.io.records import json_from_record
-from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.rules import Code, Reason
 
-# Read from the top: the first entry whose path a field equals, or lies below, speaks for it.
+# The first entry whose path a field equals, or is below, decides.
 _FIELDS: tuple[tuple[str, Code, str], ...] = (
     ("input.height", Code.INPUT_SIZE, "input height"),
     ("input.width", Code.INPUT_SIZE, "input width"),
@@ -85,8 +85,8 @@ def compare_detection_output(
     """Return a reason for each number of the DetectionOutput layer that was not recorded so.
 
     Args:
-        recorded: what detector.json says, by the layer's parameter name.
-        written: what stands in the .param file, by the same names.
+        recorded: the values in detector.json, by the layer's parameter name.
+        written: the values in the .param file, by the same names.
     """
     return tuple(
         Reason(

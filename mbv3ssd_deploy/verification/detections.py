@@ -15,8 +15,8 @@ from mbv3ssd_deploy.core.matching import Match, match_detections
 MATCH_IOUS = (0.99, 0.95, 0.5)
 """The overlaps at which boxes are matched, strictest first; below the last a box is lost."""
 FLICKER = 0.02
-"""A box that comes or goes with a score this near to where the list is cut, flickers."""
-TEETER = 0.001
+"""A box within this of the score at which its list ends is borderline."""
+NMS_MARGIN = 0.001
 """So does a box whose overlap with a better one is this near to the IoU that suppresses it."""
 TIE = 2e-5
 """So far float32 may move a score; where that alone moves a box, two scores were tied."""
@@ -31,8 +31,8 @@ class Cut:
     Attributes:
         score_threshold: a score must be above it.
         iou_threshold: above it a better box of the class suppresses another.
-        keep_total: how many boxes a list may hold; None for no limit.
-        iou_epsilon: added to the union when the IoU is taken for suppression.
+        keep_total: the longest list; None for no limit.
+        iou_epsilon: added to the union for the IoU of NMS.
     """
 
     score_threshold: float
@@ -60,7 +60,7 @@ class DetectionPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class UnmatchedBox:
     """A box without a partner in the other run; `box` are normalised corners."""
 
     image: str
@@ -71,19 +71,19 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class DetectionDiff:
-    """The detections of one run over all images, held against the reference's.
+    """The detections of one run over all images, compared with the reference's.
 
     Attributes:
         reference: how many boxes the reference found.
         actual: how many the other run found.
         matched: how many of the reference's were found again, at each of `MATCH_IOUS`.
-        lost: the reference's boxes that were not found again; flicker is not among them.
-        new: boxes that the reference does not have; flicker is not among them.
+        lost: the reference's boxes without a match, except borderline ones.
+        new: boxes that the reference does not have, except borderline ones.
         flicker_lost: lost within `FLICKER` of the score at which the list was cut, or within
-            `TEETER` of the IoU that suppresses, or by a tie.
+            `NMS_MARGIN` of the IoU that suppresses, or by a tie.
         flicker_new: likewise.
-        tied_lost: how many of `flicker_lost` went by a tie: they are not in `DetectionPair.tied`.
-        tied_new: how many of `flicker_new` came by one: they are in it, with their score.
+        tied_lost: how many of `flicker_lost` are ties: missing in `DetectionPair.tied`, too.
+        tied_new: how many of `flicker_new` are ties: in it, with their score.
         score_p50: median of |score difference| over the matched boxes.
         score_p99: its 99th percentile.
         score_max: its largest.
@@ -109,12 +109,12 @@ class DetectionDiff:
     score_max_at: tuple[float, ...]
     worst_iou: float
     worst_image: str
-    worst_lost: tuple[Stray, ...]
-    worst_new: tuple[Stray, ...]
+    worst_lost: tuple[UnmatchedBox, ...]
+    worst_new: tuple[UnmatchedBox, ...]
 
     @property
     def counted(self) -> int:
-        """N: the reference's boxes, those that flickered away left out."""
+        """N: the reference's boxes without the borderline ones that were lost."""
         return self.reference - self.flicker_lost
 
     def matched_at(self, iou: float) -> int:
@@ -136,8 +136,8 @@ class _Tally:
 
     pairs: list[list[Match]] = field(default_factory=lambda: [[] for _ in MATCH_IOUS])
     worst: tuple[float, str] = (1.0, "")
-    lost: list[Stray] = field(default_factory=list)
-    new: list[Stray] = field(default_factory=list)
+    lost: list[UnmatchedBox] = field(default_factory=list)
+    new: list[UnmatchedBox] = field(default_factory=list)
     flicker_lost: int = 0
     flicker_new: int = 0
     tied_lost: int = 0
@@ -145,22 +145,22 @@ class _Tally:
 
 
 def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDiff:
-    """Hold the boxes of two runs against each other, image by image, class by class.
+    """Compare the boxes of two runs, image by image, class by class.
 
-    Boxes are matched at the strictest IoU first; what is left over is matched at the next. A box
-    without a partner flickers where the last digits of its run decided about it:
+    Boxes are matched at the strictest IoU first, unmatched ones at the next. A box without a match
+    is borderline if the last digits of its run decided about it:
 
-    * its score lies within `FLICKER` of where the list was cut: at the threshold, or in a full list
-      at the lowest score that still found room;
-    * its overlap with a better box of its class, in either run, lies within `TEETER` of the IoU at
-      which that box suppresses it.
+    * its score is within `FLICKER` of the end of its list: the threshold, or in a full list the
+      lowest score;
+    * its overlap with a better box of its class, in either run, is within `NMS_MARGIN` of the IoU
+      at which that box suppresses it.
 
-    What the strictest IoU leaves over is first held against `DetectionPair.tied`. A box of the
-    reference that is not there, and a new one that is, are proven to hang on a tie: the reference's
-    own boxes, with scores moved by no more than `TIE`, come out that way. They flicker, too.
+    Unmatched boxes are first compared with `DetectionPair.tied`. A box of the reference that is
+    missing there, and a new one that is in it, are ties: the reference's own heads, with scores
+    moved by at most `TIE`, give the same. Ties are borderline, too.
 
     Args:
-        pairs: one an image.
+        pairs: one per image.
         cut: where the lists of both runs end.
     """
     tally, each = _Tally(), tuple(pairs)
@@ -194,29 +194,29 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
 
 def _add_image(tally: _Tally, pair: DetectionPair, cut: Cut) -> None:
     lost, new = _match_in_tiers(tally, pair)
-    strays = [_stray(pair.image, pair.reference, index) for index in lost]
-    steady = [stray for stray in strays if not _flickers(stray, pair, cut)]
+    unmatched = [_unmatched(pair.image, pair.reference, index) for index in lost]
+    steady = [box for box in unmatched if not _is_borderline(box, pair, cut)]
     tally.lost += steady
-    tally.flicker_lost += len(strays) - len(steady)
-    strays = [_stray(pair.image, pair.actual, index) for index in new]
-    steady = [stray for stray in strays if not _flickers(stray, pair, cut)]
+    tally.flicker_lost += len(unmatched) - len(steady)
+    unmatched = [_unmatched(pair.image, pair.actual, index) for index in new]
+    steady = [box for box in unmatched if not _is_borderline(box, pair, cut)]
     tally.new += steady
-    tally.flicker_new += len(strays) - len(steady)
+    tally.flicker_new += len(unmatched) - len(steady)
 
 
-def _flickers(stray: Stray, pair: DetectionPair, cut: Cut) -> bool:
+def _is_borderline(box: UnmatchedBox, pair: DetectionPair, cut: Cut) -> bool:
     lists = (pair.reference, pair.actual)
     lowest = max(cut.score_threshold, *(_lowest(found, cut.keep_total) for found in lists))
-    if abs(stray.score - lowest) <= FLICKER:
+    if abs(box.score - lowest) <= FLICKER:
         return True
-    return any(_teeters(stray, found, cut) for found in lists)
+    return any(_is_near_nms_limit(box, found, cut) for found in lists)
 
 
-def _teeters(stray: Stray, found: Detections, cut: Cut) -> bool:
-    better = (found.labels == stray.label) & (found.scores >= stray.score)
+def _is_near_nms_limit(box: UnmatchedBox, found: Detections, cut: Cut) -> bool:
+    better = (found.labels == box.label) & (found.scores >= box.score)
     boxes = found.boxes[better].astype(np.float64)
-    overlaps = iou_matrix(np.array([stray.box]), boxes, cut.iou_epsilon)
-    return bool((np.abs(overlaps - cut.iou_threshold) <= TEETER).any())
+    overlaps = iou_matrix(np.array([box.box]), boxes, cut.iou_epsilon)
+    return bool((np.abs(overlaps - cut.iou_threshold) <= NMS_MARGIN).any())
 
 
 def _match_in_tiers(tally: _Tally, pair: DetectionPair) -> tuple[Sequence[int], Sequence[int]]:
@@ -235,10 +235,10 @@ def _match_in_tiers(tally: _Tally, pair: DetectionPair) -> tuple[Sequence[int], 
 
 
 def _without_ties(
-    tally: _Tally, pair: DetectionPair, tied: Detections, strays: tuple[I64, I64]
+    tally: _Tally, pair: DetectionPair, tied: Detections, unmatched: tuple[I64, I64]
 ) -> tuple[I64, I64]:
     """Return the lost and the new indices that `tied` does not explain; count the others."""
-    lost, new = strays
+    lost, new = unmatched
     gone = match_detections(pair.reference, tied, MATCH_IOUS[0]).lost
     there = [
         match.reference
@@ -262,8 +262,8 @@ def _lowest(detections: Detections, keep_total: int | None) -> float:
     return float(detections.scores.min()) if full else 0.0
 
 
-def _stray(image: str, detections: Detections, index: int) -> Stray:
-    return Stray(
+def _unmatched(image: str, detections: Detections, index: int) -> UnmatchedBox:
+    return UnmatchedBox(
         image,
         int(detections.labels[index]),
         float(detections.scores[index]),
@@ -271,5 +271,5 @@ def _stray(image: str, detections: Detections, index: int) -> Stray:
     )
 
 
-def _surest(strays: Sequence[Stray]) -> tuple[Stray, ...]:
-    return tuple(sorted(strays, key=lambda stray: -stray.score)[:LISTED])
+def _surest(boxes: Sequence[UnmatchedBox]) -> tuple[UnmatchedBox, ...]:
+    return tuple(sorted(boxes, key=lambda box: -box.score)[:LISTED])

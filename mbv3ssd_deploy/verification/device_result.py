@@ -14,9 +14,8 @@ from mbv3ssd_deploy.bundle.bundle import BIN, PARAM, Bundle
 from mbv3ssd_deploy.device.golden import LIMITS
 from mbv3ssd_deploy.errors import BundleError, FormatError
 from mbv3ssd_deploy.io.records import parse_json, record_from_json
-from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.report import Row, Status, Verdict
-from mbv3ssd_deploy.verification.rules import Check
+from mbv3ssd_deploy.verification.rules import Check, Code, Reason
 
 SCHEMA = 1
 ROWS = (
@@ -51,7 +50,7 @@ class DeviceResult:
         in_effect: what processor and ncnn made of it.
         ncnn: its version.
         library: that of cpp_postprocess.
-        architecture: "aarch64", say.
+        architecture: such as "aarch64".
         features: of the processor, by ncnn's names.
         threads: for the network.
         rounds: of the times.
@@ -79,7 +78,7 @@ def read_device_result(path: Path, bundle: Bundle) -> DeviceResult:
     """Read the JSON of a self-test, and check that it is of `bundle`'s model.
 
     Raises:
-        FormatError: there is no such file, or it is not a whole result, or contradicts itself.
+        FormatError: no such file, or the result is incomplete or contradicts itself.
         BundleError: it is the result of another model.
     """
     where = str(path)
@@ -99,7 +98,7 @@ def read_device_result(path: Path, bundle: Bundle) -> DeviceResult:
 
 
 def device_rows(result: DeviceResult) -> tuple[Row, ...]:
-    """Return the rows of the report that `result` gives; heads are judged by today's limits."""
+    """Return the rows of `result`; heads are compared with this version's limits."""
     ran = f"ncnn {result.ncnn} on {result.architecture}, {result.in_effect}"
     if result.in_effect != result.arithmetic:
         ran += f" ({result.arithmetic} did not take place)"
@@ -121,7 +120,7 @@ def _beyond_limits(numbers: Mapping[str, Any], arithmetic: str) -> tuple[Reason,
     """The package may be older than we are, with wider limits."""
     limits = {limits.arithmetic: limits.heads for limits in LIMITS}
     if arithmetic not in limits:
-        return (Reason(Code.DEVICE_FAILED, f"there are no limits for {arithmetic}"),)
+        return (Reason(Code.DEVICE_FAILED, f"no limits for {arithmetic}"),)
     found = []
     for name in ("loc", "conf"):
         error = numbers.get(name)

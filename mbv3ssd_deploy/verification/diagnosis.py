@@ -13,7 +13,7 @@ import numpy as np
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.core.priors import level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec, PriorLevel
-from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.rules import Code, Reason
 
 # A hypothesis need not be exact, it only has to explain the difference: half weights may be about.
 _NEAR = 0.02
@@ -29,7 +29,7 @@ def diagnosed_heads(
     Args:
         expected: `loc` (P, 4) and `conf` (P, C) of the reference.
         actual: the same of the runtime.
-        spec: gives the levels and the names of the classes.
+        spec: levels and class names.
     """
     found = [
         reason
@@ -51,25 +51,25 @@ def near(expected: F32, actual: F32) -> bool:
 
 
 def _channels_first(level: F32, shape: PriorLevel) -> F32:
-    """What a missing Permute gives: all cells of a channel, then the next channel."""
+    """As without a Permute: all cells of a channel, then the next channel."""
     return level.reshape(shape.rows * shape.cols, -1).T.reshape(level.shape)
 
 
 def _columns_first(level: F32, shape: PriorLevel) -> F32:
-    """What a Permute of width and height gives."""
+    """As with width and height exchanged."""
     cells = level.reshape(shape.rows, shape.cols, -1)
     return cells.transpose(1, 0, 2).reshape(level.shape)
 
 
 def _values_first(level: F32, shape: PriorLevel) -> F32:
-    """What a head gives whose channels run box by box inside of value by value."""
+    """As with channels ordered by box inside of value."""
     boxes = level.reshape(shape.rows * shape.cols, shape.boxes_per_cell, -1)
     return boxes.transpose(0, 2, 1).reshape(level.shape)
 
 
 # Read from the top; the first that explains a level speaks for it.
 _MISTAKES: tuple[tuple[str, Mistake], ...] = (
-    ("its channels stand before its cells, as without the Permute", _channels_first),
+    ("its channels come before its cells, as without the Permute", _channels_first),
     ("its rows and columns are exchanged", _columns_first),
     ("its channels run value by value instead of box by box", _values_first),
 )
@@ -89,7 +89,7 @@ def _transposed_levels(name: str, expected: F32, actual: F32, spec: DetectorSpec
 
 
 def _exchanged_classes(expected: F32, actual: F32, names: tuple[str, ...]) -> list[Reason]:
-    """Return the classes whose scores stand in each other's column."""
+    """Return the classes whose scores are in each other's column."""
     off = [c for c in range(expected.shape[1]) if not near(expected[:, c], actual[:, c])]
     holds: dict[int, int] = {}
     for column in off:
@@ -99,7 +99,7 @@ def _exchanged_classes(expected: F32, actual: F32, names: tuple[str, ...]) -> li
     return [
         Reason(
             Code.CLASSES_EXCHANGED,
-            f"conf: the scores of {names[holds[column]]!r} stand in the place of {names[column]!r}",
+            f"conf: the scores of {names[holds[column]]!r} are in the place of {names[column]!r}",
         )
         for column in off
         if column in holds

@@ -20,7 +20,7 @@ from mbv3ssd_deploy.ncnn_graph.graph import MBOX_PRIORBOX
 from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
-from mbv3ssd_deploy.verification.reasons import Code, Reason
+from mbv3ssd_deploy.verification.rules import Code, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PriorLevelDiff:
 
     Attributes:
         level: counted from 0.
-        carrier: what carries the level in the file, "PriorBox" say.
+        carrier: the layer that stores the level, such as "PriorBox".
         count: how many priors the level has.
         wrong: how many have a corner further away than the tolerance.
         worst_error: the largest distance of a corner coordinate, in units of the image.
@@ -155,7 +155,7 @@ def _called(level: PriorLevelDiff) -> str:
 
 
 def _distances(expected: F64, actual: F64) -> F64:
-    """Return |actual - expected|, infinite where `actual` is no number."""
+    """Return |actual - expected|, infinite where `actual` is NaN."""
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(np.abs(actual - expected), nan=np.inf, posinf=np.inf)
 

@@ -70,7 +70,7 @@ class Reference:
         """Yield the images of `paths`, a few at a time; broken ones are left out and noted.
 
         Raises:
-            DatasetError: there are no images, or not one could be read.
+            DatasetError: no images, or none could be read.
         """
         for first in range(0, len(paths), CHUNK):
             images = self._read(paths[first : first + CHUNK])
@@ -79,7 +79,7 @@ class Reference:
         if not self.used:
             reasons = [f"{left.image}: {left.reason}" for left in self.skipped]
             raise DatasetError(
-                "\n  ".join(["there is no image to verify on", *reasons]),
+                "\n  ".join(["no image to verify on", *reasons]),
                 hint="--images takes one image or a folder with images",
             )
 
@@ -113,7 +113,7 @@ class Reference:
         )
 
     def _contract_inputs(self, images: dict[str, U8], own: F32) -> F32:
-        """The same images as the bundle tells the world to feed them; priors play no part in it."""
+        """The input of the same images by the bundle's contract; priors do not matter."""
         if self.contract.input == self.spec.input:
             return own
         planes = [input_from_image(image, self.contract.input) for image in images.values()]

@@ -11,12 +11,13 @@ from typing import Any
 from mbv3ssd_deploy.io.records import Json, json_from_record
 from mbv3ssd_deploy.verification.detections import MATCH_IOUS, DetectionDiff
 from mbv3ssd_deploy.verification.priors import PriorDiff
-from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.rules import (
     MIN_REFERENCE_BOXES,
     PASS_RULE,
     RULES,
     Check,
+    Code,
+    Reason,
     too_few_boxes,
 )
 from mbv3ssd_deploy.verification.tensors import TensorDiff
@@ -25,7 +26,7 @@ SCHEMA = 1
 
 
 class Status(enum.StrEnum):
-    """What came of one check."""
+    """The result of one check."""
 
     PASS = "PASS"  # noqa: S105 -- a verdict
     FAIL = "FAIL"
@@ -33,11 +34,11 @@ class Status(enum.StrEnum):
     """It ran, and there was too little to compare."""
     SKIPPED = "SKIPPED"
     INFO = "INFO"
-    """It only tells; it never fails."""
+    """For information; it never fails."""
 
 
 class Verdict(enum.StrEnum):
-    """What came of all checks together."""
+    """The result of all checks."""
 
     PASS = "PASS"  # noqa: S105 -- a verdict
     FAIL = "FAIL"
@@ -52,8 +53,8 @@ class Row:
         check: which.
         title: what ran, for people.
         ran: the provider or device that really ran, and its precision; empty when none did.
-        status: what came of it.
-        note: in a few words: why it was skipped, or what was found where no tier below says it.
+        status: the result.
+        note: why it was skipped, or what was found, in a few words.
         reasons: why it failed or proves nothing.
         heads: the raw heads, one diff a tensor, over all images.
         detections: the boxes, over all images.
@@ -95,7 +96,7 @@ class VerificationReport:
     Attributes:
         name: the detector.
         family: where it comes from.
-        reference: what the others were held against, in words.
+        reference: what the others were compared with, in words.
         checkpoint_sha256: the checkpoint that it was loaded from.
         rows: the checks.
         images: the images that were used.
@@ -140,7 +141,7 @@ class VerificationReport:
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """Why the verdict is not PASS, check by check; what several checks say is said once."""
+        """Why the verdict is not PASS, check by check, each reason once."""
         every = [reason for row in self.rows for reason in _titled(row)]
         if self.reference_boxes < MIN_REFERENCE_BOXES:
             every.insert(0, too_few_boxes(self.reference_boxes))
@@ -185,7 +186,7 @@ def _titled(row: Row) -> tuple[Reason, ...]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     diffs = {diff.name: diff for diff in row.heads}
-    # loc and conf; the softmaxed scores of ncnn stand in verify.json
+    # loc and conf; the softmaxed scores of ncnn are in verify.json
     needed = max((diffs[name].needed_atol for name in ("loc", "conf") if name in diffs), default=-1)
     return (
         row.title,

@@ -31,11 +31,11 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class TensorDiff:
-    """One tensor of the reference run held against the same tensor of another run.
+    """One tensor of the reference run compared with the same tensor of another run.
 
     Attributes:
         name: the tensor.
-        image: the image whose run holds the worst element; empty when there is only one run.
+        image: the image with the worst element; empty if there is only one run.
         tolerance: what an element must keep.
         scale: how many times `tolerance.atol` counts in the worst element's run.
         elements: how many elements were compared.
@@ -139,7 +139,7 @@ def _scale(expected: F64) -> float:
 
 
 def _cosine(a: F64, b: F64) -> float:
-    """Return the cosine of two arrays seen as vectors; that of two zero vectors is 1."""
+    """Return the cosine of two arrays as vectors; 1 for two zero vectors."""
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return math.nan
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
@@ -149,10 +149,10 @@ def _cosine(a: F64, b: F64) -> float:
 
 
 def merged_diffs(diffs: Iterable[TensorDiff]) -> TensorDiff:
-    """Return one diff over the runs of several images; the worst of them gives index and image.
+    """Return one diff over the runs of several images; with the index and image of the worst one.
 
     Raises:
-        ValueError: there are none, or they are of different tensors or tolerances.
+        ValueError: no diffs, or of different tensors or tolerances.
     """
     each = tuple(diffs)
     if not each:

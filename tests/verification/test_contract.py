@@ -7,7 +7,7 @@ from reference_specs import qfgaohao_spec
 
 from mbv3ssd_deploy.core.spec import ChannelOrder, ClipRule, ResizeRule
 from mbv3ssd_deploy.verification.contract import compare_detection_output, compare_specs
-from mbv3ssd_deploy.verification.reasons import Code
+from mbv3ssd_deploy.verification.rules import Code
 
 SPEC = qfgaohao_spec(num_classes=3)
 

@@ -7,8 +7,8 @@ import pytest
 from mbv3ssd_deploy.errors import BundleError, FormatError
 from mbv3ssd_deploy.pipeline import verify
 from mbv3ssd_deploy.verification.device_result import ROWS, device_rows, read_device_result
-from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict
+from mbv3ssd_deploy.verification.rules import Code
 
 
 def result_of(bundle, **changes):
@@ -73,7 +73,7 @@ def test_a_board_that_failed_fails_the_bundle(workbench, tmp_path):
         ({"loc": 0.011, "conf": 0}, "fp16s", "loc is off by 0.011 of its root mean square"),
         ({"loc": 0, "conf": "nan"}, "fp16s", "conf is off by nan"),
         ({"loc": 0}, "fp16s", "conf is off by None"),
-        ({"loc": 0, "conf": 0}, "fp8", "there are no limits for fp8"),
+        ({"loc": 0, "conf": 0}, "fp8", "no limits for fp8"),
     ],
 )
 def test_heads_are_judged_by_todays_limits(workbench, tmp_path, numbers, in_effect, words):

@@ -6,7 +6,7 @@ from reference_specs import qfgaohao_spec
 
 from mbv3ssd_deploy.core.priors import level_slices
 from mbv3ssd_deploy.verification.diagnosis import diagnosed_heads
-from mbv3ssd_deploy.verification.reasons import Code
+from mbv3ssd_deploy.verification.rules import Code
 
 SPEC = qfgaohao_spec(num_classes=4)
 SLICES = level_slices(SPEC.priors)
@@ -58,7 +58,7 @@ def test_two_classes_exchanged_are_named(heads):
     reasons = diagnosed_heads(heads, swapped, SPEC)
 
     assert [reason.code for reason in reasons] == [Code.CLASSES_EXCHANGED] * 2
-    assert "scores of 'class_3' stand in the place of 'class_1'" in reasons[0].text
+    assert "scores of 'class_3' are in the place of 'class_1'" in reasons[0].text
 
 
 def test_a_diagnosis_survives_the_noise_of_half_precision(heads):

@@ -7,7 +7,7 @@ from reference_specs import qfgaohao_spec
 from mbv3ssd_deploy.core.boxes import corners_from_centre
 from mbv3ssd_deploy.core.priors import build_priors, level_slices
 from mbv3ssd_deploy.verification.priors import compare_priors
-from mbv3ssd_deploy.verification.reasons import Code
+from mbv3ssd_deploy.verification.rules import Code
 
 SPEC = qfgaohao_spec()
 CARRIERS = ("PriorBox",) * 6

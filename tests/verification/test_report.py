@@ -9,7 +9,6 @@ import pytest
 
 from mbv3ssd_deploy.core.detections import Detections
 from mbv3ssd_deploy.verification.detections import Cut, DetectionPair, compare_detections
-from mbv3ssd_deploy.verification.reasons import Code, Reason
 from mbv3ssd_deploy.verification.report import (
     HEADER,
     Row,
@@ -24,6 +23,8 @@ from mbv3ssd_deploy.verification.rules import (
     PASS_RULE,
     RULES,
     Check,
+    Code,
+    Reason,
     box_reasons,
     head_reasons,
 )

@@ -11,13 +11,11 @@ from builders import tiny_spec
 
 from mbv3ssd_deploy.core.detections import detections_from_heads
 from mbv3ssd_deploy.runtimes.model import Output
-from mbv3ssd_deploy.verification.candidates import BodyCandidate
 from mbv3ssd_deploy.verification.detections import TIE
-from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.reference import Chunk
 from mbv3ssd_deploy.verification.report import Status
-from mbv3ssd_deploy.verification.rules import Check
-from mbv3ssd_deploy.verification.runtime_check import RuntimeCheck, with_ties
+from mbv3ssd_deploy.verification.rules import Check, Code
+from mbv3ssd_deploy.verification.runtime_check import BodyCandidate, RuntimeCheck, with_ties
 
 SPEC = tiny_spec()
 ROWS = np.arange(SPEC.priors.count)[:, None]
@@ -48,7 +46,7 @@ def checked(conf, actual, loc, actual_loc=None):
     given = loc if actual_loc is None else actual_loc
     candidate = BodyCandidate(Replayed(given, actual.astype(np.float32)), SPEC)
     check = RuntimeCheck(Check.ONNX_CPU, "replayed", candidate, SPEC)
-    check.see(Chunk(("a.png",), inputs, inputs, loc, conf, found))
+    check.update(Chunk(("a.png",), inputs, inputs, loc, conf, found))
     return check.row()
 
 
@@ -82,7 +80,7 @@ def test_a_tie_that_falls_the_other_way_is_flicker_and_told():
     diff = row.detections
     assert 0 < max(diff.tied_lost, diff.tied_new) <= 0.02 * diff.reference
     assert diff.matched_at(0.99) == diff.counted == diff.reference - diff.tied_lost
-    assert f"{diff.tied_lost} boxes went and {diff.tied_new} came by a tie" in row.note
+    assert f"{diff.tied_lost} lost and {diff.tied_new} new boxes are ties" in row.note
     assert f"move by {TIE:g} or less" in row.note
 
 

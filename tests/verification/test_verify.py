@@ -22,9 +22,8 @@ from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.pipeline import export_checkpoint, lower_to_ncnn, verify
 from mbv3ssd_deploy.verification.ncnn_files import read_files
-from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict, json_from_report
-from mbv3ssd_deploy.verification.rules import Check
+from mbv3ssd_deploy.verification.rules import Check, Code
 from mbv3ssd_deploy.verification.verify import verify_bundle
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Storage, Weight
-from mbv3ssd_deploy.verification.reasons import Code
-from mbv3ssd_deploy.verification.twins import with_full_precision
+from mbv3ssd_deploy.verification.ncnn_files import full_precision_graph
+from mbv3ssd_deploy.verification.rules import Code
 
 
 def graph(**weights):
@@ -29,8 +29,8 @@ def half(data=ROUNDED):
     return Weight("weight", data, Storage.FLOAT16)
 
 
-def weights_of(twin, name="conv"):
-    layer = next(layer for layer in twin.graph.layers if layer.name == name)
+def weights_of(found, name="conv"):
+    layer = next(layer for layer in found.graph.layers if layer.name == name)
     return layer.weights[0]
 
 
@@ -41,19 +41,19 @@ def changed(data, index, value):
 
 
 def test_rounded_weights_get_their_full_precision_back():
-    twin = with_full_precision(graph(conv=half()), graph(conv=full()))
+    found = full_precision_graph(graph(conv=half()), graph(conv=full()))
 
-    assert twin.reasons == ()
-    assert (twin.weights, twin.numbers) == (1, 6)
-    assert weights_of(twin).storage is Storage.FLOAT32
-    np.testing.assert_array_equal(weights_of(twin).data, FULL)
+    assert found.reasons == ()
+    assert (found.weights, found.numbers) == (1, 6)
+    assert weights_of(found).storage is Storage.FLOAT32
+    np.testing.assert_array_equal(weights_of(found).data, FULL)
     assert not np.array_equal(FULL, ROUNDED)
 
 
 def test_full_weights_must_be_equal_to_the_last_bit():
     shipped = changed(FULL, 4, np.nextafter(FULL[4], np.float32(9)))
 
-    (reason,) = with_full_precision(graph(conv=full(shipped)), graph(conv=full())).reasons
+    (reason,) = full_precision_graph(graph(conv=full(shipped)), graph(conv=full())).reasons
 
     assert reason.code is Code.WEIGHTS_DIFFER
     assert "Convolution 'conv', weight: 1 of 6 stored numbers" in reason.text
@@ -63,48 +63,50 @@ def test_full_weights_must_be_equal_to_the_last_bit():
 def test_a_weight_that_does_not_correspond_stays_as_shipped():
     shipped = changed(ROUNDED, 1, 0.5)
 
-    twin = with_full_precision(
+    found = full_precision_graph(
         graph(conv=half(shipped), other=half()), graph(conv=full(), other=full())
     )
 
-    assert [reason.code for reason in twin.reasons] == [Code.WEIGHTS_DIFFER]
-    np.testing.assert_array_equal(weights_of(twin).data, shipped)
-    np.testing.assert_array_equal(weights_of(twin, "other").data, FULL)
+    assert [reason.code for reason in found.reasons] == [Code.WEIGHTS_DIFFER]
+    np.testing.assert_array_equal(weights_of(found).data, shipped)
+    np.testing.assert_array_equal(weights_of(found, "other").data, FULL)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
 def test_a_weight_that_is_no_number_has_its_own_code(odd):
-    twin = with_full_precision(graph(conv=half(changed(ROUNDED, 2, odd))), graph(conv=full()))
+    found = full_precision_graph(graph(conv=half(changed(ROUNDED, 2, odd))), graph(conv=full()))
 
-    assert [reason.code for reason in twin.reasons] == [Code.NOT_FINITE]
+    assert [reason.code for reason in found.reasons] == [Code.NOT_FINITE]
 
 
 def test_weights_made_for_the_other_channel_order_are_recognised():
     reversed_channels = ROUNDED.reshape(2, 3)[:, ::-1].ravel()
 
-    (reason,) = with_full_precision(graph(conv=half(reversed_channels)), graph(conv=full())).reasons
+    (reason,) = full_precision_graph(
+        graph(conv=half(reversed_channels)), graph(conv=full())
+    ).reasons
 
     assert reason.code is Code.CHANNELS_REVERSED
     assert "reverse order" in reason.text
 
 
 def test_a_layer_that_body_onnx_does_not_have_is_named():
-    (reason,) = with_full_precision(graph(other=half()), graph(conv=full())).reasons
+    (reason,) = full_precision_graph(graph(other=half()), graph(conv=full())).reasons
 
-    assert "'other', weight: 6 numbers, nothing in what body.onnx gives" in reason.text
+    assert "'other', weight: 6 numbers, nothing in body.onnx" in reason.text
 
 
 def test_another_size_is_named():
-    (reason,) = with_full_precision(graph(conv=half(ROUNDED[:3])), graph(conv=full())).reasons
+    (reason,) = full_precision_graph(graph(conv=half(ROUNDED[:3])), graph(conv=full())).reasons
 
-    assert "3 numbers, 6 numbers in what" in reason.text
+    assert "3 numbers, 6 numbers in body.onnx" in reason.text
 
 
 def test_many_differences_are_named_in_part_and_counted_whole():
     names = [f"conv{i}" for i in range(9)]
     shipped = graph(**{name: half(ROUNDED + 1) for name in names})
 
-    reasons = with_full_precision(shipped, graph(**{name: full() for name in names})).reasons
+    reasons = full_precision_graph(shipped, graph(**{name: full() for name in names})).reasons
 
     assert len(reasons) == 6
-    assert reasons[-1].text == "and 4 more weight blobs are not body.onnx's"
+    assert reasons[-1].text == "and 4 more weight blobs differ from body.onnx"

@@ -19,9 +19,8 @@ from mbv3ssd_deploy.ncnn_graph.param_text import render_param
 from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn
 from mbv3ssd_deploy.onnx_body.body import read_body
 from mbv3ssd_deploy.verification.ncnn_files import read_files
-from mbv3ssd_deploy.verification.reasons import Code
 from mbv3ssd_deploy.verification.report import Status, Verdict
-from mbv3ssd_deploy.verification.rules import Check
+from mbv3ssd_deploy.verification.rules import Check, Code
 
 CLASSES = 4
 DIAGNOSES = {
@@ -112,7 +111,7 @@ def test_two_classes_exchanged(workbench):
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.CLASSES_EXCHANGED)
     text = " ".join(reason.text for reason in report.reasons)
-    assert "scores of 'class_3' stand in the place of 'class_1'" in text
+    assert "scores of 'class_3' are in the place of 'class_1'" in text
 
 
 def test_two_classes_exchanged_in_the_onnx_file(workbench):
@@ -317,7 +316,7 @@ def test_a_missing_output(workbench, blob):
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.OUTPUT_MISSING)
-    assert any(f"there is no blob {blob}" in reason.text for reason in report.reasons)
+    assert any(f"the blob {blob} is missing" in reason.text for reason in report.reasons)
 
 
 def test_a_weight_file_with_more_than_its_weights(workbench):
