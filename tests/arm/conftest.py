@@ -1,7 +1,7 @@
 import cpp_build
 import pytest
+from bundle_folder import build_bundle_folder
 from emulated_arm import Arm
-from workbench import build_workbench
 
 
 @pytest.fixture(scope="session")
@@ -19,4 +19,4 @@ def older_arm():
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
     """Two of its stride-2 depthwise convolutions are 22 and 11 wide: 2 and 3 left over 4."""
-    return build_workbench(tmp_path_factory.mktemp("arm"), image_size=(88, 88))
+    return build_bundle_folder(tmp_path_factory.mktemp("arm"), image_size=(88, 88))

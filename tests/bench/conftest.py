@@ -1,14 +1,14 @@
 """A finished tiny bundle, and rows as a measurement reports them."""
 
 import pytest
-from workbench import build_workbench
+from bundle_folder import build_bundle_folder
 
 from mbv3ssd_deploy.bench.report import Ratio, RowReport
 
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    return build_workbench(tmp_path_factory.mktemp("bench"))
+    return build_bundle_folder(tmp_path_factory.mktemp("bench"))
 
 
 @pytest.fixture

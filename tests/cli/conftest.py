@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bundle_folder import build_bundle_folder
 from click.testing import CliRunner
-from workbench import build_workbench
 
 from mbv3ssd_deploy.cli.main import cli
 
@@ -47,7 +47,7 @@ main()
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    bench = build_workbench(tmp_path_factory.mktemp("cli"))
+    bench = build_bundle_folder(tmp_path_factory.mktemp("cli"))
     images = bench.folder / "images"
     images.mkdir()
     for path in bench.images:

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from twin_detectors import found_dataset, write_yolo
+from perfect_detectors import found_dataset, write_yolo
 
 from mbv3ssd_deploy.pipeline import export_checkpoint
 from mbv3ssd_deploy.runtimes.open_model import MODELS

@@ -9,8 +9,8 @@ import tarfile
 
 import cpp_build
 import pytest
+from bundle_folder import build_bundle_folder
 from example_bundle import Place
-from workbench import build_workbench
 
 from mbv3ssd_deploy.device.contract import render_contract
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
@@ -164,7 +164,7 @@ def place(programs, tmp_path_factory):
     def run_program(name, *words):
         return cpp_build.run(str(programs / name), *words)
 
-    return Place(build_workbench(tmp_path_factory.mktemp("examples")), run_program)
+    return Place(build_bundle_folder(tmp_path_factory.mktemp("examples")), run_program)
 
 
 @pytest.mark.slow

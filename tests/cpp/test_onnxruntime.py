@@ -5,8 +5,8 @@ import subprocess
 
 import cpp_build
 import pytest
+from bundle_folder import build_bundle_folder
 from example_bundle import Place
-from workbench import build_workbench
 
 from mbv3ssd_deploy.core.detections import detections_from_heads
 from mbv3ssd_deploy.device.contract import render_contract
@@ -25,7 +25,7 @@ def place(program, tmp_path_factory):
     def run_program(*words):
         return cpp_build.run(str(program), *words)
 
-    return Place(build_workbench(tmp_path_factory.mktemp("examples")), run_program)
+    return Place(build_bundle_folder(tmp_path_factory.mktemp("examples")), run_program)
 
 
 def test_the_body_and_the_library_find_what_python_finds(place):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import selftests
 from builders import tiny_net, tiny_spec
-from workbench import build_workbench, edit_layers
+from bundle_folder import build_bundle_folder, edit_layers
 
 from mbv3ssd_deploy.bundle.bundle import read_bundle
 from mbv3ssd_deploy.checkpoint.native_file import write_native
@@ -32,7 +32,7 @@ CHECKED = set(ROWS) - {"times"}
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return build_workbench(tmp_path_factory.mktemp("selftest"))
+    return build_bundle_folder(tmp_path_factory.mktemp("selftest"))
 
 
 @pytest.fixture(scope="module")

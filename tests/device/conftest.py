@@ -1,9 +1,9 @@
 """One good bundle with ncnn files for all tests of this folder."""
 
 import pytest
-from workbench import build_workbench
+from bundle_folder import build_bundle_folder
 
 
 @pytest.fixture(scope="session")
-def workbench(tmp_path_factory):
-    return build_workbench(tmp_path_factory.mktemp("device"))
+def bundle_folder(tmp_path_factory):
+    return build_bundle_folder(tmp_path_factory.mktemp("device"))

@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from workbench import edit_layers
+from bundle_folder import edit_layers
 from zoo import REPOSITORY
 
 from mbv3ssd_deploy.bundle.bundle import read_bundle, write_ncnn
@@ -39,12 +39,12 @@ def contents(packed):
 
 
 @pytest.fixture(scope="module")
-def packed(workbench):
-    return build_package(workbench.good(), Target.RPI, workbench.folder)
+def packed(bundle_folder):
+    return build_package(bundle_folder.good(), Target.RPI, bundle_folder.folder)
 
 
-def test_a_package_holds_the_model_the_pictures_and_the_sources(packed, workbench):
-    bundle = workbench.good()
+def test_a_package_holds_the_model_the_pictures_and_the_sources(packed, bundle_folder):
+    bundle = bundle_folder.good()
     inside = contents(packed)
     root = packed.name
 
@@ -53,7 +53,7 @@ def test_a_package_holds_the_model_the_pictures_and_the_sources(packed, workbenc
     assert inside[f"{root}/model/model.ncnn.param"] == bundle.param_path.read_bytes()
     assert inside[f"{root}/model/model.mbv3c"] == render_contract(bundle.spec)
     assert inside[f"{root}/LICENSE"] == (REPOSITORY / "LICENSE").read_bytes()
-    for index, path in enumerate(workbench.images):
+    for index, path in enumerate(bundle_folder.images):
         pixels = read_image(path).tobytes()
         assert inside[f"{root}/model/image_{index}.ppm"] == b"P6\n160 120\n255\n" + pixels
     for needed in (
@@ -74,11 +74,11 @@ def test_a_package_holds_the_model_the_pictures_and_the_sources(packed, workbenc
     assert packed.boxes > 20
 
 
-def test_the_same_bundle_gives_the_same_bytes(packed, workbench):
-    again = build_package(workbench.good(), Target.RPI, workbench.folder)
+def test_the_same_bundle_gives_the_same_bytes(packed, bundle_folder):
+    again = build_package(bundle_folder.good(), Target.RPI, bundle_folder.folder)
 
     assert again.data == packed.data
-    assert build_package(workbench.good(), Target.SRC, workbench.folder).data != packed.data
+    assert build_package(bundle_folder.good(), Target.SRC, bundle_folder.folder).data != packed.data
 
 
 def test_only_scripts_are_executable(packed):
@@ -91,8 +91,8 @@ def test_only_scripts_are_executable(packed):
 
 
 @pytest.mark.parametrize("target", Target)
-def test_the_readme_shows_the_build_for_the_target(workbench, target):
-    packed = build_package(workbench.good(), target, workbench.images[0])
+def test_the_readme_shows_the_build_for_the_target(bundle_folder, target):
+    packed = build_package(bundle_folder.good(), target, bundle_folder.images[0])
     page = contents(packed)[f"{packed.name}/README.md"].decode()
 
     script = {
@@ -109,23 +109,23 @@ def test_the_readme_shows_the_build_for_the_target(workbench, target):
     assert named <= set(contents(packed))
 
 
-def test_rendered_scenes_are_taken_where_no_images_are_given(workbench):
-    packed = build_package(workbench.good(), Target.SRC)
+def test_rendered_scenes_are_taken_where_no_images_are_given(bundle_folder):
+    packed = build_package(bundle_folder.good(), Target.SRC)
 
     pictures = [data for name, data in contents(packed).items() if name.endswith(".ppm")]
     assert [data[:15] for data in pictures] == [b"P6\n480 360\n255\n"] * 3
 
 
-def test_a_bundle_without_ncnn_files_is_an_error(workbench):
-    bundle = workbench.good()
+def test_a_bundle_without_ncnn_files_is_an_error(bundle_folder):
+    bundle = bundle_folder.good()
     manifest = dataclasses.replace(bundle.manifest, ncnn=None)
 
     with pytest.raises(BundleError, match="no ncnn files yet"):
         build_package(dataclasses.replace(bundle, manifest=manifest), Target.SRC)
 
 
-def test_files_that_are_not_those_of_the_body_are_refused(workbench):
-    bundle = workbench.copy("other_weights")
+def test_files_that_are_not_those_of_the_body_are_refused(bundle_folder):
+    bundle = bundle_folder.copy("other_weights")
 
     def grow(layer):
         weights = [dataclasses.replace(w, data=w.data * 1.1) for w in layer.weights[:1]]
@@ -139,8 +139,8 @@ def test_files_that_are_not_those_of_the_body_are_refused(workbench):
         build_package(read_bundle(bundle.directory), Target.SRC)
 
 
-def test_a_detector_that_finds_nothing_is_an_error(workbench):
-    bundle = workbench.good()
+def test_a_detector_that_finds_nothing_is_an_error(bundle_folder):
+    bundle = bundle_folder.good()
     spec = bundle.spec
     blind = dataclasses.replace(spec, decode=dataclasses.replace(spec.decode, score_threshold=1.0))
     record = dataclasses.replace(bundle.manifest.ncnn, outputs=Outputs.CONCAT)
@@ -150,11 +150,11 @@ def test_a_detector_that_finds_nothing_is_an_error(workbench):
         build_package(dataclasses.replace(bundle, manifest=manifest), Target.SRC)
 
 
-def test_missing_sources_are_an_error(workbench, monkeypatch, tmp_path):
+def test_missing_sources_are_an_error(bundle_folder, monkeypatch, tmp_path):
     monkeypatch.setattr(package, "_ROOT", tmp_path / "site-packages" / "mbv3ssd_deploy")
 
     with pytest.raises(RuntimeUnavailableError, match="not installed with this package") as caught:
-        build_package(workbench.good(), Target.SRC)
+        build_package(bundle_folder.good(), Target.SRC)
 
     assert caught.value.exit_code == 4
 
@@ -214,8 +214,8 @@ def test_the_cut_of_a_full_list_is_its_worst_score():
     assert golden_boxes(found, 0.1, None).cut == 0.1
 
 
-def test_the_golden_file_follows_its_page(workbench):
-    spec = workbench.good().spec
+def test_the_golden_file_follows_its_page(bundle_folder):
+    spec = bundle_folder.good().spec
     size = spec.input.width * spec.input.height
     found = Detections(np.array([[1, 2, 3, 4]]), np.array([0.5]), np.array([2]))
     image = GoldenImage(

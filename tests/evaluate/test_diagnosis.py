@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twin_detectors import Twin, scene_dataset, scene_spec
+from perfect_detectors import PerfectDetector, scene_dataset, scene_spec
 
 from mbv3ssd_deploy.core.average_precision import Protocol
 from mbv3ssd_deploy.evaluate.diagnosis import with_diagnosis
@@ -39,7 +39,7 @@ def rolled(first, step):
     ],
 )
 def test_labels_that_are_off_are_named(scenes, change, words):
-    (said,) = diagnosis(scenes, Twin(scenes, scene_spec(), change=change).subject())
+    (said,) = diagnosis(scenes, PerfectDetector(scenes, scene_spec(), change=change).opened())
 
     assert words in said
     assert "rises from 0.0" in said
@@ -47,26 +47,26 @@ def test_labels_that_are_off_are_named(scenes, change, words):
 
 
 def test_labels_that_are_off_are_named_where_some_objects_are_found_by_luck(scenes):
-    twin = Twin(scenes, scene_spec(), change=rolled(1, 1))
+    detector = PerfectDetector(scenes, scene_spec(), change=rolled(1, 1))
     lucky = replace(scenes, samples=scenes.samples[2:3])
-    twin.known |= Twin(lucky, scene_spec()).known
+    detector.known |= PerfectDetector(lucky, scene_spec()).known
 
-    (said,) = diagnosis(scenes, twin.subject())
+    (said,) = diagnosis(scenes, detector.opened())
 
     assert "mAP is low (0.0" in said or "mAP is low (0.1" in said
     assert "when every label is moved down by one" in said
 
 
 def test_a_weak_detector_is_not_told_what_would_not_help(scenes):
-    twin = Twin(replace(scenes, samples=scenes.samples[:1]), scene_spec())
-    report = evaluate(scenes, scene_spec(), [twin.subject()], protocol=Protocol.VOC_AREA)
+    detector = PerfectDetector(replace(scenes, samples=scenes.samples[:1]), scene_spec())
+    report = evaluate(scenes, scene_spec(), [detector.opened()], protocol=Protocol.VOC_AREA)
 
     assert 0.05 < report.reference.ap.mean < 0.15
-    assert with_diagnosis(report, scenes, scene_spec(), [twin.subject()]).diagnosis == ()
+    assert with_diagnosis(report, scenes, scene_spec(), [detector.opened()]).diagnosis == ()
 
 
 def test_exchanged_colours_are_named(scenes):
-    (said,) = diagnosis(scenes, Twin(scenes, scene_spec(), colours=-1).subject())
+    (said,) = diagnosis(scenes, PerfectDetector(scenes, scene_spec(), colours=-1).opened())
 
     assert "when red and blue are exchanged" in said
     assert "--bgr" in said
@@ -75,10 +75,10 @@ def test_exchanged_colours_are_named(scenes):
 def test_cures_that_are_nearly_as_good_are_all_named(scenes):
     # knows half of the images by labels that are off, and the other half by exchanged colours
     halves = [replace(scenes, samples=scenes.samples[first::2]) for first in (0, 1)]
-    twin = Twin(halves[0], scene_spec(), change=rolled(1, 1))
-    twin.known |= Twin(halves[1], scene_spec(), colours=-1).known
+    detector = PerfectDetector(halves[0], scene_spec(), change=rolled(1, 1))
+    detector.known |= PerfectDetector(halves[1], scene_spec(), colours=-1).known
 
-    (said,) = diagnosis(scenes, twin.subject())
+    (said,) = diagnosis(scenes, detector.opened())
 
     assert "when every label is moved down by one" in said
     assert ", or to 0." in said
@@ -86,9 +86,11 @@ def test_cures_that_are_nearly_as_good_are_all_named(scenes):
 
 
 def test_where_nothing_helps_nothing_is_promised(scenes):
-    blind = Twin(replace(scenes, samples=scenes.samples[:1]), scene_spec(), change=shuffled)
+    blind = PerfectDetector(
+        replace(scenes, samples=scenes.samples[:1]), scene_spec(), change=shuffled
+    )
 
-    (said,) = diagnosis(scenes, blind.subject())
+    (said,) = diagnosis(scenes, blind.opened())
 
     assert "mAP is near zero (0.0" in said
     assert "neither" in said
@@ -99,12 +101,12 @@ def shuffled(loc, conf):
 
 
 def test_a_good_detector_is_left_alone(scenes):
-    assert diagnosis(scenes, Twin(scenes, scene_spec()).subject()) == ()
+    assert diagnosis(scenes, PerfectDetector(scenes, scene_spec()).opened()) == ()
 
 
 def test_only_the_runtime_that_fails_is_explained(scenes):
-    good = Twin(scenes, scene_spec()).subject("torch")
-    bad = Twin(scenes, scene_spec(), change=rolled(1, 1)).subject("ncnn")
+    good = PerfectDetector(scenes, scene_spec()).opened("torch")
+    bad = PerfectDetector(scenes, scene_spec(), change=rolled(1, 1)).opened("ncnn")
 
     (said,) = diagnosis(scenes, good, bad)
 
@@ -112,8 +114,11 @@ def test_only_the_runtime_that_fails_is_explained(scenes):
 
 
 def test_where_all_fail_the_reference_speaks_for_them(scenes):
-    twins = [Twin(scenes, scene_spec(), change=rolled(1, 1)).subject(n) for n in ("torch", "onnx")]
+    detectors = [
+        PerfectDetector(scenes, scene_spec(), change=rolled(1, 1)).opened(n)
+        for n in ("torch", "onnx")
+    ]
 
-    (said,) = diagnosis(scenes, *twins)
+    (said,) = diagnosis(scenes, *detectors)
 
     assert said.startswith("torch:")

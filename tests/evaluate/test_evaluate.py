@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from twin_detectors import Twin, scene_dataset, scene_spec
+from perfect_detectors import PerfectDetector, scene_dataset, scene_spec
 
 from mbv3ssd_deploy.core.average_precision import Protocol, average_precision
 from mbv3ssd_deploy.core.spec import BoxEdges
@@ -36,7 +36,7 @@ def half_blind(loc, conf):
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_a_detector_that_knows_the_answers_is_perfect(scenes, protocol):
-    report = judged(scenes, Twin(scenes, scene_spec()).subject(), protocol=protocol)
+    report = judged(scenes, PerfectDetector(scenes, scene_spec()).opened(), protocol=protocol)
 
     assert report.reference.ap.mean == pytest.approx(1.0, abs=1e-12)
     assert report.images == len(scenes)
@@ -47,9 +47,9 @@ def test_a_detector_that_knows_the_answers_is_perfect(scenes, protocol):
 
 def test_drops_are_points_below_pytorch_wherever_it_stands(scenes):
     spec = scene_spec()
-    worse = Twin(scenes, spec, change=half_blind).subject("onnx")
+    worse = PerfectDetector(scenes, spec, change=half_blind).opened("onnx")
 
-    report = judged(scenes, worse, Twin(scenes, spec).subject("torch"))
+    report = judged(scenes, worse, PerfectDetector(scenes, spec).opened("torch"))
 
     assert report.reference.name == "torch"
     assert report.drop(report.reference) == 0.0
@@ -60,21 +60,21 @@ def test_drops_are_points_below_pytorch_wherever_it_stands(scenes):
 
 
 def test_the_first_runtime_is_the_reference_where_pytorch_is_not(scenes):
-    report = judged(scenes, Twin(scenes, scene_spec()).subject("onnx"))
+    report = judged(scenes, PerfectDetector(scenes, scene_spec()).opened("onnx"))
 
     assert report.reference.name == "onnx"
 
 
 def test_images_pass_a_few_at_a_time_and_once(scenes, monkeypatch):
     monkeypatch.setattr(evaluate_module, "CHUNK", 4)
-    twin, told = Twin(scenes, scene_spec()), []
+    detector, steps = PerfectDetector(scenes, scene_spec()), []
 
-    judged(scenes, twin.subject(), progress=lambda *step: told.append(step))
+    judged(scenes, detector.opened(), progress=lambda *step: steps.append(step))
 
-    assert twin.calls == [4, 2]
-    assert told[0] == ("evaluate", 0, 6)
-    assert told[-1] == ("evaluate", 6, 6)
-    assert ("evaluate", 4, 6) in told
+    assert detector.calls == [4, 2]
+    assert steps[0] == ("evaluate", 0, 6)
+    assert steps[-1] == ("evaluate", 6, 6)
+    assert ("evaluate", 4, 6) in steps
 
 
 def test_boxes_are_judged_in_pixels_of_the_annotation(scenes):
@@ -85,7 +85,7 @@ def test_boxes_are_judged_in_pixels_of_the_annotation(scenes):
 
     large = replace(scenes, samples=tuple(map(doubled, scenes.samples)))
 
-    report = judged(large, Twin(scenes, scene_spec()).subject(), protocol=Protocol.COCO)
+    report = judged(large, PerfectDetector(scenes, scene_spec()).opened(), protocol=Protocol.COCO)
 
     assert report.reference.ap.mean == pytest.approx(1.0, abs=1e-12)
     assert report.reference.ap.by_size.keys() == {"small", "medium", "large"}
@@ -96,7 +96,9 @@ def test_the_last_pixel_inside_is_not_where_a_box_ends(scenes):
     spec = scene_spec()
     inclusive = replace(spec, decode=replace(spec.decode, box_edges=BoxEdges.INCLUSIVE))
 
-    report = judged(scenes, Twin(scenes, spec).subject(), spec=inclusive, protocol=Protocol.COCO)
+    report = judged(
+        scenes, PerfectDetector(scenes, spec).opened(), spec=inclusive, protocol=Protocol.COCO
+    )
 
     assert report.reference.ap.by_iou[0.95] == pytest.approx(1.0, abs=1e-12)
 
@@ -104,9 +106,9 @@ def test_the_last_pixel_inside_is_not_where_a_box_ends(scenes):
 def test_unsure_boxes_belong_to_the_curve_whatever_the_family_shows(scenes):
     spec = scene_spec()
     shy = replace(spec, decode=replace(spec.decode, score_threshold=0.9))
-    unsure = Twin(scenes, spec, change=lambda loc, conf: (loc, conf / 12.0 * 2.0))
+    unsure = PerfectDetector(scenes, spec, change=lambda loc, conf: (loc, conf / 12.0 * 2.0))
 
-    report = judged(scenes, unsure.subject(), spec=shy)
+    report = judged(scenes, unsure.opened(), spec=shy)
 
     assert report.score_threshold == 0.01
     assert report.reference.ap.mean > 0.9
@@ -116,16 +118,16 @@ def test_a_family_with_a_lower_threshold_keeps_it(scenes):
     spec = scene_spec()
     low = replace(spec, decode=replace(spec.decode, score_threshold=0.001))
 
-    assert judged(scenes, Twin(scenes, spec).subject(), spec=low).score_threshold == 0.001
+    assert judged(scenes, PerfectDetector(scenes, spec).opened(), spec=low).score_threshold == 0.001
 
 
 def test_deployed_boxes_are_judged_beside_the_heads(scenes):
-    twin = Twin(scenes, scene_spec())
+    detector = PerfectDetector(scenes, scene_spec())
     reading = evaluate_module.reading_of(scene_spec(), scenes)
 
     class OneBox:
         def run(self, inputs):
-            return one_box(twin.run(inputs))
+            return one_box(detector.run(inputs))
 
     def one_box(seen):
         found = [
@@ -148,7 +150,8 @@ def test_a_broken_image_is_left_out_with_its_objects(scenes, tmp_path):
     broken.write_bytes(b"no image")
     bad = replace(scenes.samples[0], image_path=broken)
     report = judged(
-        replace(scenes, samples=(bad, *scenes.samples[1:])), Twin(scenes, scene_spec()).subject()
+        replace(scenes, samples=(bad, *scenes.samples[1:])),
+        PerfectDetector(scenes, scene_spec()).opened(),
     )
 
     assert report.images == len(scenes) - 1
@@ -157,20 +160,20 @@ def test_a_broken_image_is_left_out_with_its_objects(scenes, tmp_path):
 
 
 def test_nothing_to_judge_is_refused(scenes, tmp_path):
-    twin = Twin(scenes, scene_spec()).subject()
+    detector = PerfectDetector(scenes, scene_spec()).opened()
     gone = replace(scenes.samples[0], image_path=tmp_path / "gone.png")
     empty = replace(scenes.samples[0], truth=truth_from_boxes([], []))
 
     with pytest.raises(DatasetError, match="none of the images could be read"):
-        judged(replace(scenes, samples=(gone,)), twin)
+        judged(replace(scenes, samples=(gone,)), detector)
     with pytest.raises(DatasetError, match="1 images hold no object that counts"):
-        judged(replace(scenes, samples=(empty,)), twin)
+        judged(replace(scenes, samples=(empty,)), detector)
     with pytest.raises(ValueError, match="no runtime"):
         judged(scenes)
 
 
 def test_heads_of_another_model_are_refused(scenes):
-    other = Twin(scenes, scene_spec()).subject()
+    other = PerfectDetector(scenes, scene_spec()).opened()
     fewer = scene_spec((*scene_spec().class_names, "one more"))
 
     with pytest.raises(FormatError, match="heads are not those of its record"):
@@ -181,9 +184,9 @@ def test_a_permutation_of_the_classes_changes_nothing(scenes):
     names = scenes.class_names
     order = [0, *reversed(range(1, len(names)))]
     spec = scene_spec([names[i] for i in order])
-    twin = Twin(scenes, scene_spec(), change=lambda loc, conf: (loc, conf[:, order]))
+    detector = PerfectDetector(scenes, scene_spec(), change=lambda loc, conf: (loc, conf[:, order]))
 
-    report = judged(scenes, twin.subject(), spec=spec)
+    report = judged(scenes, detector.opened(), spec=spec)
 
     assert report.reference.ap.mean == pytest.approx(1.0)
     assert report.notices == ()
@@ -193,7 +196,7 @@ def test_json_has_null_for_what_is_not_defined(scenes):
     absent = (*scenes.class_names, "unicorn")
     data = Dataset(scenes.name, absent, scenes.samples)
 
-    report = judged(data, Twin(scenes, scene_spec()).subject())
+    report = judged(data, PerfectDetector(scenes, scene_spec()).opened())
     plain = json.loads(json.dumps(json_from_report(report), allow_nan=False))
 
     assert plain["metric"] == "voc"
@@ -205,20 +208,20 @@ def test_json_has_null_for_what_is_not_defined(scenes):
 
 
 def test_curves_are_a_picture(scenes):
-    report = judged(scenes, Twin(scenes, scene_spec()).subject())
+    report = judged(scenes, PerfectDetector(scenes, scene_spec()).opened())
 
     assert render_report_curves(report).startswith(b"\x89PNG")
 
 
 def test_it_is_the_metric_of_core(scenes):
-    twin = Twin(scenes, scene_spec(), change=half_blind)
-    report = judged(scenes, twin.subject())
+    detector = PerfectDetector(scenes, scene_spec(), change=half_blind)
+    report = judged(scenes, detector.opened())
     reading = evaluate_module.reading_of(scene_spec(), scenes)
-    inputs = np.stack([np.frombuffer(key, np.float32).reshape(3, 96, 96) for key in twin.known])
-    seen = twin.run(inputs)
+    inputs = np.stack([np.frombuffer(key, np.float32).reshape(3, 96, 96) for key in detector.known])
+    output = detector.run(inputs)
     found = [
         reading.detections(loc, conf, sample)
-        for loc, conf, sample in zip(seen.loc, seen.conf, scenes.samples, strict=True)
+        for loc, conf, sample in zip(output.loc, output.conf, scenes.samples, strict=True)
     ]
     truths = [sample.truth for sample in scenes.samples]
 

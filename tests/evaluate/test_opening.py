@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 from builders import tiny_input
+from bundle_folder import build_bundle_folder
+from perfect_detectors import found_dataset
 from pycocotools_judge import assert_as_pycocotools
-from twin_detectors import found_dataset
-from workbench import build_workbench
 
 from mbv3ssd_deploy.checkpoint.load import LoadOptions
 from mbv3ssd_deploy.core.average_precision import Protocol
@@ -23,7 +23,7 @@ CPU = ("torch", "onnx", "ncnn", "ncnn-fp16", "ncnn-bf16")
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return build_workbench(tmp_path_factory.mktemp("opening"))
+    return build_bundle_folder(tmp_path_factory.mktemp("opening"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from workbench import Workbench
+from bundle_folder import BundleFolder
 
 from mbv3ssd_deploy.bundle.bundle import read_bundle
 from mbv3ssd_deploy.core.detections import detections_from_heads, scaled
@@ -21,7 +21,7 @@ from mbv3ssd_deploy.runtimes.ncnn_model import NcnnModel
 class Place:
     """A bundle, one image of it, and `run_program(name, *words)`, which returns its output."""
 
-    bench: Workbench
+    bench: BundleFolder
     run_program: Callable[..., str]
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
-from workbench import edit_layers, with_contract
+from bundle_folder import edit_layers, with_contract
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.core.spec import ChannelOrder
@@ -62,8 +62,8 @@ def changed_weight(layer, role, change):
     return replace(layer, weights=weights)
 
 
-def test_the_good_bundle_passes(workbench):
-    report = workbench.verify(workbench.good())
+def test_the_good_bundle_passes(bundle_folder):
+    report = bundle_folder.verify(bundle_folder.good())
 
     assert (report.verdict, report.exit_code, report.reasons) == (Verdict.PASS, 0, ())
     ran = {row.check for row in report.rows if row.status is Status.PASS}
@@ -77,23 +77,23 @@ def test_the_good_bundle_passes(workbench):
     }
 
 
-def test_a_transposed_head(workbench):
-    bundle = workbench.copy("transposed")
+def test_a_transposed_head(bundle_folder):
+    bundle = bundle_folder.copy("transposed")
 
     def without_permute(layer):
         first = layer.type == "Permute" and layer.name == "head/regression_head/Transpose"
         return replace(layer, params={"order_type": 0}) if first else layer
 
     edit_layers(bundle, without_permute)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.HEAD_TRANSPOSED)
     assert any("loc of level 0" in reason.text for reason in report.reasons)
 
 
-def test_two_classes_exchanged(workbench):
-    bundle = workbench.copy("exchanged")
+def test_two_classes_exchanged(bundle_folder):
+    bundle = bundle_folder.copy("exchanged")
     order = [0, 3, 2, 1]
 
     def exchange(values):
@@ -107,7 +107,7 @@ def test_two_classes_exchanged(workbench):
         return changed_weight(changed_weight(layer, "weight", exchange), "bias", exchange)
 
     edit_layers(bundle, exchanged)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.CLASSES_EXCHANGED)
@@ -115,8 +115,8 @@ def test_two_classes_exchanged(workbench):
     assert "scores of 'class_3' are in the place of 'class_1'" in text
 
 
-def test_two_classes_exchanged_in_the_onnx_file(workbench):
-    bundle = workbench.copy("exchanged-onnx")
+def test_two_classes_exchanged_in_the_onnx_file(bundle_folder):
+    bundle = bundle_folder.copy("exchanged-onnx")
     model = onnx.load(bundle.body_path)
     order = [0, 2, 1, 3]
     for tensor in model.graph.initializer:
@@ -127,7 +127,7 @@ def test_two_classes_exchanged_in_the_onnx_file(workbench):
             tensor.CopyFrom(fresh)
     onnx.save(model, bundle.body_path)
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     # without a counterpart the ncnn weights stay as shipped, in halves
     assert failed(report) == {Check.ONNX_CPU, Check.NCNN_WEIGHTS, Check.NCNN_EXACT}
@@ -152,8 +152,8 @@ def one_layer_a_hundredth_too_strong(values):
     "mistake",
     [one_channel_up, two_priors_of_a_cell_exchanged, one_layer_a_hundredth_too_strong],
 )
-def test_a_head_of_the_onnx_file_that_is_a_little_wrong(workbench, mistake):
-    bundle = workbench.copy("head-onnx")
+def test_a_head_of_the_onnx_file_that_is_a_little_wrong(bundle_folder, mistake):
+    bundle = bundle_folder.copy("head-onnx")
     model = onnx.load(bundle.body_path)
     for tensor in model.graph.initializer:
         if "classification_head.module_list.0" in tensor.name and tensor.dims[0] == 24:
@@ -162,14 +162,14 @@ def test_a_head_of_the_onnx_file_that_is_a_little_wrong(workbench, mistake):
             tensor.CopyFrom(onnx.numpy_helper.from_array(wrong, tensor.name))
     onnx.save(model, bundle.body_path)
 
-    report = workbench.verify(bundle, limit=1)
+    report = bundle_folder.verify(bundle, limit=1)
 
     assert Check.ONNX_CPU in failed(report)
     assert Code.HEADS_DIFFER in codes(report, Check.ONNX_CPU)
 
 
-def test_one_prior_level_off(workbench):
-    bundle = workbench.copy("priors")
+def test_one_prior_level_off(bundle_folder):
+    bundle = bundle_folder.copy("priors")
 
     def shifted(layer):
         if layer.name != "mbox_priorbox_1":
@@ -177,7 +177,7 @@ def test_one_prior_level_off(workbench):
         return replace(layer, params=dict(layer.params) | {"offset": 0.45})
 
     edit_layers(bundle, shifted)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert only_diagnosis(report, Code.PRIORS_DIFFER)
     assert Check.NCNN_PRIORS in failed(report)
@@ -188,8 +188,8 @@ def test_one_prior_level_off(workbench):
     assert Code.HEADS_DIFFER not in codes(report)
 
 
-def test_one_weight_that_is_not_a_number(workbench):
-    bundle = workbench.copy("nan")
+def test_one_weight_that_is_not_a_number(bundle_folder):
+    bundle = bundle_folder.copy("nan")
     name = "head/classification_head/module_list.1/module_list.1.1/Conv"
     graph = read_ncnn(bundle.param_path, bundle.bin_path)
     (layer,) = (layer for layer in graph.layers if layer.name == name)
@@ -202,7 +202,7 @@ def test_one_weight_that_is_not_a_number(workbench):
     )
     bundle.bin_path.write_bytes(poisoned)
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert codes(report, Check.NCNN_EXACT) & DIAGNOSES == {Code.NOT_FINITE}
@@ -211,8 +211,8 @@ def test_one_weight_that_is_not_a_number(workbench):
     assert any(f"{name!r}: weight has 1 numbers that are NaN" in r.text for r in report.reasons)
 
 
-def test_a_network_made_for_bgr(workbench):
-    bundle = workbench.copy("bgr")
+def test_a_network_made_for_bgr(bundle_folder):
+    bundle = bundle_folder.copy("bgr")
 
     def reversed_input(layer):
         def reverse(values):
@@ -222,17 +222,17 @@ def test_a_network_made_for_bgr(workbench):
         return changed_weight(layer, "weight", reverse) if "input" in layer.inputs else layer
 
     edit_layers(bundle, reversed_input)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.CHANNELS_REVERSED)
 
 
-def test_a_contract_that_says_bgr(workbench):
-    bundle = workbench.copy("bgr-contract")
+def test_a_contract_that_says_bgr(bundle_folder):
+    bundle = bundle_folder.copy("bgr-contract")
     wrong = replace(bundle.spec.input, channel_order=ChannelOrder.BGR)
 
-    report = workbench.verify(with_contract(bundle, input=wrong))
+    report = bundle_folder.verify(with_contract(bundle, input=wrong))
 
     assert Check.CONTRACT in failed(report)
     assert codes(report, Check.CONTRACT) == {Code.CHANNEL_ORDER, Code.INPUT_TENSOR}
@@ -245,22 +245,22 @@ def test_a_contract_that_says_bgr(workbench):
         assert Code.CHANNELS_REVERSED in codes(report, check)
 
 
-def test_a_contract_with_another_mean(workbench):
-    bundle = workbench.copy("mean")
+def test_a_contract_with_another_mean(bundle_folder):
+    bundle = bundle_folder.copy("mean")
     wrong = replace(bundle.spec.input, mean=(123.675, 116.28, 103.53))
 
-    report = workbench.verify(with_contract(bundle, input=wrong))
+    report = bundle_folder.verify(with_contract(bundle, input=wrong))
 
     assert failed(report) >= {Check.CONTRACT, Check.ONNX_CPU, Check.NCNN_EXACT}
     assert codes(report, Check.CONTRACT) == {Code.NORMALISATION, Code.INPUT_TENSOR}
 
 
-def test_a_contract_with_another_size_and_one_class_more(workbench):
-    bundle = workbench.copy("size")
+def test_a_contract_with_another_size_and_one_class_more(bundle_folder):
+    bundle = bundle_folder.copy("size")
     wrong = replace(bundle.spec.input, height=128)
     names = (*bundle.spec.class_names, "unicorn")
 
-    report = workbench.verify(with_contract(bundle, input=wrong, class_names=names))
+    report = bundle_folder.verify(with_contract(bundle, input=wrong, class_names=names))
 
     assert failed(report) >= {Check.CONTRACT, Check.ONNX_CPU, Check.NCNN_EXACT}
     expected = {Code.INPUT_SIZE, Code.INPUT_TENSOR, Code.CLASS_NAMES, Code.THRESHOLDS}
@@ -269,8 +269,8 @@ def test_a_contract_with_another_size_and_one_class_more(workbench):
     assert codes(report, Check.NCNN_EXACT) == {Code.OUTPUT_SHAPE}
 
 
-def test_a_changed_threshold(workbench):
-    bundle = workbench.copy("threshold")
+def test_a_changed_threshold(bundle_folder):
+    bundle = bundle_folder.copy("threshold")
 
     def stricter(layer):
         if layer.type != "DetectionOutput":
@@ -278,18 +278,18 @@ def test_a_changed_threshold(workbench):
         return replace(layer, params=dict(layer.params) | {"confidence_threshold": 0.4})
 
     edit_layers(bundle, stricter)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert Check.CONTRACT in failed(report)
     assert only_diagnosis(report, Code.THRESHOLDS)
     assert "confidence threshold is 0.4 in the .param file, 0.01" in report.reasons[0].text
 
 
-def test_a_truncated_weight_file(workbench):
-    bundle = workbench.copy("truncated")
+def test_a_truncated_weight_file(bundle_folder):
+    bundle = bundle_folder.copy("truncated")
     bundle.bin_path.write_bytes(bundle.bin_path.read_bytes()[:-400])
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.MODEL_UNREADABLE)
@@ -297,62 +297,62 @@ def test_a_truncated_weight_file(workbench):
     assert codes(report, Check.NCNN_EXACT) == {Code.RUNTIME_FAILED}
 
 
-def test_a_truncated_onnx_file(workbench):
-    bundle = workbench.copy("truncated-onnx")
+def test_a_truncated_onnx_file(bundle_folder):
+    bundle = bundle_folder.copy("truncated-onnx")
     bundle.body_path.write_bytes(bundle.body_path.read_bytes()[:-4000])
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert Check.ONNX_CPU in failed(report)
     assert codes(report, Check.ONNX_CPU) == {Code.MODEL_UNREADABLE}
 
 
 @pytest.mark.parametrize("blob", ["detection_out", "mbox_conf_softmax"])
-def test_a_missing_output(workbench, blob):
-    bundle = workbench.copy("missing")
+def test_a_missing_output(bundle_folder, blob):
+    bundle = bundle_folder.copy("missing")
     gone = {"detection_out", blob}
     edit_layers(bundle, lambda layer: None if gone & set(layer.outputs) else layer)
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.OUTPUT_MISSING)
     assert any(re.search(rf"the blob .*{blob}.* is missing", r.text) for r in report.reasons)
 
 
-def test_a_weight_file_with_more_than_its_weights(workbench):
-    bundle = workbench.copy("longer")
+def test_a_weight_file_with_more_than_its_weights(bundle_folder):
+    bundle = bundle_folder.copy("longer")
     bundle.bin_path.write_bytes(bundle.bin_path.read_bytes() + bytes(8))
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     # ncnn would not mind
     assert Check.NCNN_WEIGHTS in failed(report)
     assert only_diagnosis(report, Code.MODEL_UNREADABLE)
 
 
-def test_no_softmax(workbench):
-    bundle = workbench.copy("logits")
+def test_no_softmax(bundle_folder):
+    bundle = bundle_folder.copy("logits")
 
     def without_softmax(layer):
         return replace(layer, type="Noop", params={}) if layer.type == "Softmax" else layer
 
     edit_layers(bundle, without_softmax)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) == {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert only_diagnosis(report, Code.SCORES_NOT_SOFTMAX)
 
 
-def test_a_graph_that_crashes_ncnn_is_a_row_not_a_crash(workbench):
-    bundle = workbench.copy("crash")
+def test_a_graph_that_crashes_ncnn_is_a_row_not_a_crash(bundle_folder):
+    bundle = bundle_folder.copy("crash")
 
     def negative_kernel(layer):
         first = "input" in layer.inputs
         return replace(layer, params=dict(layer.params) | {"stride_w": 0}) if first else layer
 
     edit_layers(bundle, negative_kernel)
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     assert failed(report) >= {Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16, Check.NCNN_PRIORS}
     assert codes(report, Check.NCNN_EXACT) == {Code.RUNTIME_FAILED}
@@ -424,8 +424,8 @@ LAYER_EDITS = {
 
 
 @pytest.mark.parametrize("edit", LAYER_EDITS)
-def test_a_layer_that_is_not_what_body_onnx_gives(workbench, edit):
-    bundle = workbench.copy("layer")
+def test_a_layer_that_is_not_what_body_onnx_gives(bundle_folder, edit):
+    bundle = bundle_folder.copy("layer")
     change, words = LAYER_EDITS[edit]
     edit_layers(bundle, change)
     record = bundle.manifest.ncnn
@@ -437,11 +437,11 @@ def test_a_layer_that_is_not_what_body_onnx_gives(workbench, edit):
     assert "run `mbv3ssd-deploy to-ncnn` again" in reason.text
 
 
-def test_what_no_image_shows_fails_by_its_graph(workbench):
-    bundle = workbench.copy("masks")
+def test_what_no_image_shows_fails_by_its_graph(bundle_folder):
+    bundle = bundle_folder.copy("masks")
     edit_layers(bundle, with_params(featmask=None))
 
-    report = workbench.verify(bundle, limit=1)
+    report = bundle_folder.verify(bundle, limit=1)
 
     assert failed(report) == {Check.NCNN_WEIGHTS}
     assert codes(report) == {Code.GRAPH_DIFFERS}
@@ -455,8 +455,8 @@ def add_behind_detections(bundle, *layers):
     bundle.param_path.write_text(render_param(graph))
 
 
-def test_a_layer_too_many(workbench):
-    bundle = workbench.copy("noop")
+def test_a_layer_too_many(bundle_folder):
+    bundle = bundle_folder.copy("noop")
     add_behind_detections(bundle, NcnnLayer("Noop", "idle", ("raw_out",), ("detection_out",)))
 
     (reason,) = read_files(bundle, bundle.manifest.ncnn, read_body(bundle.body_path)).layout
@@ -465,8 +465,8 @@ def test_a_layer_too_many(workbench):
     assert "is raw_out, not detection_out; Noop 'idle' is not in it" in reason.text
 
 
-def test_halved_scores(workbench):
-    bundle = workbench.copy("halved")
+def test_halved_scores(bundle_folder):
+    bundle = bundle_folder.copy("halved")
     parts = ("labels", "scores", "corners")
     half = {"op_type": 2, "with_scalar": 1, "b": 0.5}
     add_behind_detections(
@@ -478,7 +478,7 @@ def test_halved_scores(workbench):
         ),
     )
 
-    report = workbench.verify(bundle, limit=1)
+    report = bundle_folder.verify(bundle, limit=1)
 
     assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT}
     assert Code.GRAPH_DIFFERS in codes(report, Check.NCNN_WEIGHTS)
@@ -492,20 +492,20 @@ def with_record(bundle, **changes):
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8", "half"])
-def test_a_storage_that_is_not_the_files(workbench, storage):
-    bundle = with_record(workbench.good(), storage=storage)
+def test_a_storage_that_is_not_the_files(bundle_folder, storage):
+    bundle = with_record(bundle_folder.good(), storage=storage)
 
-    report = workbench.verify(bundle, limit=1)
+    report = bundle_folder.verify(bundle, limit=1)
 
     assert Check.NCNN_WEIGHTS in failed(report)
     assert codes(report, Check.NCNN_WEIGHTS) == {Code.RECORD_DIFFERS}
 
 
-def test_a_carrier_of_priors_that_is_not_the_files(workbench):
-    levels = list(workbench.good().manifest.ncnn.priors)
+def test_a_carrier_of_priors_that_is_not_the_files(bundle_folder):
+    levels = list(bundle_folder.good().manifest.ncnn.priors)
     levels[2] = replace(levels[2], layer="MemoryData")
 
-    report = workbench.verify(with_record(workbench.good(), priors=tuple(levels)), limit=1)
+    report = bundle_folder.verify(with_record(bundle_folder.good(), priors=tuple(levels)), limit=1)
 
     assert codes(report) == {Code.RECORD_DIFFERS}
     assert "level 2 is MemoryData in detector.json and PriorBox in the graph" in str(report.reasons)

@@ -41,13 +41,13 @@ def counts(monkeypatch):
     return found
 
 
-def test_a_conversion_reads_the_checkpoint_once(workbench, tmp_path, counts):
+def test_a_conversion_reads_the_checkpoint_once(bundle_folder, tmp_path, counts):
     close_workers()
     steps = []
 
     report = convert(
-        workbench.folder / "tiny.pth",
-        workbench.images,
+        bundle_folder.folder / "tiny.pth",
+        bundle_folder.images,
         tmp_path / "deploy",
         device="cpu",
         limit=2,

@@ -41,10 +41,10 @@ def written(folder, result):
     return path
 
 
-def test_a_result_stands_in_the_report(workbench, tmp_path):
-    path = written(tmp_path, result_of(workbench.good()))
+def test_a_result_stands_in_the_report(bundle_folder, tmp_path):
+    path = written(tmp_path, result_of(bundle_folder.good()))
 
-    report = verify(workbench.good().directory, workbench.images, device_results=[path])
+    report = verify(bundle_folder.good().directory, bundle_folder.images, device_results=[path])
 
     assert report.verdict is Verdict.PASS
     rows = [row for row in report.rows if row.title.startswith("device ")]
@@ -54,12 +54,12 @@ def test_a_result_stands_in_the_report(workbench, tmp_path):
     assert rows[-1].status is Status.INFO
 
 
-def test_a_board_that_failed_fails_the_bundle(workbench, tmp_path):
-    result = result_of(workbench.good(), verdict="FAIL")
+def test_a_board_that_failed_fails_the_bundle(bundle_folder, tmp_path):
+    result = result_of(bundle_folder.good(), verdict="FAIL")
     result["rows"][3] |= {"status": "FAIL", "text": "8 of 99 are NaN", "numbers": {"worst": "inf"}}
 
     path = written(tmp_path, result)
-    report = verify(workbench.good().directory, workbench.images, device_results=[path])
+    report = verify(bundle_folder.good().directory, bundle_folder.images, device_results=[path])
 
     assert report.exit_code == 1
     assert [(reason.code, reason.text) for reason in report.reasons] == [
@@ -76,23 +76,23 @@ def test_a_board_that_failed_fails_the_bundle(workbench, tmp_path):
         ({"loc": 0, "conf": 0}, "fp8", "no limits for fp8"),
     ],
 )
-def test_heads_are_judged_by_todays_limits(workbench, tmp_path, numbers, in_effect, words):
-    result = result_of(workbench.good(), in_effect=in_effect)
+def test_heads_are_judged_by_todays_limits(bundle_folder, tmp_path, numbers, in_effect, words):
+    result = result_of(bundle_folder.good(), in_effect=in_effect)
     result["rows"][4]["numbers"] = numbers
 
-    found = device_rows(read_device_result(written(tmp_path, result), workbench.good()))
+    found = device_rows(read_device_result(written(tmp_path, result), bundle_folder.good()))
 
     heads = found[ROWS.index("heads")]
     assert heads.status is Status.FAIL
     assert words in heads.reasons[0].text
 
 
-def test_the_result_of_another_model_is_refused(workbench, tmp_path):
-    result = result_of(workbench.good(), model="another")
+def test_the_result_of_another_model_is_refused(bundle_folder, tmp_path):
+    result = result_of(bundle_folder.good(), model="another")
     result["files"]["model.ncnn.bin"] = "0" * 64
 
     with pytest.raises(BundleError, match=r"another model \(another\): model.ncnn.bin had other"):
-        read_device_result(written(tmp_path, result), workbench.good())
+        read_device_result(written(tmp_path, result), bundle_folder.good())
 
 
 def without(result, key):
@@ -111,17 +111,17 @@ def without(result, key):
         (lambda r: r | {"verdict": "MAYBE"}, "verdict"),
     ],
 )
-def test_what_is_no_whole_result_is_refused(workbench, tmp_path, change, words):
-    path = written(tmp_path, change(result_of(workbench.good())))
+def test_what_is_no_whole_result_is_refused(bundle_folder, tmp_path, change, words):
+    path = written(tmp_path, change(result_of(bundle_folder.good())))
 
     with pytest.raises(FormatError, match=words):
-        read_device_result(path, workbench.good())
+        read_device_result(path, bundle_folder.good())
 
 
-def test_a_file_that_is_not_there_or_no_json_is_refused(workbench, tmp_path):
+def test_a_file_that_is_not_there_or_no_json_is_refused(bundle_folder, tmp_path):
     with pytest.raises(FormatError, match="cannot be read"):
-        read_device_result(tmp_path / "none.json", workbench.good())
+        read_device_result(tmp_path / "none.json", bundle_folder.good())
     broken = tmp_path / "broken.json"
     broken.write_bytes(b"\xff{")
     with pytest.raises(FormatError):
-        read_device_result(broken, workbench.good())
+        read_device_result(broken, bundle_folder.good())

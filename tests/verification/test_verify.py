@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders import tiny_net, tiny_spec
-from workbench import edit_layers
+from bundle_folder import edit_layers
 
 from mbv3ssd_deploy.bundle.bundle import Bundle
 from mbv3ssd_deploy.checkpoint.native_file import write_native
@@ -31,19 +31,19 @@ def rows(report):
     return {row.check: row for row in report.rows}
 
 
-def lowered(workbench, name, **request):
+def lowered(bundle_folder, name, **request):
     """The good bundle's body, lowered in another way."""
-    bundle = workbench.copy(name)
+    bundle = bundle_folder.copy(name)
     return lower_to_ncnn(bundle.directory, NcnnRequest(**request)).bundle
 
 
 @pytest.fixture(scope="module")
-def report(workbench):
-    return workbench.verify(workbench.good(), device="auto")
+def report(bundle_folder):
+    return bundle_folder.verify(bundle_folder.good(), device="auto")
 
 
-def test_the_report_says_what_ran_on_what(report, workbench):
-    assert report.images == tuple(map(str, workbench.images))
+def test_the_report_says_what_ran_on_what(report, bundle_folder):
+    assert report.images == tuple(map(str, bundle_folder.images))
     assert report.skipped == ()
     assert report.reference.startswith("PyTorch ")
     assert report.reference_boxes >= 20
@@ -70,10 +70,10 @@ def test_the_report_is_json(report):
     assert {row["check"] for row in plain["rows"]} >= {"onnx_cpu", "ncnn_exact", "ncnn_priors"}
 
 
-def test_the_familys_rules_inform_and_never_fail(workbench):
-    bundle = lowered(workbench, "strict-tail", score_threshold=0.3, keep_top_k=100)
+def test_the_familys_rules_inform_and_never_fail(bundle_folder):
+    bundle = lowered(bundle_folder, "strict-tail", score_threshold=0.3, keep_top_k=100)
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     row = rows(report)[Check.NCNN_RULES]
     assert row.status is Status.INFO
@@ -82,8 +82,8 @@ def test_the_familys_rules_inform_and_never_fail(workbench):
 
 
 @pytest.mark.parametrize("outputs", [Outputs.CONCAT, Outputs.LEVELS])
-def test_raw_heads_are_read_by_the_familys_rules(workbench, outputs):
-    report = workbench.verify(lowered(workbench, f"raw-{outputs}", outputs=outputs))
+def test_raw_heads_are_read_by_the_familys_rules(bundle_folder, outputs):
+    report = bundle_folder.verify(lowered(bundle_folder, f"raw-{outputs}", outputs=outputs))
 
     assert report.verdict is Verdict.PASS
     assert rows(report)[Check.NCNN_EXACT].detections.counted == report.reference_boxes
@@ -91,56 +91,58 @@ def test_raw_heads_are_read_by_the_familys_rules(workbench, outputs):
     assert Check.NCNN_RULES not in rows(report)
 
 
-def test_full_precision_storage_has_the_stricter_rule(workbench):
-    report = workbench.verify(lowered(workbench, "fp32", storage=Storage.FLOAT32))
+def test_full_precision_storage_has_the_stricter_rule(bundle_folder):
+    report = bundle_folder.verify(lowered(bundle_folder, "fp32", storage=Storage.FLOAT32))
 
     assert report.verdict is Verdict.PASS
     assert Check.NCNN_SHIPPED_FP32 in rows(report)
     assert Check.NCNN_SHIPPED_FP16 not in rows(report)
 
 
-def test_a_bundle_without_guards_is_held_against_its_own_record(workbench):
-    bare = lowered(workbench, "unguarded", guards=PrecisionMasks(fp16=False, bf16=False))
+def test_a_bundle_without_guards_is_held_against_its_own_record(bundle_folder):
+    bare = lowered(bundle_folder, "unguarded", guards=PrecisionMasks(fp16=False, bf16=False))
 
     assert "31=" not in bare.param_path.read_text()
     assert read_files(bare, bare.manifest.ncnn, read_body(bare.body_path)).layout == ()
 
 
-def test_constant_priors_are_proven_too(workbench):
-    report = workbench.verify(lowered(workbench, "constant", priors="constant"))
+def test_constant_priors_are_proven_too(bundle_folder):
+    report = bundle_folder.verify(lowered(bundle_folder, "constant", priors="constant"))
 
     assert report.verdict is Verdict.PASS
     carriers = {level.carrier for level in rows(report)[Check.NCNN_PRIORS].priors.levels}
     assert carriers == {"MemoryData"}
 
 
-def test_a_body_that_takes_several_images_at_once(workbench, tmp_path):
-    bundle = export_checkpoint(workbench.folder / "tiny.pth", tmp_path / "deploy", batch=2).bundle
+def test_a_body_that_takes_several_images_at_once(bundle_folder, tmp_path):
+    bundle = export_checkpoint(
+        bundle_folder.folder / "tiny.pth", tmp_path / "deploy", batch=2
+    ).bundle
 
-    report = verify_bundle(bundle, workbench.images, device="cpu")
+    report = verify_bundle(bundle, bundle_folder.images, device="cpu")
 
     assert rows(report)[Check.ONNX_CPU].status is Status.PASS
     assert len(report.images) % 2 == 1
 
 
-def test_without_ncnn_files_the_row_says_what_to_do(workbench, tmp_path):
-    bundle = export_checkpoint(workbench.folder / "tiny.pth", tmp_path / "deploy").bundle
+def test_without_ncnn_files_the_row_says_what_to_do(bundle_folder, tmp_path):
+    bundle = export_checkpoint(bundle_folder.folder / "tiny.pth", tmp_path / "deploy").bundle
 
-    report = verify_bundle(bundle, workbench.images, device="cpu")
+    report = verify_bundle(bundle, bundle_folder.images, device="cpu")
 
     row = rows(report)[Check.NCNN_EXACT]
     assert (row.status, report.verdict) == (Status.SKIPPED, Verdict.PASS)
     assert "to-ncnn" in row.note
 
 
-def test_fewer_than_twenty_boxes_are_not_enough_evidence(workbench, tmp_path):
+def test_fewer_than_twenty_boxes_are_not_enough_evidence(bundle_folder, tmp_path):
     spec = tiny_spec(num_classes=4)
     spec = replace(spec, decode=replace(spec.decode, keep_total=5))
     write_native(tmp_path / "tiny.pth", tiny_net(spec=spec), spec)
     export_checkpoint(tmp_path / "tiny.pth", tmp_path / "deploy")
     bundle = lower_to_ncnn(tmp_path / "deploy").bundle
 
-    report = verify_bundle(bundle, workbench.images, device="cpu")
+    report = verify_bundle(bundle, bundle_folder.images, device="cpu")
 
     assert report.reference_boxes == 15
     assert (report.verdict, report.exit_code) == (Verdict.NOT_ENOUGH_EVIDENCE, 1)
@@ -148,143 +150,149 @@ def test_fewer_than_twenty_boxes_are_not_enough_evidence(workbench, tmp_path):
     assert "15 boxes in all" in report.reasons[0].text
 
 
-def test_an_empty_detection_out_is_no_detections_not_a_failure(workbench):
-    bundle = lowered(workbench, "sure-only", score_threshold=0.999999)
+def test_an_empty_detection_out_is_no_detections_not_a_failure(bundle_folder):
+    bundle = lowered(bundle_folder, "sure-only", score_threshold=0.999999)
 
-    report = workbench.verify(bundle)
+    report = bundle_folder.verify(bundle)
 
     row = rows(report)[Check.NCNN_EXACT]
     assert (row.status, row.detections.actual) == (Status.UNPROVEN, 0)
     assert report.verdict is Verdict.NOT_ENOUGH_EVIDENCE
 
 
-def test_no_images_are_refused(workbench):
+def test_no_images_are_refused(bundle_folder):
     with pytest.raises(DatasetError, match="no image to verify on"):
-        verify_bundle(workbench.good(), [])
+        verify_bundle(bundle_folder.good(), [])
 
 
-def test_broken_images_among_good_ones_are_left_out_and_named(workbench, tmp_path):
+def test_broken_images_among_good_ones_are_left_out_and_named(bundle_folder, tmp_path):
     broken = tmp_path / "broken.png"
-    broken.write_bytes(workbench.images[0].read_bytes()[:100])
+    broken.write_bytes(bundle_folder.images[0].read_bytes()[:100])
 
-    report = verify_bundle(workbench.good(), [broken, *workbench.images], device="cpu")
+    report = verify_bundle(bundle_folder.good(), [broken, *bundle_folder.images], device="cpu")
 
-    assert report.images == tuple(map(str, workbench.images))
+    assert report.images == tuple(map(str, bundle_folder.images))
     assert [left.image for left in report.skipped] == [str(broken)]
     assert report.verdict is Verdict.PASS
 
 
-def test_only_broken_images_are_refused_by_name(workbench, tmp_path):
+def test_only_broken_images_are_refused_by_name(bundle_folder, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
 
     with pytest.raises(DatasetError, match=r"broken\.png"):
-        verify_bundle(workbench.good(), [broken], device="cpu")
+        verify_bundle(bundle_folder.good(), [broken], device="cpu")
 
 
-def test_the_limit_takes_the_first_images(workbench):
-    copy = workbench.copy("limited")
+def test_the_limit_takes_the_first_images(bundle_folder):
+    copy = bundle_folder.copy("limited")
 
-    report = verify(copy.directory, workbench.images, device="cpu", limit=1)
+    report = verify(copy.directory, bundle_folder.images, device="cpu", limit=1)
 
-    assert report.images == (str(workbench.images[0]),)
+    assert report.images == (str(bundle_folder.images[0]),)
 
 
-def test_more_images_than_fit_in_memory_at_once(workbench, monkeypatch):
+def test_more_images_than_fit_in_memory_at_once(bundle_folder, monkeypatch):
     monkeypatch.setattr("mbv3ssd_deploy.verification.reference.CHUNK", 2)
-    whole = workbench.verify(workbench.good())
+    whole = bundle_folder.verify(bundle_folder.good())
 
     assert whole.verdict is Verdict.PASS
     assert len(whole.images) == 3
     elements = rows(whole)[Check.NCNN_EXACT].heads[0].elements
-    assert elements == 3 * workbench.good().spec.priors.count * 4
+    assert elements == 3 * bundle_folder.good().spec.priors.count * 4
 
 
-def test_a_missing_checkpoint_names_the_flag(workbench, tmp_path):
-    shutil.copytree(workbench.folder / "deploy", tmp_path / "elsewhere" / "deploy")
-    moved = Bundle(tmp_path / "elsewhere" / "deploy", workbench.good().manifest)
+def test_a_missing_checkpoint_names_the_flag(bundle_folder, tmp_path):
+    shutil.copytree(bundle_folder.folder / "deploy", tmp_path / "elsewhere" / "deploy")
+    moved = Bundle(tmp_path / "elsewhere" / "deploy", bundle_folder.good().manifest)
 
     with pytest.raises(BundleError) as raised:
-        verify_bundle(moved, workbench.images)
+        verify_bundle(moved, bundle_folder.images)
     assert "--checkpoint FILE" in raised.value.hint
 
     report = verify_bundle(
-        moved, workbench.images, checkpoint=workbench.folder / "tiny.pth", device="cpu"
+        moved, bundle_folder.images, checkpoint=bundle_folder.folder / "tiny.pth", device="cpu"
     )
     assert report.verdict is Verdict.PASS
 
 
-def test_a_changed_checkpoint_is_refused_and_another_one_fails(workbench, tmp_path):
+def test_a_changed_checkpoint_is_refused_and_another_one_fails(bundle_folder, tmp_path):
     deploy = tmp_path / "deploy"
-    shutil.copytree(workbench.folder / "deploy", deploy)
+    shutil.copytree(bundle_folder.folder / "deploy", deploy)
     record = replace(
-        workbench.good().manifest.checkpoint, path=os.path.relpath(tmp_path / "tiny.pth", deploy)
+        bundle_folder.good().manifest.checkpoint,
+        path=os.path.relpath(tmp_path / "tiny.pth", deploy),
     )
-    bundle = Bundle(deploy, replace(workbench.good().manifest, checkpoint=record))
+    bundle = Bundle(deploy, replace(bundle_folder.good().manifest, checkpoint=record))
     spec = tiny_spec(num_classes=4)
     write_native(tmp_path / "tiny.pth", tiny_net(seed=1, spec=spec), spec)
 
     with pytest.raises(BundleError, match="has changed since") as raised:
-        verify_bundle(bundle, workbench.images)
+        verify_bundle(bundle, bundle_folder.images)
     assert "--checkpoint FILE" in raised.value.hint
 
-    report = verify_bundle(bundle, workbench.images, checkpoint=tmp_path / "tiny.pth", device="cpu")
+    report = verify_bundle(
+        bundle, bundle_folder.images, checkpoint=tmp_path / "tiny.pth", device="cpu"
+    )
     assert report.verdict is Verdict.FAIL
     assert rows(report)[Check.ONNX_CPU].status is Status.FAIL
 
 
-def test_a_checkpoint_that_is_not_there_is_refused(workbench, tmp_path):
+def test_a_checkpoint_that_is_not_there_is_refused(bundle_folder, tmp_path):
     with pytest.raises(BundleError, match="no such checkpoint"):
         verify_bundle(
-            workbench.good(), workbench.images, checkpoint=tmp_path / "none.pth", device="cpu"
+            bundle_folder.good(),
+            bundle_folder.images,
+            checkpoint=tmp_path / "none.pth",
+            device="cpu",
         )
 
 
-def test_a_gpu_that_is_not_there(workbench):
+def test_a_gpu_that_is_not_there(bundle_folder):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    report = workbench.verify(workbench.good(), device="auto", limit=1)
+    report = bundle_folder.verify(bundle_folder.good(), device="auto", limit=1)
 
     for check in (Check.ONNX_CUDA, Check.TORCH_CUDA):
         assert rows(report)[check].status is Status.SKIPPED
         assert "cuda" in rows(report)[check].note.lower()
     with pytest.raises(RuntimeUnavailableError):
-        workbench.verify(workbench.good(), device="cuda")
+        bundle_folder.verify(bundle_folder.good(), device="cuda")
 
 
-def test_an_unknown_device_is_a_misuse(workbench):
+def test_an_unknown_device_is_a_misuse(bundle_folder):
     with pytest.raises(ValueError, match="tpu"):
-        workbench.verify(workbench.good(), device="tpu")
+        bundle_folder.verify(bundle_folder.good(), device="tpu")
 
 
-def test_progress_reaches_its_end_for_every_runtime(workbench):
+def test_progress_reaches_its_end_for_every_runtime(bundle_folder):
     told = {}
 
     def note(step, done, total):
         told.setdefault(step, []).append((done, total))
 
-    workbench.verify(workbench.good(), on_progress=note)
+    bundle_folder.verify(bundle_folder.good(), on_progress=note)
 
     assert set(told) == {"PyTorch", "ONNX Runtime", "ncnn exact", "ncnn as shipped"}
     for steps in told.values():
         assert (steps[0], steps[-1]) == ((0, 3), (3, 3))
 
 
-def test_images_of_any_size_and_shape_are_seen_alike(workbench, tmp_path):
+def test_images_of_any_size_and_shape_are_seen_alike(bundle_folder, tmp_path):
     sizes = [(96, 96), (31, 200), (300, 40)]
     paths = [tmp_path / f"{h}x{w}.png" for h, w in sizes]
     random = np.random.default_rng(0)
     for path, (height, width) in zip(paths, sizes, strict=True):
         write_image(path, random.integers(0, 256, (height, width, 3), np.uint8))
 
-    assert verify_bundle(workbench.good(), paths, device="cpu").verdict is Verdict.PASS
+    assert verify_bundle(bundle_folder.good(), paths, device="cpu").verdict is Verdict.PASS
 
 
-def test_the_shipped_bytes_are_what_runs(workbench):
-    bundle = workbench.copy("bytes")
+def test_the_shipped_bytes_are_what_runs(bundle_folder):
+    bundle = bundle_folder.copy("bytes")
     edit_layers(bundle, lambda layer: layer)
 
-    assert bundle.bin_path.read_bytes() == workbench.good().bin_path.read_bytes()
-    assert bundle.param_path.read_bytes() == workbench.good().param_path.read_bytes()
+    assert bundle.bin_path.read_bytes() == bundle_folder.good().bin_path.read_bytes()
+    assert bundle.param_path.read_bytes() == bundle_folder.good().param_path.read_bytes()

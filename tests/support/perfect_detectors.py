@@ -1,4 +1,4 @@
-"""Detectors that know the answers, made from the truth of scenes, and broken on purpose."""
+"""Detectors whose output is the ground truth of scenes, or a broken copy of it."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def scene_spec(class_names=SCENE_CLASSES):
 
 
 def heads_from_truth(sample, spec, labels=None):
-    """The raw heads (P, 4), (P, C) that say exactly what is in the image."""
+    """Raw heads (P, 4), (P, C) that encode exactly the given truth."""
     priors = build_priors(spec.priors)
     loc = np.zeros((len(priors), 4), np.float32)
     conf = np.zeros((len(priors), spec.num_classes), np.float32)
@@ -59,8 +59,8 @@ def heads_from_truth(sample, spec, labels=None):
     return loc, conf
 
 
-class Twin:
-    """Recognises the images it was made for, pixel by pixel, and knows nothing of any other."""
+class PerfectDetector:
+    """Returns the truth for the images it was made from, and no box for any other image."""
 
     def __init__(self, dataset, spec, *, change=lambda loc, conf: (loc, conf), colours=1):
         self.spec = spec
@@ -78,22 +78,22 @@ class Twin:
         self.calls.append(len(inputs))
         found = [self.known.get(image.tobytes(), self.blind) for image in inputs]
         loc, conf = (np.stack(heads) for heads in zip(*found, strict=True))
-        return Output("a twin", "cpu", {"loc": loc, "conf": conf}, 0.002 * len(inputs))
+        return Output("perfect", "cpu", {"loc": loc, "conf": conf}, 0.002 * len(inputs))
 
-    def subject(self, name="torch"):
-        return OpenedModel(name, f"twin {name}", self, 1000)
+    def opened(self, name="torch"):
+        return OpenedModel(name, f"perfect {name}", self, 1000)
 
 
 def found_dataset(bundle, folder, count=4):
-    """Scenes whose truth is what PyTorch finds there: an untrained net finds nothing else."""
+    """Scenes whose truth is the output of the untrained network in PyTorch."""
     with opened(bundle, ("torch",)) as ready:
         scenes = replace(scene_dataset(folder, count), class_names=ready.spec.class_names)
         reading = reading_of(ready.spec, scenes)
         samples = []
         for sample in scenes.samples:
             image = read_image(sample.image_path)
-            seen = ready.models[0].model.run(input_from_image(image, ready.spec.input)[None])
-            found = reading.detections(seen.loc[0], seen.conf[0], sample)
+            output = ready.models[0].model.run(input_from_image(image, ready.spec.input)[None])
+            found = reading.detections(output.loc[0], output.conf[0], sample)
             inside = (found.boxes >= 0).all(axis=1) & (found.boxes <= (160, 120) * 2).all(axis=1)
             sound = inside & (found.boxes[:, 2:] > found.boxes[:, :2] + 1).all(axis=1)
             rows = np.flatnonzero(sound)[:40:3]

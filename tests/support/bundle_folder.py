@@ -1,4 +1,4 @@
-"""A good tiny bundle with its checkpoint and images, and ways to break copies of it."""
+"""The bundle fixture: a tiny good bundle with its checkpoint and images, and broken copies."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from mbv3ssd_deploy.verification.verify import verify_bundle
 
 
 @dataclass(frozen=True)
-class Workbench:
+class BundleFolder:
     """A folder with a checkpoint, images, and the good bundle `deploy`."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Workbench:
         return read_bundle(self.folder / "deploy")
 
     def copy(self, name):
-        """A bundle to be broken, beside the good one so that it finds the same checkpoint."""
+        """A copy of the good bundle beside it, so that its path to the checkpoint holds."""
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder / "deploy", target)
@@ -40,7 +40,7 @@ class Workbench:
 
 
 def edit_layers(bundle, edit):
-    """Rewrite the ncnn files; `edit` takes a layer and gives it back, changed, or None."""
+    """Rewrite the ncnn files; `edit` returns the changed layer, or None to remove it."""
     graph = read_ncnn(bundle.param_path, bundle.bin_path)
     edited = [edit(layer) for layer in graph.layers]
     graph = NcnnGraph(tuple(layer for layer in edited if layer is not None))
@@ -49,13 +49,13 @@ def edit_layers(bundle, edit):
 
 
 def with_contract(bundle, **changes):
-    """The bundle as if detector.json said something else of the detector."""
+    """The bundle with other fields in the detector of detector.json."""
     spec = replace(bundle.spec, **changes)
     return Bundle(bundle.directory, replace(bundle.manifest, detector=spec))
 
 
-def build_workbench(folder, **spec):
-    """Export, lower and illustrate a tiny checkpoint in `folder`; `spec` changes `tiny_spec`."""
+def build_bundle_folder(folder, **spec):
+    """Write a tiny checkpoint, its bundle and images to `folder`; `spec` changes `tiny_spec`."""
     spec = tiny_spec(num_classes=4, **spec)
     write_native(folder / "tiny.pth", tiny_net(spec=spec), spec)
     export_checkpoint(folder / "tiny.pth", folder / "deploy")
@@ -63,4 +63,4 @@ def build_workbench(folder, **spec):
     images = tuple(folder / f"scene{i}.png" for i in range(3))
     for index, path in enumerate(images):
         write_image(path, render_scene(index, width=160, height=120).image)
-    return Workbench(folder, images)
+    return BundleFolder(folder, images)
