@@ -20,7 +20,16 @@ from mbv3ssd_deploy.bundle.manifest import NcnnRecord, request_from_record
 from mbv3ssd_deploy.core.arrays import F32
 from mbv3ssd_deploy.errors import DeployError, FormatError
 from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, build_ncnn
-from mbv3ssd_deploy.ncnn_graph.graph import NcnnGraph, NcnnLayer, Param, Storage, Weight
+from mbv3ssd_deploy.ncnn_graph.graph import (
+    CONF,
+    LOC,
+    TAIL_BLOBS,
+    NcnnGraph,
+    NcnnLayer,
+    Param,
+    Storage,
+    Weight,
+)
 from mbv3ssd_deploy.ncnn_graph.layers import LAYERS
 from mbv3ssd_deploy.ncnn_graph.param_text import parse_param, render_param
 from mbv3ssd_deploy.ncnn_graph.priors import PriorPlan
@@ -29,7 +38,6 @@ from mbv3ssd_deploy.ncnn_graph.weight_bin import read_ncnn, render_bin, with_sto
 from mbv3ssd_deploy.onnx_body.body import OnnxBody
 from mbv3ssd_deploy.verification.contract import compare_detection_output
 from mbv3ssd_deploy.verification.rules import Code, Reason
-from mbv3ssd_deploy.verification.runtime_check import PRIOR_BLOB, TAIL_BLOBS, raw_blobs
 
 _NAMED = 5
 """Number of layers that are named; in a file of another model, all of them differ."""
@@ -125,7 +133,7 @@ def _as_stored(full: Weight, storage: Storage) -> F32:
 
 
 def _is_reversed(layer: NcnnLayer, stored: np.ndarray, expected: F32) -> bool:
-    """Tell a first convolution whose weights were made for the opposite channel order."""
+    """Return whether the first convolution expects the opposite channel order."""
     outputs = layer.params.get("num_output")
     if layer.type != "Convolution" or not isinstance(outputs, int) or stored.size % (3 * outputs):
         return False
@@ -290,7 +298,7 @@ def read_files(bundle: Bundle, record: NcnnRecord, body: OnnxBody | None) -> Ncn
     except FormatError as error:
         return NcnnFiles(None, None, (), (Reason(Code.MODEL_UNREADABLE, str(error)),))
     blobs = {blob for layer in graph.layers for blob in layer.outputs}
-    missing = tuple(name for name in wanted_blobs(bundle, record) if name not in blobs)
+    missing = tuple(name for name in required_blobs(bundle, record) if name not in blobs)
     if body is None:
         text = "body.onnx cannot be read, so the files cannot be compared with it"
         return NcnnFiles(graph, None, missing, (Reason(Code.MODEL_UNREADABLE, text),))
@@ -313,12 +321,15 @@ def _layout_reasons(shipped: NcnnGraph, again: BuiltNcnn, record: NcnnRecord) ->
     )
 
 
-def wanted_blobs(bundle: Bundle, record: NcnnRecord) -> tuple[str, ...]:
+def required_blobs(bundle: Bundle, record: NcnnRecord) -> tuple[str, ...]:
     """Return the blobs that a network with these outputs must have."""
     outputs = Outputs(record.outputs)
     if outputs is Outputs.DETECTIONS:
-        return (*TAIL_BLOBS, PRIOR_BLOB)
-    return raw_blobs(outputs, len(bundle.spec.priors.levels))
+        return TAIL_BLOBS
+    if outputs is Outputs.CONCAT:
+        return (LOC, CONF)
+    levels = range(len(bundle.spec.priors.levels))
+    return tuple(f"{name}_{level}" for name in (LOC, CONF) for level in levels)
 
 
 def tail_reasons(bundle: Bundle, record: NcnnRecord, files: NcnnFiles) -> tuple[Reason, ...]:

@@ -2,7 +2,7 @@
 
 checkpoint -> reference ----+
                             +--> image by image: contract, runtimes, ncnn  -> report
-bundle -> candidates -------+
+bundle -> models -----------+
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mbv3ssd_deploy.errors import (
     RuntimeUnavailableError,
 )
 from mbv3ssd_deploy.io.progress import Progress, silent
-from mbv3ssd_deploy.ncnn_graph.graph import Storage
+from mbv3ssd_deploy.ncnn_graph.graph import MBOX_PRIORBOX, Storage
 from mbv3ssd_deploy.ncnn_graph.ssd_tail import Outputs
 from mbv3ssd_deploy.onnx_body.body import OnnxBody, read_body
 from mbv3ssd_deploy.runtimes.env import package_versions
@@ -39,8 +39,8 @@ from mbv3ssd_deploy.verification.device_result import DeviceResult, device_rows
 from mbv3ssd_deploy.verification.ncnn_files import (
     NcnnFiles,
     read_files,
+    required_blobs,
     tail_reasons,
-    wanted_blobs,
     write_full_precision,
 )
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
@@ -48,15 +48,12 @@ from mbv3ssd_deploy.verification.reference import Chunk, Reference
 from mbv3ssd_deploy.verification.report import Row, Status, VerificationReport, judged
 from mbv3ssd_deploy.verification.rules import Check, Code, Reason
 from mbv3ssd_deploy.verification.runtime_check import (
-    PRIOR_BLOB,
-    BodyCandidate,
-    Candidate,
-    DetectionOutputCandidate,
-    RawNcnnCandidate,
+    DetectionOutputAdapter,
+    HeadsAdapter,
+    ModelAdapter,
     RuntimeCheck,
     cut_of_tail,
-    detection_output_of,
-    raw_blobs,
+    decode_by_tail,
 )
 from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance, compare_tensors, merged_diffs
 
@@ -233,6 +230,7 @@ class ContractCheck:
         )
 
 
+_NCNN = "ncnn on cpu"
 _TITLES = {
     Check.ONNX_CPU: "ONNX Runtime",
     Check.ONNX_CUDA: "ONNX Runtime GPU",
@@ -260,11 +258,11 @@ def body_checks(
 
     def checked(check: Check, load: Callable[[], Model], images: int = 1) -> ReportCheck:
         try:
-            candidate = BodyCandidate(load(), bundle.spec, images)
+            adapter = HeadsAdapter(load(), bundle.spec, images)
         except RuntimeFailedError as error:
             reasons = (Reason(Code.RUNTIME_FAILED, str(error)),)
             return FixedResult(Row(check, _TITLES[check], "", Status.FAIL, reasons=reasons))
-        return RuntimeCheck(check, _TITLES[check], candidate, loaded.spec)
+        return RuntimeCheck(check, _TITLES[check], adapter, loaded.spec)
 
     if batch is not None:
         path, size = bundle.body_path, batch
@@ -312,13 +310,13 @@ class PriorCheck:
         if self.diff is not None or self.broken:
             return
         try:
-            blobs = self.runtime.run_blobs(chunk.inputs[:1], (PRIOR_BLOB,))
+            blobs = self.runtime.run_blobs(chunk.inputs[:1], (MBOX_PRIORBOX,))
             carriers = [level.layer for level in self.record.priors]
-            self.diff = compare_priors(self.spec, blobs[0][PRIOR_BLOB], carriers=carriers)
+            self.diff = compare_priors(self.spec, blobs[0][MBOX_PRIORBOX], carriers=carriers)
         except RuntimeFailedError as error:
             self.broken = (Reason(Code.RUNTIME_FAILED, str(error)),)
         except ValueError as error:
-            self.broken = (Reason(Code.OUTPUT_SHAPE, f"{PRIOR_BLOB}: {error}"),)
+            self.broken = (Reason(Code.OUTPUT_SHAPE, f"{MBOX_PRIORBOX}: {error}"),)
 
     def row(self) -> Row:
         """Return the row of all levels, or the reason of a failure."""
@@ -333,7 +331,7 @@ class PriorCheck:
         return Row(
             Check.NCNN_PRIORS,
             "ncnn priors",
-            "ncnn on cpu",
+            _NCNN,
             judged(reasons),
             note=note,
             reasons=reasons,
@@ -351,7 +349,7 @@ class RulesCheck:
 
     def update(self, chunk: Chunk) -> None:
         """Read the reference's heads both ways."""
-        lists = detection_output_of(chunk, self.spec, self.record)
+        lists = decode_by_tail(chunk, self.spec, self.record)
         self.pairs += [
             DetectionPair(*each) for each in zip(chunk.names, chunk.detections, lists, strict=True)
         ]
@@ -377,7 +375,7 @@ def checks_of(
     """
     shipped = (bundle.param_path, bundle.bin_path)
     yield FixedResult(_weights_row(files, record))
-    if PRIOR_BLOB in wanted_blobs(bundle, record) and PRIOR_BLOB not in files.missing:
+    if MBOX_PRIORBOX in required_blobs(bundle, record) and MBOX_PRIORBOX not in files.missing:
         yield PriorCheck(NcnnModel(*shipped, exact=True), spec, record)
     half = record.storage == Storage.FLOAT16
     as_shipped = Check.NCNN_SHIPPED_FP16 if half else Check.NCNN_SHIPPED_FP32
@@ -395,20 +393,18 @@ def checks_of(
             (Check.NCNN_EXACT, full, True, weights),
             (as_shipped, shipped, False, f"{record.storage} storage"),
         ):
-            candidate = _candidate(NcnnModel(*paths, exact=exact), bundle, spec, record)
-            yield RuntimeCheck(check, _TITLES[check], candidate, spec, precision)
+            adapter = _adapter(NcnnModel(*paths, exact=exact), bundle, spec, record)
+            yield RuntimeCheck(check, _TITLES[check], adapter, spec, precision, _NCNN)
     if Outputs(record.outputs) is Outputs.DETECTIONS:
         yield RulesCheck(spec, record)
 
 
-def _candidate(
-    runtime: NcnnModel, bundle: Bundle, spec: DetectorSpec, record: NcnnRecord
-) -> Candidate:
-    outputs = Outputs(record.outputs)
-    if outputs is Outputs.DETECTIONS:
-        return DetectionOutputCandidate(runtime, spec, bundle.spec, record)
-    blobs = raw_blobs(outputs, len(bundle.spec.priors.levels))
-    return RawNcnnCandidate(runtime, bundle.spec, blobs)
+def _adapter(
+    model: NcnnModel, bundle: Bundle, spec: DetectorSpec, record: NcnnRecord
+) -> ModelAdapter:
+    if Outputs(record.outputs) is Outputs.DETECTIONS:
+        return DetectionOutputAdapter(model, spec, bundle.spec, record)
+    return HeadsAdapter(model, bundle.spec)
 
 
 def _weights_row(files: NcnnFiles, record: NcnnRecord) -> Row:

@@ -1,6 +1,6 @@
-"""Scores so near each other that rounding ranks them: told from mistakes by the reference itself.
+"""Scores so close that rounding ranks them: the reference's own heads separate ties from mistakes.
 
-A runtime that gives back what it was given stands in for one that computes.
+A model with given outputs stands in for a runtime.
 """
 
 import functools
@@ -15,14 +15,14 @@ from mbv3ssd_deploy.verification.detections import TIE
 from mbv3ssd_deploy.verification.reference import Chunk
 from mbv3ssd_deploy.verification.report import Status
 from mbv3ssd_deploy.verification.rules import Check, Code
-from mbv3ssd_deploy.verification.runtime_check import BodyCandidate, RuntimeCheck, with_ties
+from mbv3ssd_deploy.verification.runtime_check import HeadsAdapter, RuntimeCheck, with_ties
 
 SPEC = tiny_spec()
 ROWS = np.arange(SPEC.priors.count)[:, None]
 
 
 class Replayed:
-    """A runtime that answers with these heads."""
+    """A model with these heads as its output."""
 
     def __init__(self, loc, conf):
         self.heads = {"loc": loc, "conf": conf}
@@ -44,8 +44,8 @@ def checked(conf, actual, loc, actual_loc=None):
     found = tuple(detections_from_heads(*heads, SPEC) for heads in zip(loc, conf, strict=True))
     inputs = np.zeros((1, 3, SPEC.input.height, SPEC.input.width), np.float32)
     given = loc if actual_loc is None else actual_loc
-    candidate = BodyCandidate(Replayed(given, actual.astype(np.float32)), SPEC)
-    check = RuntimeCheck(Check.ONNX_CPU, "replayed", candidate, SPEC)
+    adapter = HeadsAdapter(Replayed(given, actual.astype(np.float32)), SPEC)
+    check = RuntimeCheck(Check.ONNX_CPU, "replayed", adapter, SPEC)
     check.update(Chunk(("a.png",), inputs, inputs, loc, conf, found))
     return check.row()
 
@@ -71,7 +71,7 @@ def tied_heads():
     raise AssertionError("no two neighbours compete")
 
 
-def test_a_tie_that_falls_the_other_way_is_flicker_and_told():
+def test_a_tie_that_falls_the_other_way_is_borderline_and_reported():
     loc, conf, actual = tied_heads()
 
     row = checked(conf, actual, loc)
@@ -84,7 +84,7 @@ def test_a_tie_that_falls_the_other_way_is_flicker_and_told():
     assert f"move by {TIE:g} or less" in row.note
 
 
-def test_many_ties_are_too_much_flicker():
+def test_many_ties_are_too_many_borderline_boxes():
     loc, conf = crowded_heads()
     conf[..., 1] = 2.0
     ranked_by_chance = conf + 4e-6 * np.random.default_rng(2).random(conf.shape)
@@ -96,20 +96,20 @@ def test_many_ties_are_too_much_flicker():
 
 
 # scores of 0.6 shift by 1e-3 where logits do by 4e-3, and by 4e-4 under the factor
-TWINS = {
+SHIFTS = {
     "every other score shifted by 1e-3": (lambda c: c + 4e-3 * (ROWS % 2) * (c > 0), True),
     "every other logit 0.09 % too large": (lambda c: c * (1 + 9e-4 * (ROWS % 2)), False),
 }
 
 
-@pytest.mark.parametrize("twin", TWINS)
-def test_a_systematic_shift_of_scores_cannot_pose_as_ties(twin):
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_systematic_shift_of_scores_cannot_pose_as_ties(shift):
     loc, conf = crowded_heads()
-    mistake, seen_in_the_heads = TWINS[twin]
+    mistake, visible_in_the_heads = SHIFTS[shift]
 
     row = checked(conf, mistake(conf), loc)
 
-    expected = {Code.BOXES_DIFFER} | ({Code.HEADS_DIFFER} if seen_in_the_heads else set())
+    expected = {Code.BOXES_DIFFER} | ({Code.HEADS_DIFFER} if visible_in_the_heads else set())
     assert codes(row) == expected
     assert (row.detections.tied_lost, row.detections.tied_new, row.note) == (0, 0, "")
 
