@@ -41,9 +41,12 @@ from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, NcnnRequest, build_ncnn
 from mbv3ssd_deploy.onnx_body.body import ExporterChoice, OnnxBody, bytes_from_body, read_body
 from mbv3ssd_deploy.onnx_body.simplify import SimplifyReport, simplify_body
 from mbv3ssd_deploy.runtimes.env import package_versions
-from mbv3ssd_deploy.verification.device_result import read_device_result
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_built_priors
-from mbv3ssd_deploy.verification.report import VerificationReport, json_from_report
+from mbv3ssd_deploy.verification.report import (
+    VerificationReport,
+    json_from_report,
+    read_device_result,
+)
 
 if TYPE_CHECKING:
     from mbv3ssd_deploy.checkpoint.load import LoadedDetector

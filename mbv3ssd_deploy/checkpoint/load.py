@@ -18,9 +18,9 @@ from mbv3ssd_deploy.checkpoint.families.family import Family, SpecRequest
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
 from mbv3ssd_deploy.checkpoint.keymap import KeyReport, Shape, is_counter
 from mbv3ssd_deploy.checkpoint.options import LoadOptions
+from mbv3ssd_deploy.checkpoint.overrides import apply_overrides
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.checkpoint.recognise import recognise
-from mbv3ssd_deploy.checkpoint.settle import settle_spec
 from mbv3ssd_deploy.checkpoint.state_dict import (
     MIXED_PREFIX,
     RawCheckpoint,
@@ -115,8 +115,8 @@ def _load(path: Path, options: LoadOptions) -> LoadedDetector:
     contents = read_checkpoint(path, averaged=options.ema)
     family, evidence = recognise(contents, options.family)
     draft = family.draft(contents, SpecRequest(options.image_size, _gives_levels(options)))
-    settled = settle_spec(draft, options)
-    net, report, notices = _fill(contents, family, settled.spec)
+    final = apply_overrides(draft, options)
+    net, report, notices = _fill(contents, family, final.spec)
     return LoadedDetector(
         checkpoint=Checkpoint(
             path=path,
@@ -125,11 +125,11 @@ def _load(path: Path, options: LoadOptions) -> LoadedDetector:
             family=family.name,
             evidence=(*contents.wrapping, *evidence, *draft.evidence),
         ),
-        spec=settled.spec,
+        spec=final.spec,
         net=net,
         report=report,
-        notices=(*contents.notices, *draft.notices, *settled.notices, *notices),
-        provenance=settled.provenance,
+        notices=(*contents.notices, *draft.notices, *final.notices, *notices),
+        provenance=final.provenance,
     )
 
 

@@ -28,7 +28,7 @@ from mbv3ssd_deploy.data.folders import (
 from mbv3ssd_deploy.data.hash_split import SPLIT_SEED
 from mbv3ssd_deploy.data.sources import read_dataset
 from mbv3ssd_deploy.errors import DatasetError
-from mbv3ssd_deploy.nets.classifier import ClassifierNet, build_classifier
+from mbv3ssd_deploy.nets.build import ClassifierNet, build_classifier
 from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, class_labels, open_in_order
 from mbv3ssd_deploy.train.history import BACKBONE_CURVES
 from mbv3ssd_deploy.train.loss import LossSums

@@ -35,7 +35,6 @@ from mbv3ssd_deploy.runtimes.onnx_model import OnnxModel
 from mbv3ssd_deploy.runtimes.torch_model import TorchModel
 from mbv3ssd_deploy.verification.contract import compare_specs
 from mbv3ssd_deploy.verification.detections import DetectionPair, compare_detections
-from mbv3ssd_deploy.verification.device_result import DeviceResult, device_rows
 from mbv3ssd_deploy.verification.ncnn_files import (
     NcnnFiles,
     read_files,
@@ -45,7 +44,14 @@ from mbv3ssd_deploy.verification.ncnn_files import (
 )
 from mbv3ssd_deploy.verification.priors import PriorDiff, compare_priors
 from mbv3ssd_deploy.verification.reference import Chunk, Reference
-from mbv3ssd_deploy.verification.report import Row, Status, VerificationReport, judged
+from mbv3ssd_deploy.verification.report import (
+    DeviceResult,
+    Row,
+    Status,
+    VerificationReport,
+    device_rows,
+    judged,
+)
 from mbv3ssd_deploy.verification.rules import Check, Code, Reason
 from mbv3ssd_deploy.verification.runtime_check import (
     DetectionOutputAdapter,

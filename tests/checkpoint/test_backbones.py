@@ -27,8 +27,7 @@ from mbv3ssd_deploy.checkpoint.load import load_detector
 from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, ClassifierSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError, SpecError, UnsafeCheckpointError
-from mbv3ssd_deploy.nets.build import build_net
-from mbv3ssd_deploy.nets.classifier import build_classifier
+from mbv3ssd_deploy.nets.build import build_classifier, build_net
 from mbv3ssd_deploy.nets.plan import name_modules
 
 LARGE, SMALL = Backbone.LARGE, Backbone.SMALL

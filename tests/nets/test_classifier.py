@@ -8,8 +8,7 @@ from builders import fill_weights, tiny_net, tiny_spec
 from torch import nn
 
 from mbv3ssd_deploy.core.spec import ArchSpec, Backbone, Tap, TapPlace
-from mbv3ssd_deploy.nets.build import build_net
-from mbv3ssd_deploy.nets.classifier import build_classifier, hidden_width
+from mbv3ssd_deploy.nets.build import build_classifier, build_net, hidden_width
 
 TONGYU = ArchSpec(
     layout="tongyu_large",

@@ -6,8 +6,13 @@ import pytest
 
 from mbv3ssd_deploy.errors import BundleError, FormatError
 from mbv3ssd_deploy.pipeline import verify
-from mbv3ssd_deploy.verification.device_result import ROWS, device_rows, read_device_result
-from mbv3ssd_deploy.verification.report import Status, Verdict
+from mbv3ssd_deploy.verification.report import (
+    ROWS,
+    Status,
+    Verdict,
+    device_rows,
+    read_device_result,
+)
 from mbv3ssd_deploy.verification.rules import Code
 
 

@@ -35,7 +35,7 @@ from mbv3ssd_deploy.checkpoint.reader import read_checkpoint
 from mbv3ssd_deploy.checkpoint.state_dict import RawCheckpoint, checked_weights
 from mbv3ssd_deploy.core.spec import ArchSpec, DetectorSpec, Tap, TapPlace
 from mbv3ssd_deploy.errors import CheckpointError, SpecError
-from mbv3ssd_deploy.nets.classifier import ClassifierNet
+from mbv3ssd_deploy.nets.build import ClassifierNet
 from mbv3ssd_deploy.nets.layouts import block_rows, layout_of
 
 FEATURES = "backbone.features."

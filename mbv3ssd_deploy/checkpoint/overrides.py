@@ -1,4 +1,4 @@
-"""The user's changes laid over the spec that a family drafted."""
+"""Apply the user's options to the spec that a family drafted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMES = "every class needs a name of its own"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class FinalSpec:
     """The final spec, where its fields come from, and what a user should know."""
 
     spec: DetectorSpec
@@ -29,7 +29,7 @@ class Settled:
     notices: tuple[str, ...]
 
 
-def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
+def apply_overrides(draft: Draft, options: LoadOptions) -> FinalSpec:
     """Return `draft`'s spec with the changes of `options`: first `spec_changes`, then the flags.
 
     Raises:
@@ -72,7 +72,7 @@ def settle_spec(draft: Draft, options: LoadOptions) -> Settled:
         provenance |= {"input.height": "flag", "input.width": "flag"}
     spec = dataclasses.replace(spec, input=changed)
     named = draft.names_given or provenance["class_names"] in {"flag", "--spec"}
-    return Settled(spec, provenance, () if named else (_numbered_notice(spec),))
+    return FinalSpec(spec, provenance, () if named else (_numbered_notice(spec),))
 
 
 def _given(changes: Mapping[str, object], whole: Mapping[str, object]) -> Iterator[str]:
