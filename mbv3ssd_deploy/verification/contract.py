@@ -33,7 +33,7 @@ _FIELDS: tuple[tuple[str, Code, str], ...] = (
 def compare_specs(
     checkpoint: DetectorSpec, deployed: DetectorSpec, *, where: str
 ) -> tuple[Reason, ...]:
-    """Return a reason for each field in which the spec in `where` is not the checkpoint's."""
+    """Return a reason for each field of the spec in `where` that differs from the checkpoint's."""
     ours, theirs = json_from_record(deployed), json_from_record(checkpoint)
     return tuple(
         _reason(path, actual, expected, where)
@@ -67,15 +67,15 @@ def _reason(path: str, actual: Any, expected: Any, where: str) -> Reason:  # noq
     )
     if path.endswith("]") and words not in path:
         words += path[path.rindex("[") :]
-    text = f"{words} is {_said(actual)} in {where}, {_said(expected)} for this checkpoint"
+    text = f"{words} is {_text(actual)} in {where}, {_text(expected)} for this checkpoint"
     return Reason(code, text)
 
 
-def _said(value: Any) -> str:  # noqa: ANN401 -- any JSON value
+def _text(value: Any) -> str:  # noqa: ANN401 -- any JSON value
     if value is None:
         return "absent"
     if isinstance(value, list):
-        return "(" + ", ".join(map(_said, value)) + ")"
+        return "(" + ", ".join(map(_text, value)) + ")"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -91,8 +91,8 @@ def compare_detection_output(
     return tuple(
         Reason(
             Code.THRESHOLDS,
-            f"{name.replace('_', ' ')} is {_said(written.get(name))} in the .param file, "
-            f"{_said(value)} in detector.json",
+            f"{name.replace('_', ' ')} is {_text(written.get(name))} in the .param file, "
+            f"{_text(value)} in detector.json",
         )
         for name, value in recorded.items()
         # the .param file keeps float32

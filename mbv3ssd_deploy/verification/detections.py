@@ -1,4 +1,4 @@
-"""Comparing two runs in the task's own unit: boxes, matched n of N."""
+"""Two runs compared by their boxes: matched, lost, new and borderline ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mbv3ssd_deploy.core.matching import Match, match_detections
 
 MATCH_IOUS = (0.99, 0.95, 0.5)
 """The overlaps at which boxes are matched, strictest first; below the last a box is lost."""
-FLICKER = 0.02
+SCORE_MARGIN = 0.02
 """A box within this of the score at which its list ends is borderline."""
 NMS_MARGIN = 0.001
 """So does a box whose overlap with a better one is this near to the IoU that suppresses it."""
@@ -49,7 +49,7 @@ class DetectionPair:
         image: its name.
         reference: the boxes of the reference.
         actual: the boxes of the other run.
-        tied: the witness of ties: what the rules make of the reference's own heads, each score that
+        tied: the boxes of the reference's own heads after ties, each score that
             the other run moves by at most `TIE` being moved so; None where nothing is to explain.
     """
 
@@ -61,7 +61,7 @@ class DetectionPair:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedBox:
-    """A box without a partner in the other run; `box` are normalised corners."""
+    """A box without a match in the other run; `box` are normalised corners."""
 
     image: str
     label: int
@@ -76,10 +76,10 @@ class DetectionDiff:
     Attributes:
         reference: how many boxes the reference found.
         actual: how many the other run found.
-        matched: how many of the reference's were found again, at each of `MATCH_IOUS`.
+        matched: how many of the reference's have a match, at each of `MATCH_IOUS`.
         lost: the reference's boxes without a match, except borderline ones.
         new: boxes that the reference does not have, except borderline ones.
-        flicker_lost: lost within `FLICKER` of the score at which the list was cut, or within
+        flicker_lost: lost within `SCORE_MARGIN` of the score at which the list was cut, or within
             `NMS_MARGIN` of the IoU that suppresses, or by a tie.
         flicker_new: likewise.
         tied_lost: how many of `flicker_lost` are ties: missing in `DetectionPair.tied`, too.
@@ -118,11 +118,11 @@ class DetectionDiff:
         return self.reference - self.flicker_lost
 
     def matched_at(self, iou: float) -> int:
-        """Return how many boxes were found again with at least `iou`, one of `MATCH_IOUS`."""
+        """Return how many boxes match at `iou`, one of `MATCH_IOUS`."""
         return self.matched[MATCH_IOUS.index(iou)]
 
     def share_at(self, iou: float) -> float:
-        """Return the share of the counted boxes that were found again; 0 when none counts."""
+        """Return the share of the counted boxes that match; 0 if none is counted."""
         return self.matched_at(iou) / self.counted if self.counted else 0.0
 
     def score_at(self, iou: float) -> float:
@@ -150,8 +150,8 @@ def compare_detections(pairs: Iterable[DetectionPair], cut: Cut) -> DetectionDif
     Boxes are matched at the strictest IoU first, unmatched ones at the next. A box without a match
     is borderline if the last digits of its run decided about it:
 
-    * its score is within `FLICKER` of the end of its list: the threshold, or in a full list the
-      lowest score;
+    * its score is within `SCORE_MARGIN` of the end of its list: the threshold, or in a full list
+      the lowest score;
     * its overlap with a better box of its class, in either run, is within `NMS_MARGIN` of the IoU
       at which that box suppresses it.
 
@@ -207,7 +207,7 @@ def _add_image(tally: _Tally, pair: DetectionPair, cut: Cut) -> None:
 def _is_borderline(box: UnmatchedBox, pair: DetectionPair, cut: Cut) -> bool:
     lists = (pair.reference, pair.actual)
     lowest = max(cut.score_threshold, *(_lowest(found, cut.keep_total) for found in lists))
-    if abs(box.score - lowest) <= FLICKER:
+    if abs(box.score - lowest) <= SCORE_MARGIN:
         return True
     return any(_is_near_nms_limit(box, found, cut) for found in lists)
 

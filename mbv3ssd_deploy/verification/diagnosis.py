@@ -1,7 +1,6 @@
-"""Naming what is wrong with raw heads that differ, by trying the usual mistakes.
+"""Diagnosis of raw heads that differ: they are compared with usual mistakes made on purpose.
 
-Each mistake is a hypothesis: the reference's tensor with the mistake made on purpose. Where that
-agrees with what the runtime gave, the mistake is found.
+A mistake is found if those agree with the heads of the runtime.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from mbv3ssd_deploy.core.priors import level_slices
 from mbv3ssd_deploy.core.spec import DetectorSpec, PriorLevel
 from mbv3ssd_deploy.verification.rules import Code, Reason
 
-# A hypothesis need not be exact, it only has to explain the difference: half weights may be about.
+# Half precision must not hide a mistake, so agreement is loose.
 _NEAR = 0.02
 
 Mistake = Callable[[F32, PriorLevel], F32]
@@ -24,7 +23,7 @@ Mistake = Callable[[F32, PriorLevel], F32]
 def diagnosed_heads(
     expected: Mapping[str, F32], actual: Mapping[str, F32], spec: DetectorSpec
 ) -> tuple[Reason, ...]:
-    """Return the mistakes that explain how one image's heads differ; none when nothing does.
+    """Return the mistakes that explain the difference of one image's heads.
 
     Args:
         expected: `loc` (P, 4) and `conf` (P, C) of the reference.
@@ -43,7 +42,7 @@ def diagnosed_heads(
 
 
 def near(expected: F32, actual: F32) -> bool:
-    """Tell whether two tensors are the same up to what reduced precision does to heads."""
+    """Return whether two tensors are equal within the error of half precision."""
     if not np.isfinite(actual).all():
         return False
     scale = float(np.abs(expected).max(initial=0.0))

@@ -153,7 +153,7 @@ _DIFFERENCES_NAMED = 3
 
 
 def graph_reasons(shipped: NcnnGraph, again: NcnnGraph) -> tuple[Reason, ...]:
-    """Return a reason that names the first layers of `shipped` that are not those of `again`.
+    """Return a reason with the first layers of `shipped` that differ from `again`.
 
     Types, wiring, parameters and order are compared; weights are by `full_precision_graph`.
 
@@ -222,7 +222,7 @@ def _differences(shipped: NcnnGraph, again: NcnnGraph) -> Iterator[str]:
         if layer.name in theirs:
             yield from _layer_differences(layer, theirs[layer.name])
         else:
-            yield f"{_called(layer)} is not in it"
+            yield f"{_called(layer)} is not in that graph"
     yield from (
         f"{_called(layer)} is missing" for name, layer in theirs.items() if name not in ours
     )
@@ -240,7 +240,7 @@ def _layer_differences(layer: NcnnLayer, expected: NcnnLayer) -> Iterator[str]:
     sides: tuple[tuple[str, str | tuple[str, ...], str | tuple[str, ...]], ...] = (
         ("inputs", layer.inputs, expected.inputs),
         ("outputs", layer.outputs, expected.outputs),
-        *((name, _said(ours[name]), _said(theirs[name])) for name in ours),
+        *((name, _value_text(ours[name]), _value_text(theirs[name])) for name in ours),
     )
     for what, own, other in sides:
         if own != other:
@@ -251,9 +251,9 @@ def _called(layer: NcnnLayer) -> str:
     return f"{layer.type} {layer.name!r}"
 
 
-def _said(value: Param) -> str:
+def _value_text(value: Param) -> str:
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_said, value)) + ")"
+        return "(" + ", ".join(map(_value_text, value)) + ")"
     # nine digits distinguish any two float32
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 

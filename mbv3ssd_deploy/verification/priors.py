@@ -73,7 +73,7 @@ class PriorDiff:
 
     @property
     def wrong(self) -> int:
-        """How many of them are not the checkpoint's."""
+        """How many of them differ from the checkpoint's."""
         return sum(level.wrong for level in self.levels)
 
     @property
@@ -88,7 +88,7 @@ class PriorDiff:
 
     @property
     def reason(self) -> str:
-        """All that is wrong, in words; empty when nothing is."""
+        """All reasons in one text."""
         return "; ".join(reason.text for reason in self.reasons())
 
     def reasons(self) -> tuple[Reason, ...]:
@@ -115,12 +115,12 @@ def compare_priors(
     carriers: Sequence[str] = (),
     tolerance: float = PRIOR_TOLERANCE,
 ) -> PriorDiff:
-    """Hold all priors that a deployed file computes against those that `spec` describes.
+    """Compare all priors that a deployed file computes with those of `spec`.
 
     Args:
         spec: the checkpoint's own.
         priorbox: (2, 4P) as ncnn lays it out: normalised corners, and below them the variances.
-        carriers: what carries each level in the file, for the report.
+        carriers: the layer of each level in the file, for the report.
         tolerance: the largest distance of a corner coordinate, in units of the image.
 
     Raises:

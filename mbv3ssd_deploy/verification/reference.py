@@ -1,4 +1,4 @@
-"""The reference: the checkpoint in PyTorch on the CPU, seeing images through its own spec."""
+"""The reference: the checkpoint in PyTorch on the CPU, with the input of its own spec."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CHUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A few images, and what the reference made of them.
+    """A few images, and the output of the reference.
 
     Attributes:
         names: the images.
-        own_inputs: (N, 3, H, W) through the checkpoint's spec; what the reference saw.
-        inputs: (N, 3, H, W) through the bundle's contract; what every deployed runtime sees.
+        own_inputs: (N, 3, H, W) by the checkpoint's spec; the input of the reference.
+        inputs: (N, 3, H, W) by the bundle's contract; the input of every deployed runtime.
         loc: (N, P, 4) raw offsets of the reference.
         conf: (N, P, C) its logits.
         detections: its boxes by the family's own rules, one list an image.
@@ -44,7 +44,7 @@ class Chunk:
 
 @dataclass(slots=True)
 class Reference:
-    """PyTorch, and the images that it can see.
+    """The checkpoint in PyTorch, and the images that could be read.
 
     Attributes:
         spec: the checkpoint's own.
@@ -75,7 +75,7 @@ class Reference:
         for first in range(0, len(paths), CHUNK):
             images = self._read(paths[first : first + CHUNK])
             if images:
-                yield self._seen(images)
+                yield self._run(images)
         if not self.used:
             reasons = [f"{left.image}: {left.reason}" for left in self.skipped]
             raise DatasetError(
@@ -92,7 +92,7 @@ class Reference:
                 self.skipped.append(LeftOut(str(path), error.message))
         return images
 
-    def _seen(self, images: dict[str, U8]) -> Chunk:
+    def _run(self, images: dict[str, U8]) -> Chunk:
         own = np.stack([input_from_image(image, self.spec.input) for image in images.values()])
         result = self.runtime.run(own)
         loc, conf = result.tensors["loc"], result.tensors["conf"]

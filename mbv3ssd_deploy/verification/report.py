@@ -251,7 +251,7 @@ _HINT = "run `selftest model --json FILE` on the board again, with this bundle's
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One row of a self-test; what is not finite among the numbers is a word."""
+    """One row of a self-test; numbers that are not finite are strings."""
 
     name: str
     status: Status
@@ -268,8 +268,8 @@ class DeviceResult:
         verdict: the last line's word.
         model: the detector's name.
         made_by: which version made the package.
-        arithmetic: what was asked for.
-        in_effect: what processor and ncnn made of it.
+        arithmetic: the requested one.
+        in_effect: the arithmetic that the processor and ncnn used.
         ncnn: its version.
         library: that of cpp_postprocess.
         architecture: such as "aarch64".
@@ -339,7 +339,7 @@ def _row(row: DeviceRow, result: DeviceResult, ran: str) -> Row:
 
 
 def _beyond_limits(numbers: Mapping[str, Any], arithmetic: str) -> tuple[Reason, ...]:
-    """The package may be older than we are, with wider limits."""
+    """Compare with this version's limits: those of an older package may be wider."""
     limits = {limits.arithmetic: limits.heads for limits in LIMITS}
     if arithmetic not in limits:
         return (Reason(Code.DEVICE_FAILED, f"no limits for {arithmetic}"),)
@@ -379,7 +379,7 @@ def _check_model(result: DeviceResult, bundle: Bundle, where: str) -> None:
             f"is the result of another model ({result.model}): {', '.join(others)} had other bytes "
             "on the board",
             where=where,
-            hint="name the bundle that the package was made of, or package this one again",
+            hint="give the bundle that the package was made from, or package this one again",
         )
 
 

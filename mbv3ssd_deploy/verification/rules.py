@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mbv3ssd_deploy.ncnn_graph.priors import PRIOR_TOLERANCE
-from mbv3ssd_deploy.verification.detections import FLICKER, NMS_MARGIN, TIE, DetectionDiff
+from mbv3ssd_deploy.verification.detections import NMS_MARGIN, SCORE_MARGIN, TIE, DetectionDiff
 from mbv3ssd_deploy.verification.tensors import TensorDiff, Tolerance
 
 
@@ -44,7 +44,7 @@ class Code(enum.StrEnum):
     """The model is right when red and blue of its input are exchanged."""
     SCORES_NOT_SOFTMAX = "scores_not_softmax"
     GRAPH_DIFFERS = "graph_differs"
-    """A layer of the ncnn graph is not the one that lowering body.onnx again gives."""
+    """A layer of the ncnn graph differs from that of body.onnx lowered again."""
     RECORD_DIFFERS = "record_differs"
     """detector.json describes the ncnn files wrongly."""
     WEIGHTS_DIFFER = "weights_differ"
@@ -52,14 +52,14 @@ class Code(enum.StrEnum):
     VARIANCES_DIFFER = "variances_differ"
     BOXES_DIFFER = "boxes_differ"
     SCORES_DIFFER = "scores_differ"
-    """Boxes were found again, with other scores."""
+    """Matched boxes have other scores."""
     TOO_MUCH_FLICKER = "too_much_flicker"
 
     DEVICE_FAILED = "device_failed"
     """The self-test on the board failed, or its numbers are outside the limits."""
 
     TOO_FEW_BOXES = "too_few_boxes"
-    """Not a failure: there was too little to compare, so nothing is proven."""
+    """Not a failure: too few boxes for a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Reason:
 
 
 MIN_REFERENCE_BOXES = 20
-"""Fewer boxes of the reference, over all images, prove nothing."""
+"""A verdict needs at least as many boxes of the reference, over all images."""
 
 
 class Check(enum.StrEnum):
@@ -109,10 +109,10 @@ class Rule:
 
     Attributes:
         heads: the tolerance of every element of the raw heads.
-        heads_are: what becomes of a check whose heads break it.
+        heads_are: whether heads beyond it fail the check.
         min_cosine: the smallest cosine that the raw heads of any image may have.
-        box_iou: the IoU at which boxes must be found again.
-        box_share: the share of the counted boxes that must be.
+        box_iou: the IoU at which boxes must match.
+        box_share: the smallest share of the counted boxes that match.
         flicker_share: the largest share of the reference's boxes that may be borderline.
         score: the largest difference of a matched box's score.
     """
@@ -160,7 +160,7 @@ PASS_RULE = (
     "PASS means: the bundle's contract, graph and weights are the checkpoint's; all priors lie "
     f"within {PRIOR_TOLERANCE:g} of the image; in every runtime that ran, raw heads, boxes and "
     "their scores are within the tolerances of its row, boxes being matched class by class at the "
-    f"IoU of the row, except borderline ones: within {FLICKER} of the end of the list, "
+    f"IoU of the row, except borderline ones: within {SCORE_MARGIN} of the end of the list, "
     f"within {NMS_MARGIN} of the IoU that suppresses them, or equal in the reference's heads when "
     f"its scores move by {TIE:g} or less; every self-test of a board passed; "
     "rms is the root mean square of the reference's tensor; and PyTorch found at least "
@@ -169,7 +169,7 @@ PASS_RULE = (
 
 
 def head_reasons(rule: Rule, heads: tuple[TensorDiff, ...]) -> tuple[Reason, ...]:
-    """Return a reason for each tensor that breaks `rule`."""
+    """Return a reason for each tensor that violates `rule`."""
     found = []
     for diff in heads:
         if diff.actual_not_finite > diff.expected_not_finite:
@@ -190,35 +190,33 @@ def box_reasons(rule: Rule, diff: DetectionDiff) -> tuple[Reason, ...]:
     found = []
     if diff.share_at(rule.box_iou) < rule.box_share:
         text = (
-            f"{diff.matched_at(rule.box_iou)} of {diff.counted} boxes found again at IoU "
+            f"{diff.matched_at(rule.box_iou)} of {diff.counted} boxes match at IoU "
             f"{rule.box_iou}, not {rule.box_share:.0%}; {diff.lost} lost, {diff.new} new"
         )
         found.append(Reason(Code.BOXES_DIFFER, text))
-    # a box of the reference that is found again leaves no room for a spurious one to be excused
+    # matched boxes of the reference do not excuse spurious ones
     if diff.new > (1 - rule.box_share) * diff.actual:
         text = f"{diff.new} of {diff.actual} boxes are new: the reference does not have them"
         found.append(Reason(Code.BOXES_DIFFER, text))
     off = diff.score_at(rule.box_iou)
     if not off <= rule.score:  # NaN is not
         text = (
-            f"the score of a box found again at IoU {rule.box_iou} is off by {off:.2g}; at most "
+            f"the score of a box matched at IoU {rule.box_iou} is off by {off:.2g}; at most "
             f"{rule.score:g} is allowed"
         )
         found.append(Reason(Code.SCORES_DIFFER, text))
     flicker = max(diff.flicker_lost, diff.flicker_new)
     if flicker > rule.flicker_share * diff.reference:
         text = (
-            f"{diff.flicker_lost} boxes were lost and {diff.flicker_new} new at the very score or "
-            f"IoU that decides, or by a tie, of {diff.reference}; at most "
-            f"{rule.flicker_share:.0%} may"
+            f"{diff.flicker_lost} lost and {diff.flicker_new} new boxes of {diff.reference} are "
+            "borderline: near the score or IoU that decides, or by a tie; at most "
+            f"{rule.flicker_share:.0%} may be"
         )
         found.append(Reason(Code.TOO_MUCH_FLICKER, text))
     return tuple(found)
 
 
 def too_few_boxes(count: int) -> Reason:
-    """Return the reason of a verdict that cannot be given."""
-    text = (
-        f"the reference found {count} boxes in all; fewer than {MIN_REFERENCE_BOXES} prove nothing"
-    )
+    """Return the reason for which there is no verdict."""
+    text = f"only {count} reference boxes; at least {MIN_REFERENCE_BOXES} are needed for a verdict"
     return Reason(Code.TOO_FEW_BOXES, text)

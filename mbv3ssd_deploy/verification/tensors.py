@@ -1,4 +1,4 @@
-"""Comparing two arrays, and saying where and how far they part."""
+"""Two arrays compared: where and by how much they differ."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TensorDiff:
         scale: how many times `tolerance.atol` counts in the worst element's run.
         elements: how many elements were compared.
         bad_elements: how many broke the tolerance.
-        max_abs: the largest distance; infinite when a value that is not finite met another value.
+        max_abs: the largest distance; infinite if only one of two values is finite.
         cosine: the smallest cosine of a run's two tensors; NaN where one is not finite.
         worst_index: the element that goes furthest beyond what it must keep.
         expected_at_worst: the reference's value there.
@@ -88,7 +88,7 @@ class TensorDiff:
 def compare_tensors(
     name: str, expected: F32, actual: F32, tolerance: Tolerance, *, image: str = ""
 ) -> TensorDiff:
-    """Hold `actual` against `expected`, element by element.
+    """Compare `actual` with `expected`, element by element.
 
     NaN and infinity pass only against the very same value in the same place.
 

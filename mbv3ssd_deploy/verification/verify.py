@@ -363,7 +363,7 @@ class RulesCheck:
     def row(self) -> Row:
         """Return a row that never fails."""
         diff = compare_detections(self.pairs, cut_of_tail(self.record))
-        note = f"{self.spec.family}'s own rules compared with DetectionOutput's; a matter of design"
+        note = f"{self.spec.family}'s own rules compared with DetectionOutput's; by design"
         return Row(Check.NCNN_RULES, "ncnn rules", "numpy", Status.INFO, note=note, detections=diff)
 
 

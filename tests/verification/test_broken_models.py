@@ -129,7 +129,7 @@ def test_two_classes_exchanged_in_the_onnx_file(bundle_folder):
 
     report = bundle_folder.verify(bundle)
 
-    # without a counterpart the ncnn weights stay as shipped, in halves
+    # without a counterpart the ncnn weights stay as shipped, in float16
     assert failed(report) == {Check.ONNX_CPU, Check.NCNN_WEIGHTS, Check.NCNN_EXACT}
     assert Code.CLASSES_EXCHANGED in codes(report, Check.ONNX_CPU)
 
@@ -188,7 +188,7 @@ def test_one_prior_level_off(bundle_folder):
     assert Code.HEADS_DIFFER not in codes(report)
 
 
-def test_one_weight_that_is_not_a_number(bundle_folder):
+def test_one_nan_weight(bundle_folder):
     bundle = bundle_folder.copy("nan")
     name = "head/classification_head/module_list.1/module_list.1.1/Conv"
     graph = read_ncnn(bundle.param_path, bundle.bin_path)
@@ -206,7 +206,7 @@ def test_one_weight_that_is_not_a_number(bundle_folder):
 
     assert failed(report) >= {Check.NCNN_WEIGHTS, Check.NCNN_EXACT, Check.NCNN_SHIPPED_FP16}
     assert codes(report, Check.NCNN_EXACT) & DIAGNOSES == {Code.NOT_FINITE}
-    # the strict reader says which weight it is
+    # the strict reader names the weight
     assert codes(report, Check.NCNN_WEIGHTS) == {Code.MODEL_UNREADABLE}
     assert any(f"{name!r}: weight has 1 numbers that are NaN" in r.text for r in report.reasons)
 
@@ -228,7 +228,7 @@ def test_a_network_made_for_bgr(bundle_folder):
     assert only_diagnosis(report, Code.CHANNELS_REVERSED)
 
 
-def test_a_contract_that_says_bgr(bundle_folder):
+def test_a_contract_with_bgr(bundle_folder):
     bundle = bundle_folder.copy("bgr-contract")
     wrong = replace(bundle.spec.input, channel_order=ChannelOrder.BGR)
 
@@ -240,7 +240,7 @@ def test_a_contract_that_says_bgr(bundle_folder):
     assert first.text == (
         "contract: channel order is bgr in detector.json, rgb for this checkpoint"
     )
-    # every runtime was fed as the contract says
+    # every runtime had the input of the contract
     for check in (Check.ONNX_CPU, Check.NCNN_EXACT):
         assert Code.CHANNELS_REVERSED in codes(report, check)
 
@@ -326,7 +326,7 @@ def test_a_weight_file_with_more_than_its_weights(bundle_folder):
 
     report = bundle_folder.verify(bundle)
 
-    # ncnn would not mind
+    # ncnn would accept it
     assert Check.NCNN_WEIGHTS in failed(report)
     assert only_diagnosis(report, Code.MODEL_UNREADABLE)
 
@@ -424,7 +424,7 @@ LAYER_EDITS = {
 
 
 @pytest.mark.parametrize("edit", LAYER_EDITS)
-def test_a_layer_that_is_not_what_body_onnx_gives(bundle_folder, edit):
+def test_a_layer_that_differs_from_body_onnx(bundle_folder, edit):
     bundle = bundle_folder.copy("layer")
     change, words = LAYER_EDITS[edit]
     edit_layers(bundle, change)
@@ -437,7 +437,7 @@ def test_a_layer_that_is_not_what_body_onnx_gives(bundle_folder, edit):
     assert "run `mbv3ssd-deploy to-ncnn` again" in reason.text
 
 
-def test_what_no_image_shows_fails_by_its_graph(bundle_folder):
+def test_a_mistake_without_an_effect_on_images_fails_by_its_graph(bundle_folder):
     bundle = bundle_folder.copy("masks")
     edit_layers(bundle, with_params(featmask=None))
 
@@ -462,7 +462,7 @@ def test_a_layer_too_many(bundle_folder):
     (reason,) = read_files(bundle, bundle.manifest.ncnn, read_body(bundle.body_path)).layout
 
     assert reason.code is Code.GRAPH_DIFFERS
-    assert "is raw_out, not detection_out; Noop 'idle' is not in it" in reason.text
+    assert "is raw_out, not detection_out; Noop 'idle' is not in that graph" in reason.text
 
 
 def test_halved_scores(bundle_folder):
@@ -486,7 +486,7 @@ def test_halved_scores(bundle_folder):
 
 
 def with_record(bundle, **changes):
-    """The bundle as if detector.json said something else of the ncnn files."""
+    """The bundle with other fields in the ncnn record of detector.json."""
     record = replace(bundle.manifest.ncnn, **changes)
     return Bundle(bundle.directory, replace(bundle.manifest, ncnn=record))
 

@@ -1,4 +1,4 @@
-"""Specs that disagree are told apart field by field, in words."""
+"""Specs compared field by field, with a sentence for each difference."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def with_level(index, **changes):
     return replace(SPEC, priors=replace(SPEC.priors, levels=tuple(levels)))
 
 
-def test_equal_specs_have_nothing_to_say():
+def test_equal_specs_have_no_reasons():
     assert compare_specs(SPEC, qfgaohao_spec(num_classes=3), where="detector.json") == ()
 
 

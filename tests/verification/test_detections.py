@@ -1,4 +1,4 @@
-"""Boxes of two runs: found again, lost, new, and those that only flicker."""
+"""Boxes of two runs: matched, lost, new and borderline."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def moved(row, by, score=None):
     return (label, old if score is None else score, *(corner + by for corner in corners))
 
 
-def test_the_same_boxes_are_all_found_again():
+def test_equal_boxes_all_match():
     diff = compare((found(CAT, DOG), found(DOG, CAT)), (found(CAT), found(CAT)))
 
     assert (diff.reference, diff.actual, diff.counted) == (3, 3, 3)
@@ -55,15 +55,15 @@ def test_two_classes_exchanged_match_nothing():
     assert diff.share_at(0.5) == 0.0
 
 
-def test_lost_and_new_boxes_are_listed_with_their_image_the_surest_first():
+def test_lost_and_new_boxes_are_listed_with_their_image_by_score():
     diff = compare(
         (found(CAT), found(CAT)),
         (found(CAT, DOG), found()),
         (found(), found(moved(DOG, 0, 0.4), moved(DOG, 0.05, 0.7))),
     )
 
-    assert [(stray.image, stray.label) for stray in diff.worst_lost] == [("1.png", 1), ("1.png", 2)]
-    assert [round(stray.score, 2) for stray in diff.worst_new] == [0.7, 0.4]
+    assert [(box.image, box.label) for box in diff.worst_lost] == [("1.png", 1), ("1.png", 2)]
+    assert [round(box.score, 2) for box in diff.worst_new] == [0.7, 0.4]
     assert (diff.lost, diff.new) == (2, 2)
 
 
@@ -75,7 +75,7 @@ def test_the_list_is_short_and_the_count_is_whole():
     assert (diff.lost, len(diff.worst_lost)) == (30, LISTED)
 
 
-def test_boxes_that_come_and_go_at_the_threshold_are_counted_apart():
+def test_boxes_near_the_threshold_are_borderline():
     faint, clear = moved(DOG, 0, 0.319), moved(DOG, 0, 0.321)
 
     diff = compare((found(CAT, faint), found(CAT)), threshold=0.3)
@@ -104,7 +104,7 @@ def test_in_a_full_list_the_last_place_is_the_threshold():
 @pytest.mark.parametrize(
     ("iou", "lost"), [(0.5, 1), (0.598, 1), (0.6005, 0), (0.5995, 0), (0.602, 1)]
 )
-def test_a_box_whose_suppression_teeters_is_counted_apart(iou, lost):
+def test_a_box_near_the_nms_limit_is_borderline(iou, lost):
     # overlap 3 / 5 with a better box of its class
     better, worse = (1, 0.9, 0.0, 0.0, 0.4, 0.4), (1, 0.8, 0.1, 0.0, 0.5, 0.4)
 
@@ -132,7 +132,7 @@ def test_score_differences_are_of_matched_boxes():
     assert diff.score_p50 == pytest.approx(0.02, abs=1e-6)
 
 
-def test_score_differences_are_told_for_each_overlap():
+def test_score_differences_are_reported_for_each_overlap():
     # IoU 0.9610, as above
     actual = found(moved(CAT, 0.004, 0.7), moved(DOG, 0, 0.83))
 
@@ -142,8 +142,8 @@ def test_score_differences_are_told_for_each_overlap():
     assert diff.score_at(0.95) == diff.score_at(0.5) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_a_stricter_match_is_never_stolen_by_a_looser_one():
-    # the surer box lost its partner; its neighbour's partner overlaps it by more than 0.5
+def test_a_looser_match_never_replaces_a_stricter_one():
+    # the surer box lost its match; its neighbour's match overlaps it by more than 0.5
     sure, neighbour = moved(CAT, 0, 0.9), moved(CAT, 0.05, 0.8)
 
     diff = compare((found(sure, neighbour), found(neighbour)))
@@ -152,7 +152,7 @@ def test_a_stricter_match_is_never_stolen_by_a_looser_one():
     assert diff.lost == 1
 
 
-def test_no_boxes_at_all_are_no_agreement():
+def test_no_boxes_are_not_an_agreement():
     diff = compare((found(), found()))
 
     assert (diff.reference, diff.counted, diff.share_at(0.99)) == (0, 0, 0.0)
@@ -167,14 +167,14 @@ def compare_tied(reference, actual, tied):
     return compare_detections([DetectionPair("0.png", reference, actual, tied)], cut)
 
 
-def test_a_box_that_takes_anothers_place_by_a_tie_is_counted_apart():
+def test_a_box_that_replaces_another_by_a_tie_is_borderline():
     diff = compare_tied(found(FIRST, DOG), found(SECOND, DOG), found(SECOND, DOG))
 
     assert (diff.tied_lost, diff.tied_new) == (diff.flicker_lost, diff.flicker_new) == (1, 1)
     assert (diff.counted, diff.matched, diff.lost, diff.new) == (1, (1, 1, 1), 0, 0)
 
 
-def test_without_the_witness_it_is_only_found_at_a_looser_overlap():
+def test_without_ties_it_only_matches_at_a_looser_overlap():
     for tied in (None, found(FIRST, DOG)):
         diff = compare_tied(found(FIRST, DOG), found(SECOND, DOG), tied)
 
@@ -182,7 +182,7 @@ def test_without_the_witness_it_is_only_found_at_a_looser_overlap():
         assert (diff.counted, diff.matched) == (2, (1, 1, 2))
 
 
-def test_the_witness_must_give_the_very_box_and_its_score():
+def test_ties_must_give_the_very_box_and_its_score():
     elsewhere, surer = moved(SECOND, 0.01), (*SECOND[:1], 0.9001, *SECOND[2:])
 
     for other in (elsewhere, surer):
@@ -190,7 +190,7 @@ def test_the_witness_must_give_the_very_box_and_its_score():
         assert (diff.tied_new, diff.new) == (0, 1)
 
 
-def test_what_the_witness_keeps_too_is_lost():
+def test_a_box_that_ties_do_not_remove_is_lost():
     diff = compare_tied(found(FIRST, DOG), found(DOG), found(FIRST, DOG))
 
     assert (diff.tied_lost, diff.lost, diff.flicker_lost) == (0, 1, 0)

@@ -1,4 +1,4 @@
-"""What a board found, beside what the desktop finds."""
+"""Results of a board in the report of verify."""
 
 import json
 
@@ -17,7 +17,7 @@ from mbv3ssd_deploy.verification.rules import Code
 
 
 def result_of(bundle, **changes):
-    """What a self-test writes that passes."""
+    """The result of a self-test that passes."""
     rows = [{"name": name, "status": "PASS", "text": "well", "numbers": {}} for name in ROWS]
     rows[4]["numbers"] = {"loc": 1e-5, "conf": 2e-5, "limit": 1e-4, "not_finite": 0}
     rows[-1]["status"] = "INFO"
@@ -46,7 +46,7 @@ def written(folder, result):
     return path
 
 
-def test_a_result_stands_in_the_report(bundle_folder, tmp_path):
+def test_a_result_is_in_the_report(bundle_folder, tmp_path):
     path = written(tmp_path, result_of(bundle_folder.good()))
 
     report = verify(bundle_folder.good().directory, bundle_folder.images, device_results=[path])
@@ -81,7 +81,7 @@ def test_a_board_that_failed_fails_the_bundle(bundle_folder, tmp_path):
         ({"loc": 0, "conf": 0}, "fp8", "no limits for fp8"),
     ],
 )
-def test_heads_are_judged_by_todays_limits(bundle_folder, tmp_path, numbers, in_effect, words):
+def test_heads_are_compared_with_todays_limits(bundle_folder, tmp_path, numbers, in_effect, words):
     result = result_of(bundle_folder.good(), in_effect=in_effect)
     result["rows"][4]["numbers"] = numbers
 
@@ -116,14 +116,14 @@ def without(result, key):
         (lambda r: r | {"verdict": "MAYBE"}, "verdict"),
     ],
 )
-def test_what_is_no_whole_result_is_refused(bundle_folder, tmp_path, change, words):
+def test_an_incomplete_result_is_refused(bundle_folder, tmp_path, change, words):
     path = written(tmp_path, change(result_of(bundle_folder.good())))
 
     with pytest.raises(FormatError, match=words):
         read_device_result(path, bundle_folder.good())
 
 
-def test_a_file_that_is_not_there_or_no_json_is_refused(bundle_folder, tmp_path):
+def test_a_missing_file_or_invalid_json_is_refused(bundle_folder, tmp_path):
     with pytest.raises(FormatError, match="cannot be read"):
         read_device_result(tmp_path / "none.json", bundle_folder.good())
     broken = tmp_path / "broken.json"

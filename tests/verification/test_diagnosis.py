@@ -1,4 +1,4 @@
-"""The usual mistakes are recognised in the heads they make, and only there."""
+"""The usual mistakes are recognised in their heads, and only there."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_a_diagnosis_survives_the_noise_of_half_precision(heads):
     assert {reason.code for reason in reasons} == {Code.CLASSES_EXCHANGED}
 
 
-def test_heads_that_are_no_numbers_have_no_diagnosis(heads):
+def test_nan_heads_have_no_diagnosis(heads):
     odd = heads | {"conf": np.full_like(heads["conf"], np.nan)}
 
     assert diagnosed_heads(heads, odd, SPEC) == ()

@@ -1,4 +1,4 @@
-"""Shipped weights against those that body.onnx gives."""
+"""Shipped weights compared with those of body.onnx."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mbv3ssd_deploy.verification.rules import Code
 
 
 def graph(**weights):
-    """A graph of one convolution a name: 2 outputs, 3 inputs, 1 x 1."""
+    """A graph of one convolution per name: 2 outputs, 3 inputs, 1 x 1."""
     layers = [
         NcnnLayer("Convolution", name, ("x",), (name,), {"num_output": 2}, (weight,))
         for name, weight in weights.items()
@@ -73,7 +73,7 @@ def test_a_weight_that_does_not_correspond_stays_as_shipped():
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_has_its_own_code(odd):
+def test_a_nan_or_infinite_weight_has_its_own_code(odd):
     found = full_precision_graph(graph(conv=half(changed(ROUNDED, 2, odd))), graph(conv=full()))
 
     assert [reason.code for reason in found.reasons] == [Code.NOT_FINITE]

@@ -1,4 +1,4 @@
-"""All priors of a file against the checkpoint's own."""
+"""All priors of a file compared with the checkpoint's own."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_one_wrong_corner_among_thousands_is_found_and_located(corners, variance
     assert diff.worst_actual[2] - diff.worst_expected[2] == pytest.approx(2e-6, rel=0.1)
 
 
-def test_a_prior_that_is_no_number_is_infinitely_wrong(corners, variances):
+def test_a_nan_prior_is_infinitely_wrong(corners, variances):
     corners[7] = np.nan
 
     diff = compare(corners, variances)

@@ -1,4 +1,4 @@
-"""Rules, rows and verdicts: what passes, what fails, and what proves nothing."""
+"""Rules, rows and verdicts: pass, fail, and not enough evidence."""
 
 import json
 import math
@@ -72,7 +72,7 @@ def row(status=Status.PASS, check=Check.NCNN_EXACT, **changes):
     return replace(plain, **changes)
 
 
-def test_boxes_found_again_have_no_reason():
+def test_equal_boxes_have_no_reason():
     assert box_reasons(EXACT, diff_of(found(30), found(30))) == ()
 
 
@@ -100,7 +100,7 @@ def test_a_score_beyond_its_tolerance_fails_by_its_own_code():
     assert codes(box_reasons(HALF, far)) == [Code.SCORES_DIFFER]
 
 
-def test_flicker_excuses_a_few_boxes_and_no_more():
+def test_only_a_few_boxes_may_be_borderline():
     steady, faint = found(100), found(3, score=0.31)
     both = Detections(
         np.concatenate([steady.boxes, faint.boxes + 500]),
@@ -112,7 +112,7 @@ def test_flicker_excuses_a_few_boxes_and_no_more():
     assert box_reasons(HALF, diff_of(both, steady)) == ()
 
 
-def test_fewer_than_twenty_boxes_prove_nothing():
+def test_fewer_than_twenty_boxes_give_no_verdict():
     count = MIN_REFERENCE_BOXES - 1
 
     reasons = box_reasons(EXACT, diff_of(found(count), found(count)))
@@ -121,13 +121,13 @@ def test_fewer_than_twenty_boxes_prove_nothing():
     assert judged(reasons) is Status.UNPROVEN
 
 
-def test_heads_beyond_their_tolerance_fail_where_they_bind():
+def test_heads_beyond_their_tolerance_fail_where_enforced():
     assert head_reasons(EXACT, heads(1, 1.001)) == ()
     assert codes(head_reasons(EXACT, heads(1, 1.01))) == [Code.HEADS_DIFFER]
     assert head_reasons(HALF, heads(1, 1.05, rule=HALF)) == ()
 
 
-def test_heads_in_another_direction_fail_even_where_they_do_not_bind():
+def test_heads_in_another_direction_fail_even_where_only_reported():
     (reason,) = head_reasons(HALF, heads(1, -1, rule=HALF))
 
     assert reason.code is Code.HEADS_DIFFER
@@ -165,7 +165,7 @@ def test_one_failed_check_fails_the_whole_and_gives_its_reason():
     ],
     ids=["few boxes", "one unproven", "all skipped", "no boxes compared", "no rows"],
 )
-def test_nothing_proven_is_not_a_pass(whole):
+def test_missing_evidence_is_not_a_pass(whole):
     assert (whole.verdict, whole.exit_code) == (Verdict.NOT_ENOUGH_EVIDENCE, 1)
 
 
@@ -187,7 +187,7 @@ def test_the_table_has_one_cell_a_column():
     assert table[2][-1] == "no GPU"
 
 
-def test_json_is_strict_and_says_the_rule():
+def test_json_is_strict_and_contains_the_rule():
     plain = json_from_report(report(row(heads=heads(1, math.nan))))
 
     text = json.dumps(plain, allow_nan=False)
@@ -199,5 +199,5 @@ def test_json_is_strict_and_says_the_rule():
     assert plain["rows"][0]["detections"]["matched"] == [30, 30, 30]
 
 
-def test_the_headline_speaks_in_boxes():
+def test_the_headline_counts_boxes():
     assert report(row()).headline == "PASS on 1 image: ncnn exact 30/30 boxes at IoU 0.99"

@@ -1,4 +1,4 @@
-"""Two arrays compared: what passes, what fails, and what is said about the worst place."""
+"""Two arrays compared: pass, fail, and the description of the worst element."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_the_absolute_part_grows_with_the_whole_tensor_where_that_is_above_one()
     assert diff.needed_atol == pytest.approx(1.75 / math.sqrt(12))
     assert "where max(1, rms) is 3.46" in diff.sentence()
     assert compare_tensors("conf", large, large + 0.97 * off, BY_SCALE).passed
-    # a small tensor is not held more strictly than its tolerance says
+    # the tolerance of a small tensor is not tightened
     assert compare_tensors("loc", large / 100, large / 100 + off / 4, BY_SCALE).scale == 1.0
 
 
