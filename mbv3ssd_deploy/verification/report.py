@@ -175,7 +175,7 @@ HEADER = (
     "status",
     *(f"IoU {iou}" for iou in MATCH_IOUS),
     "lost / new",
-    "flicker",
+    "borderline",
     "score diff",
     "loc diff",
     "conf diff",
