@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mbv3ssd_deploy.cli.load_flags import ImageSize
+from mbv3ssd_deploy.cli.flags import ImageSize
 from mbv3ssd_deploy.cli.output import Output, named, output_options, size_format
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mbv3ssd_deploy.cli.export import export_flags
-from mbv3ssd_deploy.cli.load_flags import load_flags
-from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
+from mbv3ssd_deploy.cli.flags import load_flags, ncnn_flags
 from mbv3ssd_deploy.cli.output import Output, command_line, output_options
 from mbv3ssd_deploy.cli.verify import verify_flags
 
@@ -47,7 +46,7 @@ def command(
     \b
         mbv3ssd-deploy convert model.pth --images photos/
     """
-    from mbv3ssd_deploy.cli.ncnn_flags import request_from_flags
+    from mbv3ssd_deploy.cli.flags import request_from_flags
     from mbv3ssd_deploy.cli.render import (
         json_from_exported,
         json_from_lowered,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3ssd_deploy.cli.load_flags import load_flags
+from mbv3ssd_deploy.cli.flags import load_flags
 from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:

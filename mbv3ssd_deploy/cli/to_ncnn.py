@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mbv3ssd_deploy.cli.ncnn_flags import ncnn_flags
+from mbv3ssd_deploy.cli.flags import ncnn_flags
 from mbv3ssd_deploy.cli.output import Output, command_line, named, output_options
 
 
@@ -26,7 +26,7 @@ def command(source: Path, out: Output, **ncnn: object) -> None:
         mbv3ssd-deploy to-ncnn my-bundle --conf 0.3 --fp32
         mbv3ssd-deploy to-ncnn --raw-heads
     """
-    from mbv3ssd_deploy.cli.ncnn_flags import request_from_flags
+    from mbv3ssd_deploy.cli.flags import request_from_flags
     from mbv3ssd_deploy.cli.render import json_from_lowered, show_lowered
     from mbv3ssd_deploy.pipeline import lower_to_ncnn
 

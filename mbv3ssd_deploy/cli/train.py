@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mbv3ssd_deploy.cli.load_flags import EXISTING_FILE, ImageSize, read_labels
+from mbv3ssd_deploy.cli.flags import EXISTING_FILE, ImageSize, read_labels
 from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mbv3ssd_deploy.cli import train
-from mbv3ssd_deploy.cli.load_flags import EXISTING_FILE
+from mbv3ssd_deploy.cli.flags import EXISTING_FILE
 from mbv3ssd_deploy.cli.output import Output, output_options
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mbv3ssd_deploy.checkpoint.families.table import FAMILIES
-from mbv3ssd_deploy.cli.load_flags import FAMILY_NAMES
+from mbv3ssd_deploy.cli.flags import FAMILY_NAMES
 
 
 class Payload:
