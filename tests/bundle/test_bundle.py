@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from builders import tiny_spec
@@ -165,3 +166,16 @@ def test_outputs_that_nobody_knows_are_named(whole):
 
     with pytest.raises(BundleError, match=r"ncnn\.outputs is 'boxes', not one of 'detections'"):
         read_bundle(whole.directory)
+
+
+def test_a_detector_json_of_an_earlier_version_is_read():
+    """Of the demo detector, written by the code before its files were merged."""
+    path = Path(__file__).parent / "detector-schema1.json"
+    data = path.read_bytes()
+
+    manifest = parse_manifest(data, where=path.name)
+
+    assert json.loads(render_manifest(manifest)) == json.loads(data)
+    assert manifest.checkpoint.family == "native"
+    assert set(manifest.files) == {"body.onnx", "model.ncnn.param", "model.ncnn.bin"}
+    assert len(manifest.detector.class_names) == json.loads(data)["num_classes"]
