@@ -70,7 +70,7 @@ Every layer also takes `shape_hints` (30, ints: the shapes of its outputs, for t
 
 
 def layer_page() -> str:
-    """Return docs/formats/ncnn-layers.md: the layer table for people."""
+    """Return docs/formats/ncnn-layers.md."""
     return "\n".join((_LAYERS_HEAD, *(_layer_section(schema) for schema in LAYERS.values())))
 
 
@@ -124,48 +124,46 @@ _BACKBONES_HEAD = """# Backbone weights
 
 Made from the table of the backbone families by `make docs`; do not edit.
 
-A training starts well from a backbone that has learned to classify. `load_backbone` reads the
-classification weights that are public, the result of our own `train-backbone`, and the backbone of
-any detector that this version loads. It takes every tensor of the backbone or refuses the file
-with the reason: shapes alone decide nothing, because networks that compute different things share
-them (gates with and without pooling, for one). Nothing is loaded in part.
+Training works better from a pretrained backbone. `load_backbone` reads public classification weights, the
+result of our own `train-backbone`, and the backbone of any detector that this version loads. It loads
+every tensor of the backbone or refuses the file with the reason, never a part. Shapes alone are not
+enough, because different networks share them (gates with and without pooling, for example).
 
-`inspect FILE` says what a file is and which detectors it feeds.
+`inspect FILE` shows what a file is and which detectors can start from it.
 
-## Which backbone feeds which detector
+## Which backbone fits which detector
 
 A detector is named by its layout (a row of `nets/layouts.py`). The layout `torchvision` is that of
 `native` detectors too; `ujsyehao` and `compact` have the same backbone.
 
-| family | files | Large feeds exactly | Small feeds exactly |
+| family | files | Large fits exactly | Small fits exactly |
 |---|---|---|---|
 """
 _TAIL = """
-A detector feeds every detector with the same backbone, whatever its classes, priors and heads are,
-and what `train-backbone` makes feeds those of its own layout. The widths must be the same; no
-weights are cut or stretched. jungin500's files of width 0.5 narrow other parts than a detector of
-that width does, and feed none; d-li14's of 0.75 were not available, and their shapes decide.
+A detector's backbone fits every detector with the same backbone, whatever its classes, priors and heads,
+and a result of `train-backbone` fits those of its own layout. The widths must be the same; no
+weights are cropped or resized. jungin500's files of width 0.5 narrow other parts than a detector of
+that width does, and fit none; d-li14's of 0.75 were not available, so only their shapes are compared.
 
 ## What is taken
 
-Everything but the classifier: pooling and dense layers follow the backbone, and no detector
-runs them. A `train-backbone` run takes the classifier too where it computes what ours does (that
-of torchvision, timm, d-li14 and our own) and predicts as many classes; otherwise it is dropped
-whole. Every key that is dropped is listed with its reason.
+Everything except the classifier: a detector does not use the pooling and dense layers after the backbone.
+`train-backbone` loads the classifier too if it is equivalent to ours (torchvision's, timm's, d-li14's
+and our own) and has the same number of classes; otherwise it is dropped. Every dropped key is listed
+with its reason.
 
 tongyuhome's classifier holds two backbones. Its forward runs and trains `init_conv`, `block`,
-`out_conv1` and `out_conv2`; its SSD reads `features`, which stay as they were drawn. We take the
+`out_conv1` and `out_conv2`; its SSD reads `features`, which keep their random values. We take the
 trained one.
 
 **BatchNorm's eps.** timm adds 1e-5 to the variance, the layout `torchvision` 1e-3. A BatchNorm is
 `factor * (x - mean) / sqrt(variance + eps) + bias`, so the factor times
-`sqrt((variance + 1e-3) / (variance + 1e-5))` makes the numbers equal. To move the variance by the
-difference instead would be exact too, but makes it negative where it is small, and is lost as soon
-as training measures the variance anew.
+`sqrt((variance + 1e-3) / (variance + 1e-5))` makes the results equal. Shifting the variance by the
+difference would be exact too, but makes small variances negative, and is lost as soon as training
+updates the variance.
 
-**The input.** These backbones were trained on inputs that are scaled as the table below says; a
-detector goes on with the scale of its own spec. That is a start, no error: the BatchNorms learn
-the new scale.
+**The input.** These backbones were trained on inputs scaled as in the table below; a detector keeps the
+scale of its own spec. That is not an error: the BatchNorms adapt to the new scale.
 
 ## Facts
 
@@ -173,7 +171,7 @@ the new scale.
 |---|---|---|---|
 """
 _FOOT = """
-Verified: on the weights of 19 recorded files (`tests/data/backbones.npz`) each fed network computes
+Verified: on the weights of 19 recorded files (`tests/data/backbones.npz`) each such network computes
 the outputs of the original code within 1e-5 (of numbers up to 5; equal to the last bit for
 torchvision's and jungin500's), and the pairs that are not in the table are refused. For `mmdet`
 and `mmdet_l2norm` that means torchvision's and timm's numbers in our network of that layout;
@@ -195,7 +193,7 @@ def _fed_row(family: BackboneFamily) -> str:
 
 def _fed_cell(family: BackboneFamily, backbone: Backbone) -> str:
     if backbone not in {*family.layouts, *family.why_not}:
-        return "there is none"
+        return "none"
     network = network_of_family(family, backbone)
     layouts = ", ".join(f"`{name}`" for name in fed_layouts(network))
     return layouts or f"no detector: {network.why_not}"
