@@ -124,10 +124,11 @@ _BACKBONES_HEAD = """# Backbone weights
 
 Made from the table of the backbone families by `make docs`; do not edit.
 
-Training works better from a pretrained backbone. `load_backbone` reads public classification weights, the
-result of our own `train-backbone`, and the backbone of any detector that this version loads. It loads
-every tensor of the backbone or refuses the file with the reason, never a part. Shapes alone are not
-enough, because different networks share them (gates with and without pooling, for example).
+Training works better from a pretrained backbone. `load_backbone` reads public classification
+weights, the result of our own `train-backbone`, and the backbone of any detector that this
+version loads. It loads every tensor of the backbone or refuses the file with the reason, never a
+part. Shapes alone are not enough, because different networks share them (gates with and without
+pooling, for example).
 
 `inspect FILE` shows what a file is and which detectors can start from it.
 
@@ -140,17 +141,18 @@ A detector is named by its layout (a row of `nets/layouts.py`). The layout `torc
 |---|---|---|---|
 """
 _TAIL = """
-A detector's backbone fits every detector with the same backbone, whatever its classes, priors and heads,
-and a result of `train-backbone` fits those of its own layout. The widths must be the same; no
-weights are cropped or resized. jungin500's files of width 0.5 narrow other parts than a detector of
-that width does, and fit none; d-li14's of 0.75 were not available, so only their shapes are compared.
+A detector's backbone fits every detector with the same backbone, whatever its classes, priors and
+heads, and a result of `train-backbone` fits those of its own layout. The widths must be the same;
+no weights are cropped or resized. jungin500's files of width 0.5 narrow other parts than a
+detector of that width does, and fit none; d-li14's of 0.75 were not available, so only their
+shapes are compared.
 
 ## What is taken
 
-Everything except the classifier: a detector does not use the pooling and dense layers after the backbone.
-`train-backbone` loads the classifier too if it is equivalent to ours (torchvision's, timm's, d-li14's
-and our own) and has the same number of classes; otherwise it is dropped. Every dropped key is listed
-with its reason.
+Everything except the classifier: a detector does not use the pooling and dense layers after the
+backbone. `train-backbone` loads the classifier too if it is equivalent to ours (torchvision's,
+timm's, d-li14's and our own) and has the same number of classes; otherwise it is dropped. Every
+dropped key is listed with its reason.
 
 tongyuhome's classifier holds two backbones. Its forward runs and trains `init_conv`, `block`,
 `out_conv1` and `out_conv2`; its SSD reads `features`, which keep their random values. We take the
@@ -162,8 +164,8 @@ trained one.
 difference would be exact too, but makes small variances negative, and is lost as soon as training
 updates the variance.
 
-**The input.** These backbones were trained on inputs scaled as in the table below; a detector keeps the
-scale of its own spec. That is not an error: the BatchNorms adapt to the new scale.
+**The input.** These backbones were trained on inputs scaled as in the table below; a detector
+keeps the scale of its own spec. That is not an error: the BatchNorms adapt to the new scale.
 
 ## Facts
 
@@ -171,12 +173,12 @@ scale of its own spec. That is not an error: the BatchNorms adapt to the new sca
 |---|---|---|---|
 """
 _FOOT = """
-Verified: on the weights of 19 recorded files (`tests/data/backbones.npz`) each such network computes
-the outputs of the original code within 1e-5 (of numbers up to 5; equal to the last bit for
-torchvision's and jungin500's), and the pairs that are not in the table are refused. For `mmdet`
-and `mmdet_l2norm` that means torchvision's and timm's numbers in our network of that layout;
-mmdetection itself was not run.
-Published files were not available, and trained weights were not tested.
+Verified: on the weights of 19 recorded files (`tests/data/backbones.npz`) each such network
+computes the outputs of the original code within 1e-5 (of numbers up to 5; equal to the last bit
+for torchvision's and jungin500's), and the pairs that are not in the table are refused. For
+`mmdet` and `mmdet_l2norm` that means torchvision's and timm's numbers in our network of that
+layout; mmdetection itself was not run. Published files were not available, and trained weights
+were not tested.
 """
 
 
