@@ -21,7 +21,7 @@ _HEADER = (
 )
 
 
-@click.command(name="bench", short_help="Latency, size and memory on every runtime, side by side.")
+@click.command(name="bench", short_help="Compare latency, size and memory of every runtime.")
 @click.argument("targets", metavar="[TARGETS]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--runtime",
@@ -96,11 +96,11 @@ def command(
     """Measure TARGETS (default: deploy) side by side: bundles, .param files, a body.onnx.
 
     Every row is one runtime, precision and number of threads. Rows run in turn, round by round, in
-    one process, and the ratio to the first row is computed within each round, so that a machine
-    that is busy for a while does not matter. Rows of one thread are measured in CPU time, which
+    one process, and the ratio to the first row is computed within each round, so that
+    other work on the machine matters little. Rows of one thread are measured in CPU time, which
     other processes do not affect; all others in wall time.
 
-    A .param need not be ours. Without its .bin it gets random weights (up to 256 MB): speed depends
+    Any .param is accepted. Without its .bin it gets random weights (up to 256 MB): speed depends
     on them only in DetectionOutput.
 
     \b

@@ -7,7 +7,7 @@ import click
 from mbv3ssd_deploy.cli.output import Output, output_options
 
 
-@click.command(name="env", short_help="Versions and devices, for an issue report.")
+@click.command(name="env", short_help="Show versions and devices for an issue report.")
 @output_options
 def command(out: Output) -> None:
     """Print versions, runtimes and devices, ready to paste into an issue."""

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "val", "trainval", "test"]),
     default="test",
     show_default=True,
-    help="Which part of the data.",
+    help="Split to measure on.",
 )
 @click.option(
     "--runtimes",
     metavar="NAME[,NAME...]",
-    help="Of torch, torch-cuda, onnx, onnx-cuda, ncnn (float32, exact), ncnn-fp16 (as shipped) and "
-    "ncnn-bf16.  [default: those of torch, onnx, ncnn, ncnn-fp16 that are there]",
+    help="Any of torch, torch-cuda, onnx, onnx-cuda, ncnn (float32, exact), ncnn-fp16 (as shipped) "
+    "and ncnn-bf16.  [default: those of torch, onnx, ncnn, ncnn-fp16 that the bundle has]",
 )
 @click.option(
     "--metric",
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     help="VOC's 11 points, VOC's area under the curve, or COCO's.  "
     "[default: voc07 on voc:, coco on coco:, voc on yolo:]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Look at the first N images only.")
+@click.option("--limit", type=click.IntRange(min=1), help="Use the first N images only.")
 @click.option(
     "--max-drop",
     type=click.FloatRange(min=0.0),
     metavar="POINTS",
-    help="Exit with 1 if a runtime's mAP is more points (of 100) below PyTorch's, or that near 0.",
+    help="Exit with 1 if an mAP is over POINTS (of 100) below PyTorch's, or PyTorch's is near 0.",
 )
 @click.option(
     "--curves",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     help="Write precision-recall curves to this PNG.",
 )
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="The bundle's checkpoint, if it moved."
+    "--checkpoint", type=click.Path(path_type=Path), help="The checkpoint, if it was moved."
 )
 @load_flags
 @output_options
@@ -77,8 +77,8 @@ def command(
     """Measure the mAP of SOURCE, a bundle (default: deploy) or a checkpoint, on annotated images.
 
     All runtimes are measured by the family's own rules on their raw heads, from a score of 0.01 on;
-    boxes that ncnn's DetectionOutput gave are measured beside. A checkpoint runs in PyTorch only;
-    the options from --family to --spec are for reading it.
+    the boxes of ncnn's DetectionOutput are measured as well. A checkpoint runs in PyTorch only; the
+    options from --family to --spec apply to it.
 
     \b
         mbv3ssd-deploy eval --data voc:my-photos
@@ -225,8 +225,8 @@ def show_evaluated(report: EvaluationReport, out: Output) -> None:
     )
     out.result(
         "ms: the mean of all images in the runtime alone, one after the other, without reading, "
-        "resizing and decoding; PyTorch and ONNX Runtime on as many threads as they like, ncnn on "
-        "one and with its DetectionOutput: `bench` compares speed"
+        "resizing and decoding; PyTorch and ONNX Runtime on as many threads as they choose, ncnn "
+        "on one and with its DetectionOutput: `bench` compares speed"
     )
     for row in report.rows:
         _show_cut(row, out)

@@ -23,7 +23,7 @@ TARGETS = ("src", "linux-aarch64", "rpi")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="A folder, of which three images are taken, or an image.  [default: three shipped scenes]",
+    help="Folder from which three images are taken, or one image.  [default: three shipped scenes]",
 )
 @click.option(
     "-o",

@@ -18,8 +18,8 @@ def command(source: Path, out: Output, **ncnn: object) -> None:
     """Lower an exported body to ncnn, and inject PriorBox and DetectionOutput.
 
     SOURCE is a bundle (default: deploy) or a lone body.onnx that `export` wrote. Writes
-    model.ncnn.param and model.ncnn.bin beside it, after ncnn itself has computed the priors and
-    they were equal to the checkpoint's.
+    model.ncnn.param and model.ncnn.bin beside it, once the priors that ncnn computes equal the
+    checkpoint's.
 
     \b
         mbv3ssd-deploy to-ncnn

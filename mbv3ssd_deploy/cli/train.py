@@ -42,10 +42,12 @@ class Shares(click.ParamType["tuple[float, ...]"]):
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 OUTPUT = functools.partial(click.option, "-o", "--output", "--out", "folder", type=_FOLDER)
-SPLIT = click.option("--split", type=SPLITS, help="Part to train on.  [default: train]")
-VAL_SPLIT = click.option("--val-split", type=SPLITS, help="Part to validate on.  [default: val]")
+SPLIT = click.option("--split", type=SPLITS, help="Split to train on.  [default: train]")
+VAL_SPLIT = click.option("--val-split", type=SPLITS, help="Split to validate on.  [default: val]")
 ARCH = click.option("--arch", type=click.Choice(("large", "small")), help="Size of MobileNetV3.")
-WIDTH = click.option("--width", type=click.FloatRange(0.1, 4), help="Width.  [default: 1]")
+WIDTH = click.option(
+    "--width", type=click.FloatRange(0.1, 4), help="Width multiplier.  [default: 1]"
+)
 IMGSZ = click.option("--imgsz", "image_size", type=ImageSize(), metavar="N|HxW", help="Input size.")
 EPOCHS = click.option("--epochs", type=_COUNT, help="Number of epochs.")
 BATCH = click.option("--batch", type=click.IntRange(min=2), help="Batch size, over all processes.")
