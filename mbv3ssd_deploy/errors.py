@@ -19,6 +19,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -104,3 +105,9 @@ class RuntimeUnavailableError(DeployError):
 
 class RuntimeFailedError(DeployError):
     """A runtime refused a model, crashed, or gave no output."""
+
+
+def first_few(names: Sequence[str], limit: int = 5, separator: str = ", ") -> str:
+    """Return the first names of a list for a message, and how many more there are."""
+    more = len(names) - limit
+    return separator.join(names[:limit]) + (f" and {more} more" if more > 0 else "")

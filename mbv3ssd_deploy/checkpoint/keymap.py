@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mbv3ssd_deploy.errors import CheckpointError
+from mbv3ssd_deploy.errors import CheckpointError, first_few
 
 Shape = tuple[int, ...]
 KEPT = r"\g<0>"
@@ -63,7 +63,7 @@ class KeyReport:
         renamed: the file's key -> ours.
         dropped: the file's key -> why it is not needed.
         unmatched: keys of the file that no rule knows, or that lead nowhere in the network.
-        missing: keys that the file should have, under its own names; ours where no rule tells.
+        missing: keys that the file should have, under its own names; ours where no rule knows.
         wrong_shape: tensors that do not fit.
     """
 
@@ -101,7 +101,7 @@ class KeyMap:
     rules: tuple[KeyRule, ...]
 
     def account(self, shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> KeyReport:
-        """Rename the keys of `shapes` and hold the result against what the network wants.
+        """Rename the keys of `shapes` and compare the result with what the network wants.
 
         BatchNorm's batch counters may be missing; inference does not read them.
 
@@ -132,7 +132,7 @@ class KeyMap:
         return KeyReport(renamed, dropped, tuple(unmatched), missing, wrong)
 
     def origin(self, new: str) -> str:
-        """Return what the file calls our key `new`; `new` itself where no rule tells."""
+        """Return what the file calls our key `new`; `new` itself where no rule knows."""
         origins = (rule.origin(new) for rule in self.rules)
         return next((key for key in origins if key is not None), new)
 
@@ -176,11 +176,7 @@ def printable(name: object, longest: int = 100) -> str:
 
 def listed(names: Iterable[object], shown: int = SHOWN) -> str:
     """Return the first names, and how many more there are."""
-    names = list(names)
-    more = len(names) - shown
-    return ", ".join(printable(name, 300) for name in names[:shown]) + (
-        f" and {more} more" if more > 0 else ""
-    )
+    return first_few([printable(name, 300) for name in names], shown)
 
 
 def counted(items: Iterable[object], noun: str) -> str:

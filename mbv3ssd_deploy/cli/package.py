@@ -61,6 +61,6 @@ def command(
         f"{package.images} images with {package.boxes} boxes to compare"
     )
     if package.boxes < FEW_BOXES:
-        out.note(f"fewer than {FEW_BOXES} boxes are no proof: give --images with known objects")
+        out.note(f"fewer than {FEW_BOXES} boxes prove little: give --images with known objects")
     out.written((path,))
     out.result(f"next: unzip it on the board; {package.name}/README.md lists the commands")

@@ -143,7 +143,7 @@ def show_verified(report: VerificationReport, bundle: Path, out: Output) -> None
     for row, found in zip(cells, report.rows, strict=True):
         details = [text for text in (row["ran on"], row["note"]) if text]
         if found.check in RULES and found.status is not Status.SKIPPED:
-            details.append(f"must keep {RULES[found.check].sentence()}")
+            details.append(f"required: {RULES[found.check].sentence()}")
         out.result(f"  {row['check']}: {'; '.join(details)}")
     for reason in report.reasons:
         out.result(f"  {reason}")

@@ -27,7 +27,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Two lists of detections, held against each other.
+    """Two lists of detections, matched with each other.
 
     `pairs` are in the order of their reference index. `lost` are the reference's detections
     without a partner, `new` the actual ones without a partner, both ascending.

@@ -325,7 +325,7 @@ def _are_allowed(crops: I64, boxes: F32, overlap: float) -> Bools:
 
 
 def _kept_by(boxes: F32, window: F32) -> Bools:
-    """Tell which boxes, given as x1, y1, x2, y2 along axis 1, have centre and size in `window`."""
+    """Return which boxes, x1, y1, x2, y2 along axis 1, have centre and size in `window`."""
     left, top, right, bottom = window
     x1, y1, x2, y2 = np.moveaxis(boxes, 1, 0)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2

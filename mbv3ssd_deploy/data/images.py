@@ -150,8 +150,8 @@ class ImageSet(NamedTuple):
 def list_images(path: Path) -> list[Path]:
     """Return the image files that `path` names, sorted by file name.
 
-    A file stands for itself whatever its extension: reading it will tell. Of a folder come the
-    visible files with one of `IMAGE_EXTENSIONS`, in any case; subfolders are not entered.
+    A file is taken whatever its extension. Of a folder come the visible files with one of
+    `IMAGE_EXTENSIONS`, in any case; subfolders are not entered.
 
     Raises:
         DatasetError: nothing is there, it cannot be listed, or the folder holds no image.
@@ -334,10 +334,10 @@ def _folder_with_images(folders: list[Path]) -> str:
 
 
 def _ends_early(data: bytes) -> bool:
-    """Tell a truncated PNG or JPEG.
+    """Return whether a PNG or JPEG is truncated.
 
     Asked before decoding because some OpenCV versions fill the missing part of a JPEG with grey
-    and call it a picture. Never true for a whole file, whatever stands behind its end.
+    and call it a picture. Never true for a whole file, whatever follows its end.
     """
     if data.startswith(_PNG_START):
         return _PNG_END not in data

@@ -80,7 +80,7 @@ class VideoSource:
 
 
 def is_video(path: Path) -> bool:
-    """Tell a video file by its extension."""
+    """Return whether a path is a video file, by its extension."""
     return path.suffix.lower() in VIDEO_EXTENSIONS
 
 

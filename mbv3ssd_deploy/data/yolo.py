@@ -190,7 +190,7 @@ def _labels_without_image(place: Path, images: Sequence[Path]) -> Iterator[Datas
 
 
 def _holds_labels(file: Path) -> bool:
-    """Tell labels from other text, such as a list of classes: numbers, or nothing at all."""
+    """Return whether a text holds labels (numbers, or nothing at all), not a list of classes."""
     try:
         line = file.read_text(encoding="utf-8-sig").strip().partition("\n")[0]
         numbers = [float(word) for word in line.split()]

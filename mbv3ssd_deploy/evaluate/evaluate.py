@@ -17,7 +17,7 @@ from mbv3ssd_deploy.core.spec import BoxEdges, DetectorSpec
 from mbv3ssd_deploy.core.truth import GroundTruth
 from mbv3ssd_deploy.data.dataset import Dataset, Sample, class_key
 from mbv3ssd_deploy.data.images import read_image
-from mbv3ssd_deploy.errors import DatasetError, FormatError
+from mbv3ssd_deploy.errors import DatasetError, FormatError, first_few
 from mbv3ssd_deploy.evaluate.report import EvaluationReport, LeftOutImage, RuntimeRow
 from mbv3ssd_deploy.io.progress import Progress, silent
 from mbv3ssd_deploy.runtimes.model import Output
@@ -98,9 +98,7 @@ def match_classes(model: Sequence[str], data: Sequence[str]) -> ClassMatch:
 
 def listed(names: Sequence[str]) -> str:
     """Return the names in a row, quoted; the first few of many."""
-    shown = ", ".join(repr(name) for name in names[:_LISTED])
-    more = len(names) - _LISTED
-    return f"{shown} and {more} more" if more > 0 else shown
+    return first_few([repr(name) for name in names], _LISTED)
 
 
 SCORE_THRESHOLD = 0.01

@@ -174,7 +174,16 @@ class LayerSchema:
 
     def resolved(self, params: Mapping[str, Param]) -> dict[str, Param]:
         """Return every parameter of the layer type, defaults included, in table order."""
-        return {field.name: self.value(params, field.name) for field in self.fields}
+        full: dict[str, Param] = {}
+        for field in self.fields:
+            default = field.default
+            if field.name in params:
+                full[field.name] = params[field.name]
+            else:
+                full[field.name] = (
+                    self.value(params, default.name) if isinstance(default, Same) else default
+                )
+        return full
 
     def without_defaults(self, params: Mapping[str, Param]) -> dict[str, Param]:
         """Return the parameters that differ from ncnn's defaults, in table order.

@@ -22,7 +22,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from mbv3ssd_deploy.core.spec import DetectorSpec
-from mbv3ssd_deploy.errors import FormatError
+from mbv3ssd_deploy.errors import FormatError, first_few
 from mbv3ssd_deploy.io.records import json_from_record, parse_json, record_from_json
 
 INPUT: Final = "input"
@@ -212,15 +212,15 @@ def _foreign_problems(model: onnx.ModelProto) -> Iterator[str]:
         yield f"no output {' or '.join(missing)}; it has {', '.join(names) or 'none'}"
     post = [f"{n.op_type} {n.name!r}" for n in graph.node if n.op_type in POST_PROCESSING]
     if post:
-        yield f"it still holds post-processing: {_some(post)}"
+        yield f"it still holds post-processing: {first_few(post)}"
     custom = [f"{n.domain}::{n.op_type}" for n in graph.node if n.domain not in DEFAULT_DOMAINS]
     if custom:
-        yield f"it has ops that are not ONNX's own: {_some(sorted(set(custom)))}"
+        yield f"it has ops that are not ONNX's own: {first_few(sorted(set(custom)))}"
     attributes = (a for node in graph.node for a in node.attribute)
     tensors = [*graph.initializer, *(a.t for a in attributes if a.type == a.TENSOR)]
     outside = [t.name for t in tensors if onnx.external_data_helper.uses_external_data(t)]
     if outside:
-        yield f"it keeps weights in other files, which is not supported: {_some(outside)}"
+        yield f"it keeps weights in other files, which is not supported: {first_few(outside)}"
 
 
 def _shape_problems(model: onnx.ModelProto, spec: DetectorSpec) -> Iterator[str]:
@@ -239,7 +239,7 @@ def _shape_problems(model: onnx.ModelProto, spec: DetectorSpec) -> Iterator[str]
     values = {value.name: value for value in (*inputs, *model.graph.output)}
     more = sorted(set(values) - set(expected))
     if more:
-        yield f"it has outputs besides {LOC} and {CONF}: {_some(more)}"
+        yield f"it has outputs besides {LOC} and {CONF}: {first_few(more)}"
     for name, shape in expected.items():
         if _fixed_shape(values[name]) != shape or batch < 1:
             dims = values[name].type.tensor_type.shape.dim
@@ -264,11 +264,6 @@ def _fixed_shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     """Return the sizes; () where one of them is not a fixed number."""
     sizes = tuple(int(dim.dim_value) for dim in value.type.tensor_type.shape.dim)
     return sizes if all(size > 0 for size in sizes) else ()
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def cleaned(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:

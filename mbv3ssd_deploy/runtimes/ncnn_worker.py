@@ -9,8 +9,8 @@ The first answer is {"version": ...}. A request is
 
 and its answer {"shapes": [...], "seconds": s} with the blobs, or {"failed": text}.
 
-The file stands alone (NumPy and ncnn only), so that it also runs in an environment with another
-ncnn and without this package.
+The file imports NumPy and ncnn only, so that it also runs in an environment with another ncnn and
+without this package.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from mbv3ssd_deploy.data.dataset import Dataset, Sample, Split
 from mbv3ssd_deploy.data.hash_split import SPLIT_SEED
 from mbv3ssd_deploy.data.loader import TrainingSamples
 from mbv3ssd_deploy.data.sources import read_dataset
-from mbv3ssd_deploy.errors import DatasetError, SpecError
+from mbv3ssd_deploy.errors import DatasetError, SpecError, first_few
 from mbv3ssd_deploy.nets.build import SsdNet, build_net
 from mbv3ssd_deploy.train.batches import CACHE_BYTES, Batch, Examples, open_in_order, padded_truths
 from mbv3ssd_deploy.train.config import Freeze
@@ -82,9 +82,8 @@ class DetectorTask(Task):
         self.report_problems(train.problems, val.problems)
         unseen = _classes_without_objects(train)
         if unseen:
-            some = ", ".join(map(repr, unseen[:_LISTED]))
-            more = f" and {len(unseen) - _LISTED} more" if len(unseen) > _LISTED else ""
-            self.observer.note(f"no training image shows {some}{more}: that will never be found")
+            missing = first_few([repr(name) for name in unseen], _LISTED)
+            self.observer.note(f"no training image shows {missing}: that will never be found")
         known = {sample.image_path for sample in train.samples}
         shared = sum(sample.image_path in known for sample in val.samples)
         if shared:

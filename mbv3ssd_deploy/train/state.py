@@ -121,7 +121,7 @@ class TrainState:
 
         Args:
             sums: of this process's batch, from `forward`.
-            stop: whether this process was asked to stop; the result tells every process.
+            stop: whether this process was asked to stop; the result is the same in every process.
         """
         values = [value.detach().double() for value in (*sums.terms, sums.divisor)]
         asked = values[0].new_full((), float(stop))

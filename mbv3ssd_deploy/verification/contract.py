@@ -54,7 +54,7 @@ def _differences(actual: Any, expected: Any, path: str) -> Iterator[tuple[str, A
 
 
 def _are_tables(actual: Any, expected: Any) -> bool:  # noqa: ANN401 -- any JSON value
-    """Tell lists that are named entry by entry; a list of numbers is one value."""
+    """Return whether a list is compared entry by entry; a list of numbers is one value."""
     lists = isinstance(actual, list) and isinstance(expected, list)
     return lists and not any(isinstance(item, int | float) for item in (*actual, *expected))
 

@@ -18,7 +18,7 @@ import numpy as np
 from mbv3ssd_deploy.bundle.bundle import BIN, MANIFEST, PARAM, Bundle
 from mbv3ssd_deploy.bundle.manifest import NcnnRecord, request_from_record
 from mbv3ssd_deploy.core.arrays import F32
-from mbv3ssd_deploy.errors import DeployError, FormatError
+from mbv3ssd_deploy.errors import DeployError, FormatError, first_few
 from mbv3ssd_deploy.ncnn_graph.build import BuiltNcnn, build_ncnn
 from mbv3ssd_deploy.ncnn_graph.graph import (
     CONF,
@@ -262,14 +262,12 @@ def _text(value: str | tuple[str, ...]) -> str:
     return value if isinstance(value, str) else " ".join(value) or "nothing"
 
 
+def _listed(found: Sequence[str]) -> str:
+    return first_few(found, _DIFFERENCES_NAMED, separator="; ")
+
+
 def _storages(graph: NcnnGraph) -> dict[tuple[str, str], Storage]:
     return {(layer.name, w.role): w.storage for layer in graph.layers for w in layer.weights}
-
-
-def _listed(found: Sequence[str]) -> str:
-    count = len(found) - _DIFFERENCES_NAMED
-    more = [f"and {count} more"] if count > 0 else []
-    return "; ".join([*found[:_DIFFERENCES_NAMED], *more])
 
 
 @dataclass(frozen=True, slots=True)

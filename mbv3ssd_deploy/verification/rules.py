@@ -64,7 +64,7 @@ class Code(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One thing that was found, and where."""
+    """One finding, and where."""
 
     code: Code
     text: str

@@ -36,13 +36,13 @@ class TensorDiff:
     Attributes:
         name: the tensor.
         image: the image with the worst element; empty if there is only one run.
-        tolerance: what an element must keep.
+        tolerance: the largest difference of an element that passes.
         scale: how many times `tolerance.atol` counts in the worst element's run.
         elements: how many elements were compared.
         bad_elements: how many broke the tolerance.
         max_abs: the largest distance; infinite if only one of two values is finite.
         cosine: the smallest cosine of a run's two tensors; NaN where one is not finite.
-        worst_index: the element that goes furthest beyond what it must keep.
+        worst_index: the element that exceeds the tolerance most.
         expected_at_worst: the reference's value there.
         actual_at_worst: the other run's value there.
         needed_atol: the smallest `atol` that would have passed with the same `rtol` and scale.

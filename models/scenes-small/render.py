@@ -85,7 +85,7 @@ def scenes(
     Nothing in it was photographed: it may be copied and published freely.
 
     \b
-        mbv3ssd-deploy scenes shapes --count 2000
+        python models/scenes-small/render.py scenes shapes --count 2000
         mbv3ssd-deploy train --data voc:shapes
     """
     spec = SceneSetSpec(count, seed, *size, style)

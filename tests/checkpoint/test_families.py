@@ -202,7 +202,7 @@ def test_own_priors_lift_the_size_that_qfgaohaos_table_binds(tmp_path):
         (
             "qfgaohao_small",
             {"regression_headers__5__weight": (22, 64, 1, 1)},
-            "level 5: 22 regression channels are no multiple of 4",
+            "level 5: 22 regression channels are not a multiple of 4",
         ),
         (
             "qfgaohao_small",

@@ -403,7 +403,7 @@ LAYER_EDITS = {
     ),
     "masks on all convolutions": (
         lambda layer: with_params(featmask=1)(layer) if "Conv" in layer.type else layer,
-        "is 1, not 0; and ",
+        "is 1, not 0 and ",
     ),
     "another input width": (
         only_first(lambda layer: layer.type == "Input", with_params(w=128)),

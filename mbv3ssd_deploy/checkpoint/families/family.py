@@ -183,7 +183,7 @@ def read_heads(contents: RawCheckpoint, keys: Sequence[HeadKeys]) -> tuple[HeadL
     channels = contents.channels(*names)
     levels = tuple(map(HeadLevel, channels[::2], channels[1::2]))
     problems = [
-        f"level {number}: {level.regression} regression channels are no multiple of 4"
+        f"level {number}: {level.regression} regression channels are not a multiple of 4"
         for number, level in enumerate(levels)
         if level.regression % 4 or not level.regression
     ]
