@@ -61,7 +61,7 @@ The spelling of parameters is described in [ncnn-param.md](ncnn-param.md), the l
 [ncnn-bin.md](ncnn-bin.md). A default that is a name is the value of that parameter. Weights are
 listed in the order of the `.bin` file; a *flagged* one begins with a word that gives its storage, a
 *raw* one is bare float32. "always written" marks the layers whose every parameter we write, because
-their defaults surprise.
+their defaults are unexpected.
 
 Every layer also takes `shape_hints` (30, ints: the shapes of its outputs, for tools) and `featmask`
 (31, int: what the runtime may not do in this layer. 1 no fp16 arithmetic, 2 no fp16 storage,

@@ -1,4 +1,4 @@
-"""The pages tell what the tool does: their blocks are run, and generated pages are fresh."""
+"""The documentation is correct: its code blocks run, links work, generated pages are up to date."""
 
 import importlib.util
 import os
@@ -17,14 +17,14 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 
 def blocks(page, language):
-    """The code blocks of a page that are to be run, in order."""
+    """Return the code blocks of a page that are run, in order."""
     text = SKIPPED.sub("", page.read_text(encoding="utf-8"))
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def script_folder(tmp_path_factory):
-    """A folder whose `mbv3ssd-deploy` is this very interpreter's."""
+    """A folder with an `mbv3ssd-deploy` that uses this interpreter."""
     folder = tmp_path_factory.mktemp("bin")
     script = folder / "mbv3ssd-deploy"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mbv3ssd_deploy "$@"\n')
@@ -34,7 +34,7 @@ def script_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def readme_run(tmp_path_factory, script_folder):
-    """The README's commands, run in a folder of their own, which keeps what they made."""
+    """The result of the README's commands, and the folder in which they ran."""
     lines = "".join(blocks(REPOSITORY / "README.md", "sh"))
     assert "mbv3ssd-deploy verify" in lines
     folder = tmp_path_factory.mktemp("readme")
@@ -81,7 +81,7 @@ def test_generated_pages_are_fresh(name):
     assert (DOCS / name).read_text() == generator().PAGES[name](), "run `make docs`"
 
 
-def test_no_link_leads_nowhere():
+def test_every_local_link_exists():
     pages = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *DOCS.rglob("*.md")]
     dead = [
         f"{page.name}: {target}"
@@ -102,7 +102,7 @@ def test_the_front_door_is_documented():
         assert name in text or name == "__version__", name
 
 
-def test_the_version_is_the_packages_own():
+def test_the_version_equals_pyproject():
     import tomllib
 
     import mbv3ssd_deploy
