@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import codecs
 import enum
+import itertools
+import mmap
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -20,6 +23,8 @@ class Container(enum.StrEnum):
     SAFETENSORS = "safetensors"
 
 
+MOST_ENTRIES = 65_000
+"""Of a zip archive: one for each storage."""
 _HEAD = 4096
 _SAFETENSORS_HEADER_LIMIT = 100_000_000  # the limit that the safetensors library sets itself
 # (first bytes, what the file is, what to do)
@@ -79,6 +84,7 @@ def _read_head(path: Path) -> bytes:
 
 def _check_zip(path: Path) -> Container:
     try:
+        _check_entries(path)
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
@@ -97,6 +103,16 @@ def _check_zip(path: Path) -> Container:
         what = f"a zip archive of {len(names)} files, none of which torch.save wrote"
         hint = "unpack it and give the checkpoint inside"
     raise CheckpointError(f"this is {what}", where=str(path), hint=hint)
+
+
+def _check_entries(path: Path) -> None:
+    """Count the entries by their signature: zipfile would first make an object of each."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found = itertools.islice(re.finditer(rb"PK\x01\x02", data), MOST_ENTRIES + 1)
+        count = sum(1 for _ in found)
+        del found  # the map closes only without it
+    if count > MOST_ENTRIES:
+        raise CheckpointError(f"the archive has more than {MOST_ENTRIES} entries", where=str(path))
 
 
 def _is_safetensors(head: bytes) -> bool:

@@ -21,8 +21,10 @@ from mbv3ssd_deploy.errors import CheckpointError, UnsafeCheckpointError
 Call = Callable[[tuple[object, ...]], object]
 """What replaces a global that a pickle calls, given the arguments of the call."""
 
-MOST_OPERATIONS = 2_000_000
+MOST_OPERATIONS = 1_000_000
 """A checkpoint with its optimiser has some 100,000."""
+_MOST_OBJECTS = 200_000
+"""Inert objects, which take far more memory than the opcodes that make them."""
 _MOST_BITS = 1024
 """Of an integer; the states of random generators have 128."""
 _KEY_BITS = 63
@@ -80,6 +82,7 @@ class InertUnpickler:
         self._below_marks: list[list[object]] = []
         self._refused: dict[str, None] = {}
         self._tuple_keys = 0
+        self._objects = 0
 
     def load(self, stream: BinaryIO) -> object:
         """Return the object in the next pickle of `stream`.
@@ -128,7 +131,14 @@ class InertUnpickler:
             )
 
     def push(self, value: object) -> None:
-        """Put `value` on the stack."""
+        """Put `value` on the stack.
+
+        Raises:
+            CheckpointError: too many inert objects.
+        """
+        self._objects += isinstance(value, Inert)
+        if self._objects > _MOST_OBJECTS:
+            raise CheckpointError(f"the pickle has more than {_MOST_OBJECTS} objects")
         self.stack.append(value)
 
     def open_mark(self) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_files import saved
+from builders import tiny_spec
+from checkpoint_files import saved, state_dict
 from forged_files import (
     StorageId,
     TensorOf,
@@ -23,8 +25,13 @@ from forged_files import (
 )
 from payloads import text
 
+from mbv3ssd_deploy.checkpoint.backbones.load import load_backbone
+from mbv3ssd_deploy.checkpoint.load import load_detector
+from mbv3ssd_deploy.checkpoint.native_file import write_native
 from mbv3ssd_deploy.checkpoint.reader import read_checkpoint, read_saved
+from mbv3ssd_deploy.core.spec import ClassifierSpec
 from mbv3ssd_deploy.errors import DeployError
+from mbv3ssd_deploy.nets.build import build_classifier
 
 ATTACKS = Path(__file__).parent / "data" / "attack"
 MOST_MEMORY = 500_000_000
@@ -34,10 +41,10 @@ WEIGHT = TensorOf(float_storage(), 0, (2, 3), (3, 1))
 
 def laughs(levels=60, container=b"]"):
     """A list in a list, each twice in the next: its text doubles at every level."""
-    code = container + b"q\x00"
+    code = container + b"q\x000"
     for level in range(levels):
-        code += b"](h" + bytes([level]) + b"h" + bytes([level]) + b"eq" + bytes([level + 1])
-    return code
+        code += b"](h" + bytes([level]) + b"h" + bytes([level]) + b"eq" + bytes([level + 1]) + b"0"
+    return code + b"h" + bytes([levels])
 
 
 def entry(key, code):
@@ -103,6 +110,8 @@ PICKLES = {
         )
         + b"u",
     ),
+    "an object of laughs as a key": b"\x80\x04}cgone\nT\n)\x81" + laughs() + b"bK\x01s.",
+    "a million sets": entry("x", b"(" + b"\x8f" * 900_000 + b"l"),
     "three million operations": entry("x", b"]" + b"0]" * 1_500_000),
     "an attribute in place of a method": b"\x80\x02ccollections\nOrderedDict\n)R}"
     + text("get")
@@ -207,6 +216,38 @@ ARCHIVES = {
         path, entry("x", b"cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x04\x85R")
     ),
 }
+
+
+def test_an_unknown_dtype_of_safetensors_cannot_drive_the_terminal(tmp_path):
+    dtype = "\x1b[31mX\nnext: rm"
+    header = json.dumps({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+
+    for error in refusals(path):
+        assert "unknown variant" in error.message
+        assert error.message.isprintable()
+
+
+def test_the_first_weights_without_values_are_refused_in_a_sentence(tmp_path):
+    weights = state_dict("tongyu_small")
+    weights["base_net.0.weight"] = torch.empty_like(weights["base_net.0.weight"], device="meta")
+
+    with pytest.raises(DeployError):
+        load_detector(saved(tmp_path / "w.pth", weights))
+
+
+def test_a_classifier_whose_weights_have_no_values_is_refused_by_their_names(tmp_path):
+    spec = tiny_spec()
+    net = build_classifier(spec.arch, 2)
+    write_native(tmp_path / "w.pth", net, ClassifierSpec("tiny", spec.arch, spec.input, ("a", "b")))
+    entries = torch.load(tmp_path / "w.pth", weights_only=True)
+    key = next(iter(entries["state_dict"]))
+    entries["state_dict"][key] = torch.empty_like(entries["state_dict"][key], device="meta")
+
+    with pytest.raises(DeployError, match=f"{re.escape(key)} has a shape but no values"):
+        load_backbone(saved(tmp_path / "meta.pth", entries), spec)
+
 
 INSPECT = """
 import json, sys

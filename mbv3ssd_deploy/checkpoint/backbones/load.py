@@ -156,7 +156,9 @@ def _load(path: Path, arch: ArchSpec, num_classes: int | None) -> LoadedBackbone
             f"({arch.layout}, width {arch.width_mult:g}): {report.problems()}",
             hint="half a file, or another width: the widths of both must be the same",
         )
-    weights, notices = checked_weights({key: source.tensors[key] for key in report.renamed})
+    weights, notices = checked_weights(
+        {key: source.tensors[key] for key in report.renamed}, contents.unusable
+    )
     eps = layout_of(arch).bn_eps
     tensors = _converted(_renamed(weights, report, arch, num_classes), source.bn_eps, eps)
     if source.bn_eps != eps:

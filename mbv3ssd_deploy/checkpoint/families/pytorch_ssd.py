@@ -334,6 +334,8 @@ def _input_variance(contents: RawCheckpoint) -> float | None:
     weight, running = map(contents.tensors.get, (_FIRST_CONV, _FIRST_NORM))
     if weight is None or running is None or weight.dim() < 2 or running.dim() != 1:
         return None
+    if weight.is_meta or running.is_meta:  # tensors of a kind that has no usable values
+        return None
     if len(weight) != len(running) or not len(running):
         return None
     gains = weight.to(torch.float64).square().flatten(1).sum(1)
