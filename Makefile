@@ -41,7 +41,7 @@ check: $(STAMP)  ## format, lint, types, then the tests
 	$(BIN)/mypy
 	$(MAKE) test
 
-tidy: $(STAMP)  ## clang-tidy on all C++ but the tests: it finds nothing (minutes)
+tidy: $(STAMP)  ## clang-tidy on all C++ except the tests (minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) clang-tidy==23.1.4
 	$(BIN)/clang-tidy --quiet --warnings-as-errors='*' $(TIDIED) -- \
 	  -std=c++17 -DMBV3SSD_VERSION='""' $(foreach room,include src examples,-Icpp_postprocess/$(room)) \

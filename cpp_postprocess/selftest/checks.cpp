@@ -53,8 +53,8 @@ Row row_of_boxes(BoxDiff const& diff, Limits const& limits) {
     Row row;
     row.status = judged(enough(diff.found_again, diff.expected) &&
                         enough(diff.known, diff.actual));
-    row.text = of(diff.found_again, diff.expected) + " boxes found again, " +
-               of(diff.known, diff.actual) + " found ones known, scores within " +
+    row.text = of(diff.found_again, diff.expected) + " expected boxes matched, " +
+               of(diff.known, diff.actual) + " found boxes matched, scores within " +
                words(diff.worst_score) + " (needed: a share of " + words(limits.box_share) +
                " at IoU " + words(limits.box_iou) + ", scores within " +
                words(limits.box_score) + ")";

@@ -159,7 +159,7 @@ bool prove(Options const& options) {
                     report.model.c_str(), report.in_effect.c_str());
     } else {
         std::printf("PASS: %s computes here in %s what it computed on the desktop; %s did not take "
-                    "place\n",
+                    "effect\n",
                     report.model.c_str(), report.in_effect.c_str(), report.arithmetic.c_str());
     }
     return report.passed();

@@ -289,7 +289,7 @@ _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
-    """A whole detector: what it is called, how it is built, fed and read."""
+    """A whole detector: name, network, preprocessing, priors and decoding."""
 
     name: str
     family: str
@@ -306,7 +306,7 @@ class DetectorSpec:
         for name in (self.name, self.family, *self.class_names):
             if any(unicodedata.category(character) in _CONTROLS for character in name):
                 raise SpecError(
-                    f"the name {name[:40]!a} has control characters, which a terminal obeys",
+                    f"the name {name[:40]!a} contains control characters",
                     hint="give other class names with --labels",
                 )
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]

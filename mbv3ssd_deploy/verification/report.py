@@ -323,7 +323,7 @@ def device_rows(result: DeviceResult) -> tuple[Row, ...]:
     """Return the rows of `result`; heads are compared with this version's limits."""
     ran = f"ncnn {result.ncnn} on {result.architecture}, {result.in_effect}"
     if result.in_effect != result.arithmetic:
-        ran += f" ({result.arithmetic} did not take place)"
+        ran += f" ({result.arithmetic} did not take effect)"
     return tuple(_row(row, result, ran) for row in result.rows)
 
 

@@ -46,7 +46,7 @@ def test_a_cpu_without_float16_arithmetic_says_so_and_passes(bench, good):
 
     assert run.exit_code == 0, run.stdout + run.stderr
     assert run.result["in_effect"] == "fp32"
-    assert "fp16 did not take place" in run.stdout.splitlines()[-1]
+    assert "fp16 did not take effect" in run.stdout.splitlines()[-1]
 
 
 def test_a_network_without_the_guard_fails_in_float16_only(program, unguarded):

@@ -54,7 +54,7 @@ def test_a_result_is_in_the_report(bundle_folder, tmp_path):
     assert report.verdict is Verdict.PASS
     rows = [row for row in report.rows if row.title.startswith("device ")]
     assert [row.title for row in rows] == [f"device fp16s {name}" for name in ROWS]
-    ran = "ncnn 1.0 on aarch64, fp16s (fp16 did not take place)"
+    ran = "ncnn 1.0 on aarch64, fp16s (fp16 did not take effect)"
     assert {row.ran for row in rows} == {ran}
     assert rows[-1].status is Status.INFO
 
