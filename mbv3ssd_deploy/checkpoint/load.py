@@ -153,7 +153,7 @@ def _fill(
     if family.arranged is not None:
         weights = {key: family.arranged(key, tensor, spec) for key, tensor in weights.items()}
     state = {key: torch.zeros((), dtype=torch.int64) for key in wanted if is_counter(key)}
-    # copies: the file's tensors are mapped from the disk, and the file may change
+    # copies: tensors of a file may share memory, and safetensors maps them from the disk
     state |= {new: _copied(weights[key], wanted[new]) for key, new in report.renamed.items()}
     net.load_state_dict(state, strict=True, assign=True)
     return net.eval(), report, notices
