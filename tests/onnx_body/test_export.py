@@ -143,15 +143,15 @@ def test_other_weights_give_other_bytes(body):
 
 
 def test_the_net_stays_as_it_was(net):
-    twin = tiny_net(spec=SPEC).train()
-    twin.backbone.eval()
-    before = {key: tensor.clone() for key, tensor in twin.state_dict().items()}
+    training = tiny_net(spec=SPEC).train()
+    training.backbone.eval()
+    before = {key: tensor.clone() for key, tensor in training.state_dict().items()}
 
-    body = export_body(twin, SPEC)
+    body = export_body(training, SPEC)
 
-    assert twin.training
-    assert not any(module.training for module in twin.backbone.modules())
-    assert all(torch.equal(tensor, before[key]) for key, tensor in twin.state_dict().items())
+    assert training.training
+    assert not any(module.training for module in training.backbone.modules())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in training.state_dict().items())
     assert bytes_from_body(body) == bytes_from_body(export_body(net, SPEC))  # as in eval mode
 
 
